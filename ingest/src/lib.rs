@@ -1,0 +1,1 @@
+//! HTTP in: validates, authenticates and publishes events.

@@ -1,0 +1,13 @@
+//! What every service shares: configuration, tasks and their shutdown, the clock, telemetry, the
+//! event log, the view of the control topic, the admin port and problem answers.
+//!
+//! It must never know what a service does: services depend on it, not the other way round.
+
+pub mod admin;
+pub mod clock;
+pub mod config;
+pub mod log;
+pub mod problem;
+pub mod secret;
+pub mod task;
+pub mod telemetry;

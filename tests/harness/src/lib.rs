@@ -1,0 +1,1 @@
+//! Nouns for the tests: pipelines, endpoints, brokers.
