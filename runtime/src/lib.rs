@@ -11,3 +11,4 @@ pub mod problem;
 pub mod secret;
 pub mod task;
 pub mod telemetry;
+pub mod view;

@@ -1,1 +1,38 @@
-//! (being written)
+//! Owns what is on the topics: versioned values, and how they are written as bytes.
+//!
+//! A record written by an old version is read by every later one; fixtures in `fixtures/` hold
+//! bytes of each version. What a version does not know it refuses, naming it.
+
+mod attempt;
+mod control;
+mod dead;
+mod delivery;
+mod wire;
+
+pub use attempt::{AttemptRecord, AttemptVerdict};
+pub use control::{Applied, ControlKey, ControlObject, Installation};
+pub use dead::{DEAD_HEADER, DeadLetter, DeadReason, LastAttempt};
+pub use delivery::{AttemptState, DeliveryRecord, MAX_TARGETS, Origin, Target};
+
+/// Why bytes are not a record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The value is missing.
+    #[error("record has no value")]
+    Empty,
+    /// The value ends before it is whole.
+    #[error("record ends within its {0}")]
+    Short(&'static str),
+    /// The value was written by a later version.
+    #[error("record version {0} is not known; update this service")]
+    Version(u8),
+    /// A field has a value that no version writes.
+    #[error("record has an invalid {0}")]
+    Invalid(&'static str),
+    /// The event's attributes are not a CloudEvent.
+    #[error("record's event: {0}")]
+    Event(String),
+    /// The JSON of the value does not fit.
+    #[error("record's json: {0}")]
+    Json(String),
+}

@@ -1,0 +1,188 @@
+//! Owns what this process knows of `control`: endpoints ready to be attempted, and which
+//! subscriptions exist.
+//!
+//! It never reaches the network. Secrets are opened here and nowhere else, and never leave but as
+//! signing keys.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::{HashMap, HashSet};
+use runtime::secret::{ExposeSecret, Sealer};
+use runtime::view::{Change, Update};
+use schemas::ids::{EndpointId, SubscriptionId, TenantId};
+use schemas::records::{ControlKey, ControlObject};
+use schemas::resources::{BodyMode, Endpoint, EndpointState, Placement, Quota, Rate};
+use tracing::error;
+use url::Url;
+
+use crate::delivery::sign::SigningKey;
+use crate::schedule::{DEFAULT_MAX_AGE, Schedule};
+
+/// An endpoint in the form in which it is attempted.
+#[derive(Debug)]
+pub struct Target {
+    /// Its id.
+    pub id: EndpointId,
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// Where requests go.
+    pub url: Url,
+    /// What its attempts are counted against.
+    pub quota: Quota,
+    /// Its partition.
+    pub placement: Placement,
+    /// Whether it is attempted.
+    pub state: EndpointState,
+    /// How events are written.
+    pub body: BodyMode,
+    /// Its rate, if it has one.
+    pub rate: Option<Rate>,
+    /// Requests at once, if it says so.
+    pub concurrency: Option<u32>,
+    /// An attempt's total deadline, if it says so.
+    pub timeout: Option<Duration>,
+    /// When retries are due and when they end.
+    pub schedule: Schedule,
+    /// When the endpoint was last changed, unix milliseconds.
+    pub updated_at: i64,
+    keys: Vec<Key>,
+}
+
+#[derive(Debug)]
+struct Key {
+    signing: SigningKey,
+    /// Signs until then, unix milliseconds.
+    expires_at: Option<i64>,
+}
+
+impl Target {
+    /// The keys that sign at `now` (unix milliseconds), the current one first (WH-3).
+    pub fn keys_at(&self, now: i64) -> Vec<SigningKey> {
+        self.keys
+            .iter()
+            .filter(|key| key.expires_at.is_none_or(|expires_at| now < expires_at))
+            .map(|key| key.signing.clone())
+            .collect()
+    }
+}
+
+/// The endpoints and subscriptions as far as `control` has been applied.
+#[derive(Debug)]
+pub struct Endpoints {
+    sealer: Arc<Sealer>,
+    by_id: HashMap<EndpointId, Arc<Target>>,
+    /// Exist, and cannot be attempted as they are.
+    unusable: HashSet<EndpointId>,
+    subscriptions: HashSet<SubscriptionId>,
+    applied: i64,
+}
+
+impl Endpoints {
+    /// Knows nothing yet; `sealer` opens the secrets.
+    pub fn new(sealer: Arc<Sealer>) -> Self {
+        Self { sealer, by_id: HashMap::new(), unusable: HashSet::new(), subscriptions: HashSet::new(), applied: 0 }
+    }
+
+    /// Applies what `control` says next.
+    pub fn apply(&mut self, update: Update) {
+        for change in update.changes {
+            self.change(change);
+        }
+        self.applied = update.applied;
+    }
+
+    /// The offset behind the last record of `control` that has been applied.
+    pub fn applied(&self) -> i64 {
+        self.applied
+    }
+
+    /// The endpoint, if it exists.
+    pub fn get(&self, id: EndpointId) -> Option<&Arc<Target>> {
+        self.by_id.get(&id)
+    }
+
+    /// Whether the endpoint exists and cannot be attempted: its deliveries wait.
+    pub fn is_unusable(&self, id: EndpointId) -> bool {
+        self.unusable.contains(&id)
+    }
+
+    /// Whether the subscription exists. The nil id stands for a delivery without one (a test
+    /// event, addressed to an endpoint) and always does.
+    pub fn has_subscription(&self, id: SubscriptionId) -> bool {
+        id.bits() == 0 || self.subscriptions.contains(&id)
+    }
+
+    fn change(&mut self, change: Change) {
+        match (change.key, change.object) {
+            (ControlKey::Endpoint(id), Some(ControlObject::Endpoint(endpoint))) => {
+                match self.resolve(*endpoint) {
+                    Ok(target) => {
+                        self.unusable.remove(&id);
+                        self.by_id.insert(id, Arc::new(target));
+                    }
+                    // Control validates before it writes: this is a missing key or a later version.
+                    // Its deliveries wait, so that nothing is lost meanwhile.
+                    Err(reason) => {
+                        error!(endpoint = %id, reason, "endpoint cannot be attempted");
+                        self.by_id.remove(&id);
+                        self.unusable.insert(id);
+                    }
+                }
+            }
+            (ControlKey::Endpoint(id), _) => {
+                self.by_id.remove(&id);
+                self.unusable.remove(&id);
+            }
+            (ControlKey::Subscription(id), Some(_)) => {
+                self.subscriptions.insert(id);
+            }
+            (ControlKey::Subscription(id), None) => {
+                self.subscriptions.remove(&id);
+            }
+            (ControlKey::Installation | ControlKey::Tenant(_) | ControlKey::ApiKey(_), _) => {}
+        }
+    }
+
+    fn resolve(&self, endpoint: Endpoint) -> Result<Target, String> {
+        let url = Url::parse(&endpoint.url).map_err(|error| format!("url: {error}"))?;
+        let object = endpoint.id.to_string();
+        let keys = endpoint
+            .secrets
+            .iter()
+            .map(|secret| {
+                let opened = self
+                    .sealer
+                    .open(&object, &secret.id, &secret.sealed)
+                    .map_err(|error| format!("secret {}: {error}", secret.id))?;
+                let text = std::str::from_utf8(opened.expose_secret())
+                    .map_err(|_| format!("secret {} is not text", secret.id))?;
+                let signing = SigningKey::parse(text)
+                    .map_err(|error| format!("secret {}: {error}", secret.id))?;
+                Ok(Key { signing, expires_at: secret.expires_at })
+            })
+            .collect::<Result<Vec<_>, String>>()?;
+        let mut schedule = Schedule::default();
+        if let Some(waits) = endpoint.retry_schedule_ms {
+            schedule.delays = waits.into_iter().map(Duration::from_millis).collect();
+        }
+        schedule.max_age = endpoint.max_age_ms.map_or(DEFAULT_MAX_AGE, Duration::from_millis);
+        Ok(Target {
+            id: endpoint.id,
+            tenant: endpoint.tenant,
+            url,
+            quota: endpoint.quota,
+            placement: endpoint.placement,
+            state: endpoint.state,
+            body: endpoint.body,
+            rate: endpoint.rate,
+            concurrency: endpoint.concurrency.map(std::num::NonZeroU32::get),
+            timeout: endpoint
+                .timeout_ms
+                .map(|timeout| Duration::from_millis(u64::from(timeout.get()))),
+            schedule,
+            updated_at: endpoint.updated_at,
+            keys,
+        })
+    }
+}

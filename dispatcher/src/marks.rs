@@ -1,0 +1,182 @@
+//! Owns the memory of what has been on a deliveries partition, so that what a router wrote twice is
+//! sent once (rule 3).
+//!
+//! It drops by exact identity only, never by position or interval: where memory fails, the error is
+//! a duplicate with the same id, not a loss. The surprise: a mark counts as a repeat only at a
+//! higher offset than it was first seen at, so a record read again after a rewind is itself.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use schemas::ids::Mark;
+use schemas::records::DeliveryRecord;
+
+/// How long a mark at or above its origin's position is kept, in milliseconds of append time.
+const KEPT_MS: i64 = 10 * 60 * 1_000;
+/// The most append time that a new owner reads again, in milliseconds.
+const REPLAY_MS: i64 = 60_000;
+/// The most bytes that a new owner reads again.
+const REPLAY_BYTES: u64 = 64 << 20;
+/// A checkpoint of offset, time and bytes is kept for each of these many bytes …
+const CHECKPOINT_BYTES: u64 = 64 << 10;
+/// … or milliseconds.
+const CHECKPOINT_MS: i64 = 250;
+/// What one mark takes in memory: its entry in the map (with the map's slack) and in the queue.
+const MARK_BYTES: usize = 96;
+
+#[derive(Debug, Clone, Copy)]
+struct Marked {
+    mark: Mark,
+    /// Offset in the deliveries partition.
+    offset: i64,
+    /// Index into `origins`.
+    origin: usize,
+    origin_offset: i64,
+    appended_at: i64,
+}
+
+#[derive(Debug)]
+struct Origin {
+    topic: Arc<str>,
+    partition: u32,
+    /// The position last carried (last, not highest); `None` while no record carried one.
+    position: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Checkpoint {
+    offset: i64,
+    appended_at: i64,
+    bytes: u64,
+}
+
+/// The marks of one deliveries partition.
+#[derive(Debug, Default)]
+pub struct Marks {
+    first_seen: HashMap<Mark, i64>,
+    queue: VecDeque<Marked>,
+    origins: Vec<Origin>,
+    checkpoints: VecDeque<Checkpoint>,
+    bytes_read: u64,
+    newest_append: i64,
+}
+
+impl Marks {
+    /// Marks the targets of `record`, read at `offset` and appended at `appended_at` (unix
+    /// milliseconds), and says for each whether it is a repeat to be dropped.
+    pub fn admit(
+        &mut self,
+        record: &DeliveryRecord,
+        offset: i64,
+        appended_at: i64,
+        bytes: usize,
+    ) -> Vec<bool> {
+        self.checkpoint(offset, appended_at, bytes as u64);
+        let origin = self.origin(record);
+        record
+            .marks()
+            .map(|mark| {
+                let first = *self.first_seen.entry(mark).or_insert(offset);
+                if first == offset {
+                    let origin_offset = record.origin.offset;
+                    let marked = Marked { mark, offset, origin, origin_offset, appended_at };
+                    self.queue.push_back(marked);
+                }
+                first < offset
+            })
+            .collect()
+    }
+
+    /// Forgets the oldest marks that are not mandatory until at most `budget` bytes are held beside
+    /// the mandatory ones.
+    pub fn shrink_to(&mut self, budget: usize) {
+        let mut excess = (self.queue.len() * MARK_BYTES).saturating_sub(budget) / MARK_BYTES;
+        if excess == 0 {
+            return;
+        }
+        let mut kept = VecDeque::new();
+        while excess > 0 {
+            let Some(oldest) = self.queue.pop_front() else { break };
+            excess -= 1;
+            if self.is_mandatory(&oldest) {
+                kept.push_front(oldest);
+            } else {
+                self.first_seen.remove(&oldest.mark);
+            }
+        }
+        for mandatory in kept {
+            self.queue.push_front(mandatory);
+        }
+    }
+
+    /// The lowest offset that a new owner must read again for a partition whose position is
+    /// `position`; `None` when nothing below it matters.
+    pub fn replay_from(&self, position: i64) -> Option<i64> {
+        let lowest =
+            self.queue.iter().find(|marked| self.is_mandatory(marked)).map(|marked| marked.offset)?;
+        let last_below =
+            self.checkpoints.iter().rev().find(|checkpoint| checkpoint.offset < position)?;
+        let floor = self.checkpoints.iter().find(|checkpoint| {
+            checkpoint.appended_at >= last_below.appended_at - REPLAY_MS
+                && last_below.bytes - checkpoint.bytes.min(last_below.bytes) <= REPLAY_BYTES
+        })?;
+        Some(lowest.max(floor.offset)).filter(|from| *from < position)
+    }
+
+    /// Bytes of memory held.
+    pub fn bytes(&self) -> usize {
+        self.queue.len() * MARK_BYTES
+    }
+
+    /// The append time (unix milliseconds) of the oldest mark.
+    pub fn oldest(&self) -> Option<i64> {
+        self.queue.front().map(|marked| marked.appended_at)
+    }
+
+    fn is_mandatory(&self, marked: &Marked) -> bool {
+        let position = self.origins.get(marked.origin).and_then(|origin| origin.position);
+        position.is_some_and(|position| marked.origin_offset >= position)
+            && marked.appended_at >= self.newest_append - KEPT_MS
+    }
+
+    fn origin(&mut self, record: &DeliveryRecord) -> usize {
+        let known = self.origins.iter().position(|origin| {
+            origin.partition == record.origin.partition && origin.topic == record.origin.topic
+        });
+        let at = known.unwrap_or_else(|| {
+            self.origins.push(Origin {
+                topic: record.origin.topic.clone(),
+                partition: record.origin.partition,
+                position: None,
+            });
+            self.origins.len() - 1
+        });
+        if let Some(origin) = self.origins.get_mut(at)
+            && record.router_position.is_some()
+        {
+            origin.position = record.router_position;
+        }
+        at
+    }
+
+    fn checkpoint(&mut self, offset: i64, appended_at: i64, bytes: u64) {
+        self.newest_append = self.newest_append.max(appended_at);
+        let due = self.checkpoints.back().is_none_or(|last| {
+            self.bytes_read - last.bytes >= CHECKPOINT_BYTES
+                || appended_at - last.appended_at >= CHECKPOINT_MS
+        });
+        if due {
+            let bytes = self.bytes_read;
+            self.checkpoints.push_back(Checkpoint { offset, appended_at, bytes });
+        }
+        self.bytes_read += bytes;
+        // Twice the bound, because the position may lie behind what has been read.
+        while self.checkpoints.front().is_some_and(|first| {
+            self.bytes_read - first.bytes > 2 * REPLAY_BYTES
+                || first.appended_at < self.newest_append - 2 * KEPT_MS
+        }) {
+            self.checkpoints.pop_front();
+        }
+    }
+}

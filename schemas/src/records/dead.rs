@@ -1,0 +1,180 @@
+//! Owns the record of `dead`: a delivery that will not be attempted again, and why.
+//!
+//! The delivery itself is the value, as it was on `deliveries`, so that a redrive writes it back;
+//! the reason is one header. Where the delivery is too large or cannot be read, the header refers
+//! to its origin.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{DeliveryRecord, Error, Origin};
+use crate::ids::{DeliveryId, EndpointId, SubscriptionId, TenantId};
+
+/// The header that holds a [`DeadLetter`] as JSON.
+pub const DEAD_HEADER: &str = "anabranch-dead";
+
+/// Why a delivery ended undelivered. A closed set: also a metric's label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeadReason {
+    /// The schedule has no further attempt.
+    AttemptsExhausted,
+    /// The delivery reached its maximum age.
+    MaxAge,
+    /// The endpoint refused it for good.
+    Rejected,
+    /// The endpoint said that it is gone.
+    EndpointGone,
+    /// The endpoint is disabled.
+    EndpointDisabled,
+    /// The endpoint or the subscription does not exist any more.
+    Deleted,
+    /// It is too large for the log.
+    TooLarge,
+    /// The record cannot be read.
+    Undecodable,
+    /// It cannot be written as a request.
+    Unencodable,
+    /// Retention overtook the reader: what was there is not known.
+    RetentionLost,
+    /// It has been round too often.
+    Loop,
+}
+
+impl DeadReason {
+    /// Every reason.
+    pub const ALL: [Self; 11] = [
+        Self::AttemptsExhausted,
+        Self::MaxAge,
+        Self::Rejected,
+        Self::EndpointGone,
+        Self::EndpointDisabled,
+        Self::Deleted,
+        Self::TooLarge,
+        Self::Undecodable,
+        Self::Unencodable,
+        Self::RetentionLost,
+        Self::Loop,
+    ];
+
+    /// The word for it in records, metrics and the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AttemptsExhausted => "attempts_exhausted",
+            Self::MaxAge => "max_age",
+            Self::Rejected => "rejected",
+            Self::EndpointGone => "endpoint_gone",
+            Self::EndpointDisabled => "endpoint_disabled",
+            Self::Deleted => "deleted",
+            Self::TooLarge => "too_large",
+            Self::Undecodable => "undecodable",
+            Self::Unencodable => "unencodable",
+            Self::RetentionLost => "retention_lost",
+            Self::Loop => "loop",
+        }
+    }
+}
+
+/// How the last attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastAttempt {
+    /// When it was started, unix milliseconds.
+    pub started_at: i64,
+    /// Why it failed: a word of a closed set.
+    pub reason: String,
+    /// The HTTP status, where there was an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// What went wrong in words, where there was no answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The beginning of the response's body, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<String>,
+}
+
+/// Why, when and where from a delivery went to `dead`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// The version of this record's form: 1.
+    pub version: u8,
+    /// Why.
+    pub reason: DeadReason,
+    /// More words on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// When, unix milliseconds.
+    pub at: i64,
+    /// The source record's topic, partition, offset and index.
+    pub origin: (String, u32, i64, u32),
+    /// The last offset of a lost range, where more than one record is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<i64>,
+    /// The tenant, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<TenantId>,
+    /// The endpoint, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<EndpointId>,
+    /// The subscription, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscription: Option<SubscriptionId>,
+    /// The delivery, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<DeliveryId>,
+    /// Attempts that counted.
+    #[serde(default)]
+    pub attempts: u32,
+    /// The last attempt, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_attempt: Option<LastAttempt>,
+}
+
+impl DeadLetter {
+    /// A dead letter of `origin` with nothing else known.
+    pub fn new(reason: DeadReason, at: i64, origin: &Origin) -> Self {
+        Self {
+            version: 1,
+            reason,
+            detail: None,
+            at,
+            origin: (
+                origin.topic.to_string(),
+                origin.partition,
+                origin.offset,
+                origin.index,
+            ),
+            through: None,
+            tenant: None,
+            endpoint: None,
+            subscription: None,
+            delivery: None,
+            attempts: 0,
+            last_attempt: None,
+        }
+    }
+
+    /// The value of [`DEAD_HEADER`].
+    pub fn to_header(&self) -> Vec<u8> {
+        // A value of strings and numbers alone: writing it cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Reads a dead letter and its delivery, where the record holds one that can be read.
+    ///
+    /// # Errors
+    /// When the header is missing or malformed.
+    pub fn decode<'h>(
+        headers: impl Iterator<Item = (&'h str, &'h [u8])> + Clone,
+        value: Option<&Bytes>,
+    ) -> Result<(Self, Option<DeliveryRecord>), Error> {
+        let json = headers
+            .clone()
+            .find_map(|(name, value)| (name == DEAD_HEADER).then_some(value))
+            .ok_or(Error::Empty)?;
+        let letter: Self =
+            serde_json::from_slice(json).map_err(|error| Error::Json(error.to_string()))?;
+        let delivery = value.and_then(|value| DeliveryRecord::decode(headers, value).ok());
+        Ok((letter, delivery))
+    }
+}
