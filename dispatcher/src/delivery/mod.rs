@@ -1,1 +1,139 @@
-//! (being written)
+//! One attempt, from an event to a verdict: body, headers, signature, address policy, exchange,
+//! classification.
+//!
+//! The only place in the project that opens sockets to endpoints and that names `reqwest` types
+//! (rule 18). It never decides *when* an attempt is made, never retries by itself and never logs
+//! a header value or a URL path: both may hold secrets.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use url::Url;
+
+pub mod address;
+pub mod classify;
+pub mod client;
+mod read_capped;
+pub mod request;
+pub mod sign;
+
+#[cfg(test)]
+mod tests;
+
+/// Makes one attempt. The real one is [`client::HttpTransport`]; a simulation puts its own here.
+pub trait Transport: Send + Sync + 'static {
+    /// Sends the request and reads the answer, all within [`OutgoingRequest::timeout`].
+    ///
+    /// cancel-safe: dropping the future abandons the exchange and closes its connection.
+    fn send(&self, request: OutgoingRequest) -> impl Future<Output = Answer> + Send;
+}
+
+/// What came of one attempt: an HTTP response, or why there is none.
+pub type Answer = Result<Response, TransportError>;
+
+/// One POST, ready to send: these bytes are the ones that were signed (rule 9).
+#[derive(Clone)]
+pub struct OutgoingRequest {
+    /// Where to; checked against the address policy before anything else happens.
+    pub url: Url,
+    /// All headers except those that the connection itself needs (host, content-length).
+    pub headers: HeaderMap,
+    /// The body, shared with every other attempt that has the same one.
+    pub body: Bytes,
+    /// Total deadline: name lookup, connect, TLS, request, response and its body (rule 10).
+    pub timeout: Duration,
+}
+
+/// The kept part of an endpoint's response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// HTTP status code, 100 to 999.
+    pub status: u16,
+    /// The `Retry-After` header as it came, if it is short enough to be one.
+    pub retry_after: Option<String>,
+    /// The `Content-Type` header, if it is text.
+    pub content_type: Option<String>,
+    /// The first bytes of the body, at most [`BODY_KEPT_BYTES_MAX`].
+    pub body: Bytes,
+    /// How many bytes of the body were read, kept or not.
+    pub body_bytes_read: u64,
+    /// The body was longer than what was kept.
+    pub truncated: bool,
+}
+
+/// Bytes of a response body that are kept (SS-8).
+pub const BODY_KEPT_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of a response body that are read before the connection is dropped (SS-8).
+pub const BODY_READ_BYTES_MAX: u64 = 64 * 1024;
+
+/// Why an attempt brought no response.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {text}", .kind.as_str())]
+pub struct TransportError {
+    /// The class, on which the verdict rests.
+    pub kind: TransportErrorKind,
+    /// For people: names neither the URL nor an internal address (SS-7).
+    pub text: String,
+}
+
+/// The classes of [`TransportError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TransportErrorKind {
+    /// The address policy refuses the destination (SS-1..10).
+    Address,
+    /// The name has no address, or the lookup did not end in time.
+    Dns,
+    /// No connection: refused, unreachable, or not within the connect timeout.
+    Connect,
+    /// The TLS handshake ended badly, e.g. with an unknown certificate authority.
+    Tls,
+    /// The total deadline passed.
+    Timeout,
+    /// The connection ended before the answer was complete.
+    Reset,
+    /// What came back is not HTTP.
+    Protocol,
+    /// The request cannot be expressed in HTTP.
+    Request,
+}
+
+impl TransportErrorKind {
+    /// The stable text, used in records and as a metric label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::Dns => "dns",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::Reset => "reset",
+            Self::Protocol => "protocol",
+            Self::Request => "request",
+        }
+    }
+}
+
+impl TransportError {
+    /// An error of this class with a text for people.
+    pub fn new(kind: TransportErrorKind, text: impl Into<String>) -> Self {
+        Self {
+            kind,
+            text: text.into(),
+        }
+    }
+}
+
+impl fmt::Debug for OutgoingRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OutgoingRequest")
+            .field("host", &self.url.host_str())
+            .field("headers", &self.headers.len())
+            .field("body_bytes", &self.body.len())
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
