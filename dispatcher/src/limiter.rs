@@ -19,6 +19,9 @@ use tokio::time::Instant;
 /// The longest window that starts as used; a longer one is handed over through `progress`.
 pub const STARTS_USED_MAX: Duration = Duration::from_secs(10);
 
+/// The longest window there is: a leap year.
+pub const WINDOW_MAX: Duration = Duration::from_hours(366 * 24);
+
 /// So many attempts per so much time, of which `burst` may come at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -33,9 +36,15 @@ pub enum RateError {
     /// The count or the burst is 0.
     #[error("rate: count and burst must be at least 1")]
     Zero,
-    /// Less than a nanosecond, or more than a day, for each attempt.
-    #[error("rate: one attempt per {0:?} cannot be kept")]
-    Interval(Duration),
+    /// Less than a nanosecond for each attempt, or a burst that takes longer than
+    /// [`WINDOW_MAX`] to be whole again.
+    #[error("rate: one attempt per {interval:?} and {burst} at once cannot be kept")]
+    Interval {
+        /// The time of one attempt.
+        interval: Duration,
+        /// How many may come at once.
+        burst: NonZeroU32,
+    },
 }
 
 /// Counts one lane's attempts against its [`Rate`].
@@ -67,10 +76,11 @@ impl Rate {
         let count = NonZeroU32::new(count).ok_or(RateError::Zero)?;
         let burst = NonZeroU32::new(burst).ok_or(RateError::Zero)?;
         let interval = per / count.get();
-        if interval.is_zero() || interval > Duration::from_hours(24) {
-            return Err(RateError::Interval(interval));
+        let rate = Self { count, per, burst };
+        if interval.is_zero() || rate.window() > WINDOW_MAX {
+            return Err(RateError::Interval { interval, burst });
         }
-        Ok(Self { count, per, burst })
+        Ok(rate)
     }
 
     /// The time that one attempt costs at this rate.
@@ -82,7 +92,7 @@ impl Rate {
     /// The time after which a used-up window is whole again.
     #[must_use]
     pub fn window(&self) -> Duration {
-        self.per.max(self.interval() * self.burst.get())
+        self.per.max(self.interval().saturating_mul(self.burst.get()))
     }
 }
 
@@ -244,9 +254,11 @@ mod tests {
         assert_eq!(Rate::try_new(1, second, 0), Err(RateError::Zero));
         assert!(matches!(
             Rate::try_new(1, Duration::ZERO, 1),
-            Err(RateError::Interval(_))
+            Err(RateError::Interval { .. })
         ));
-        assert!(Rate::try_new(1, Duration::from_hours(25), 1).is_err());
+        assert!(Rate::try_new(1, Duration::from_hours(24), 366).is_ok());
+        assert!(Rate::try_new(1, Duration::from_hours(24), 367).is_err());
+        assert!(Rate::try_new(1, Duration::MAX, 2).is_err());
         assert_eq!(rate(10, second, 20).window(), 2 * second);
         assert_eq!(rate(10, second, 5).window(), second);
     }

@@ -75,8 +75,8 @@ pub enum Tier {
 #[must_use]
 pub fn next_delay(delays: &[Duration], attempts_made: u32, jitter: f64) -> Option<Duration> {
     let delay = step(delays, attempts_made)?;
-    let jitter = jitter.clamp(0.0, 1.0);
-    Some(delay.mul_f64(1.0 - JITTER + 2.0 * JITTER * jitter))
+    let factor = 1.0 - JITTER + 2.0 * JITTER * jitter.clamp(0.0, 1.0);
+    Some(Duration::try_from_secs_f64(delay.as_secs_f64() * factor).unwrap_or(Duration::MAX))
 }
 
 /// When the next attempt is due, unix milliseconds; `None` when there is none any more.
@@ -224,6 +224,7 @@ mod tests {
         assert_eq!(next_delay(&delays, 3, 0.5), None);
         assert_eq!(next_delay(&delays, 0, 0.5), Some(secs(10)));
         assert_eq!(next_delay(&[], 0, 0.5), None);
+        assert_eq!(next_delay(&[Duration::MAX], 1, 1.0), Some(Duration::MAX));
     }
 
     #[test]

@@ -304,11 +304,12 @@ impl VettedResolver {
     /// [`LookupError`]
     pub async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, LookupError> {
         self.policy.check_name(name)?;
-        if self.policy.allow_loopback && is_localhost(name) {
-            return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
-        }
-        let answer = tokio::time::timeout(LOOKUP_TIMEOUT, self.resolver.resolve(name)).await;
-        let mut addresses = answer.map_err(|_| ResolveError::Timeout)??;
+        let mut addresses = if self.policy.allow_loopback && is_localhost(name) {
+            vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+        } else {
+            let answer = tokio::time::timeout(LOOKUP_TIMEOUT, self.resolver.resolve(name)).await;
+            answer.map_err(|_| ResolveError::Timeout)??
+        };
         if addresses.is_empty() {
             return Err(ResolveError::NoAddress.into());
         }

@@ -28,6 +28,9 @@ const ERROR_TEXT_CHARS_MAX: usize = 300;
 /// What one HTTP/2 stream may send ahead of being read; a body is read to this size anyway.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// A busy HTTP/2 connection whose peer has vanished is noticed after this and closed after as much
+/// again; otherwise every attempt would be put on it and time out.
+const HTTP2_PING: Duration = Duration::from_secs(10);
 
 /// How connections to endpoints are made and kept.
 #[derive(Clone, Debug)]
@@ -102,6 +105,8 @@ impl HttpTransport {
             .tcp_nodelay(true)
             .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
             .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .http2_keep_alive_interval(HTTP2_PING)
+            .http2_keep_alive_timeout(HTTP2_PING)
             .build()?;
         Ok(Self { client, policy })
     }

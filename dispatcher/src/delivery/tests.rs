@@ -507,4 +507,25 @@ mod tls {
         let url = format!("https://127.0.0.1:{port}/");
         expect_error(&client(port, &ca_pem), &url, TransportErrorKind::Tls).await;
     }
+
+    #[tokio::test]
+    async fn a_handshake_that_hangs_ends_with_the_connect_timeout() {
+        // SS-8
+        let silent = Endpoint::raw(|stream| async move {
+            std::future::pending::<()>().await;
+            drop(stream);
+        });
+        let silent = silent.await;
+        let settings = ClientSettings {
+            policy: Policy {
+                allow_loopback: true,
+                ..Policy::default()
+            },
+            connect_timeout: SHORT,
+            ..ClientSettings::default()
+        };
+        let transport = HttpTransport::new(settings, Arc::new(Names::default())).unwrap();
+        let url = silent.url("/").replace("http:", "https:");
+        expect_error(&transport, &url, TransportErrorKind::Connect).await;
+    }
 }

@@ -218,6 +218,25 @@ impl Resolve for Silent {
     }
 }
 
+#[tokio::test]
+async fn localhost_needs_no_resolver_and_is_vetted_all_the_same() {
+    let mut policy = Policy {
+        allow_loopback: true,
+        ..Policy::default()
+    };
+    let lookup = async |policy: &Policy| {
+        let vetted = VettedResolver::new(Arc::new(Silent), Arc::new(policy.clone()));
+        vetted.lookup("localhost").await
+    };
+    assert_eq!(lookup(&policy).await.unwrap().len(), 2);
+    policy.deny = vec!["127.0.0.0/8".parse().unwrap()];
+    let error = lookup(&policy).await.unwrap_err();
+    assert!(
+        matches!(error, LookupError::Refused(Refusal::Address)),
+        "{error:?}"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_silent_resolver_is_given_up_in_time() {
     // SS-8
