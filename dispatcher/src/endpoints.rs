@@ -21,31 +21,31 @@ use crate::schedule::{DEFAULT_MAX_AGE, Schedule};
 
 /// An endpoint in the form in which it is attempted.
 #[derive(Debug)]
-pub struct Target {
+pub(crate) struct Target {
     /// Its id.
-    pub id: EndpointId,
+    pub(crate) id: EndpointId,
     /// Its tenant.
-    pub tenant: TenantId,
+    pub(crate) tenant: TenantId,
     /// Where requests go.
-    pub url: Url,
+    pub(crate) url: Url,
     /// What its attempts are counted against.
-    pub quota: Quota,
+    pub(crate) quota: Quota,
     /// Its partition.
-    pub placement: Placement,
+    pub(crate) placement: Placement,
     /// Whether it is attempted.
-    pub state: EndpointState,
+    pub(crate) state: EndpointState,
     /// How events are written.
-    pub body: BodyMode,
+    pub(crate) body: BodyMode,
     /// Its rate, if it has one.
-    pub rate: Option<Rate>,
+    pub(crate) rate: Option<Rate>,
     /// Requests at once, if it says so.
-    pub concurrency: Option<u32>,
+    pub(crate) concurrency: Option<u32>,
     /// An attempt's total deadline, if it says so.
-    pub timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
     /// When retries are due and when they end.
-    pub schedule: Schedule,
+    pub(crate) schedule: Schedule,
     /// When the endpoint was last changed, unix milliseconds.
-    pub updated_at: i64,
+    pub(crate) updated_at: i64,
     keys: Vec<Key>,
 }
 
@@ -58,7 +58,7 @@ struct Key {
 
 impl Target {
     /// The keys that sign at `now` (unix milliseconds), the current one first (WH-3).
-    pub fn keys_at(&self, now: i64) -> Vec<SigningKey> {
+    pub(crate) fn keys_at(&self, now: i64) -> Vec<SigningKey> {
         self.keys
             .iter()
             .filter(|key| key.expires_at.is_none_or(|expires_at| now < expires_at))
@@ -69,7 +69,7 @@ impl Target {
 
 /// The endpoints and subscriptions as far as `control` has been applied.
 #[derive(Debug)]
-pub struct Endpoints {
+pub(crate) struct Endpoints {
     sealer: Arc<Sealer>,
     by_id: HashMap<EndpointId, Arc<Target>>,
     /// Exist, and cannot be attempted as they are.
@@ -80,12 +80,18 @@ pub struct Endpoints {
 
 impl Endpoints {
     /// Knows nothing yet; `sealer` opens the secrets.
-    pub fn new(sealer: Arc<Sealer>) -> Self {
-        Self { sealer, by_id: HashMap::new(), unusable: HashSet::new(), subscriptions: HashSet::new(), applied: 0 }
+    pub(crate) fn new(sealer: Arc<Sealer>) -> Self {
+        Self {
+            sealer,
+            by_id: HashMap::new(),
+            unusable: HashSet::new(),
+            subscriptions: HashSet::new(),
+            applied: 0,
+        }
     }
 
     /// Applies what `control` says next.
-    pub fn apply(&mut self, update: Update) {
+    pub(crate) fn apply(&mut self, update: Update) {
         for change in update.changes {
             self.change(change);
         }
@@ -93,23 +99,23 @@ impl Endpoints {
     }
 
     /// The offset behind the last record of `control` that has been applied.
-    pub fn applied(&self) -> i64 {
+    pub(crate) fn applied(&self) -> i64 {
         self.applied
     }
 
     /// The endpoint, if it exists.
-    pub fn get(&self, id: EndpointId) -> Option<&Arc<Target>> {
+    pub(crate) fn get(&self, id: EndpointId) -> Option<&Arc<Target>> {
         self.by_id.get(&id)
     }
 
     /// Whether the endpoint exists and cannot be attempted: its deliveries wait.
-    pub fn is_unusable(&self, id: EndpointId) -> bool {
+    pub(crate) fn is_unusable(&self, id: EndpointId) -> bool {
         self.unusable.contains(&id)
     }
 
     /// Whether the subscription exists. The nil id stands for a delivery without one (a test
     /// event, addressed to an endpoint) and always does.
-    pub fn has_subscription(&self, id: SubscriptionId) -> bool {
+    pub(crate) fn has_subscription(&self, id: SubscriptionId) -> bool {
         id.bits() == 0 || self.subscriptions.contains(&id)
     }
 
@@ -159,14 +165,19 @@ impl Endpoints {
                     .map_err(|_| format!("secret {} is not text", secret.id))?;
                 let signing = SigningKey::parse(text)
                     .map_err(|error| format!("secret {}: {error}", secret.id))?;
-                Ok(Key { signing, expires_at: secret.expires_at })
+                Ok(Key {
+                    signing,
+                    expires_at: secret.expires_at,
+                })
             })
             .collect::<Result<Vec<_>, String>>()?;
         let mut schedule = Schedule::default();
         if let Some(waits) = endpoint.retry_schedule_ms {
             schedule.delays = waits.into_iter().map(Duration::from_millis).collect();
         }
-        schedule.max_age = endpoint.max_age_ms.map_or(DEFAULT_MAX_AGE, Duration::from_millis);
+        schedule.max_age = endpoint
+            .max_age_ms
+            .map_or(DEFAULT_MAX_AGE, Duration::from_millis);
         Ok(Target {
             id: endpoint.id,
             tenant: endpoint.tenant,

@@ -92,7 +92,8 @@ impl Rate {
     /// The time after which a used-up window is whole again.
     #[must_use]
     pub fn window(&self) -> Duration {
-        self.per.max(self.interval().saturating_mul(self.burst.get()))
+        self.per
+            .max(self.interval().saturating_mul(self.burst.get()))
     }
 }
 

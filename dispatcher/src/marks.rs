@@ -80,7 +80,13 @@ impl Marks {
                 let first = *self.first_seen.entry(mark).or_insert(offset);
                 if first == offset {
                     let origin_offset = record.origin.offset;
-                    let marked = Marked { mark, offset, origin, origin_offset, appended_at };
+                    let marked = Marked {
+                        mark,
+                        offset,
+                        origin,
+                        origin_offset,
+                        appended_at,
+                    };
                     self.queue.push_back(marked);
                 }
                 first < offset
@@ -97,7 +103,9 @@ impl Marks {
         }
         let mut kept = VecDeque::new();
         while excess > 0 {
-            let Some(oldest) = self.queue.pop_front() else { break };
+            let Some(oldest) = self.queue.pop_front() else {
+                break;
+            };
             excess -= 1;
             if self.is_mandatory(&oldest) {
                 kept.push_front(oldest);
@@ -113,10 +121,16 @@ impl Marks {
     /// The lowest offset that a new owner must read again for a partition whose position is
     /// `position`; `None` when nothing below it matters.
     pub fn replay_from(&self, position: i64) -> Option<i64> {
-        let lowest =
-            self.queue.iter().find(|marked| self.is_mandatory(marked)).map(|marked| marked.offset)?;
-        let last_below =
-            self.checkpoints.iter().rev().find(|checkpoint| checkpoint.offset < position)?;
+        let lowest = self
+            .queue
+            .iter()
+            .find(|marked| self.is_mandatory(marked))
+            .map(|marked| marked.offset)?;
+        let last_below = self
+            .checkpoints
+            .iter()
+            .rev()
+            .find(|checkpoint| checkpoint.offset < position)?;
         let floor = self.checkpoints.iter().find(|checkpoint| {
             checkpoint.appended_at >= last_below.appended_at - REPLAY_MS
                 && last_below.bytes - checkpoint.bytes.min(last_below.bytes) <= REPLAY_BYTES
@@ -135,7 +149,10 @@ impl Marks {
     }
 
     fn is_mandatory(&self, marked: &Marked) -> bool {
-        let position = self.origins.get(marked.origin).and_then(|origin| origin.position);
+        let position = self
+            .origins
+            .get(marked.origin)
+            .and_then(|origin| origin.position);
         position.is_some_and(|position| marked.origin_offset >= position)
             && marked.appended_at >= self.newest_append - KEPT_MS
     }
@@ -168,7 +185,11 @@ impl Marks {
         });
         if due {
             let bytes = self.bytes_read;
-            self.checkpoints.push_back(Checkpoint { offset, appended_at, bytes });
+            self.checkpoints.push_back(Checkpoint {
+                offset,
+                appended_at,
+                bytes,
+            });
         }
         self.bytes_read += bytes;
         // Twice the bound, because the position may lie behind what has been read.

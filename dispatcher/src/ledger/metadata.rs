@@ -48,7 +48,9 @@ impl Inherited {
         if text.is_empty() {
             return Ok(inherited);
         }
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| MetadataError::Malformed)?;
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text)
+            .map_err(|_| MetadataError::Malformed)?;
         let (version, mut rest) = bytes.split_first().ok_or(MetadataError::Malformed)?;
         if *version != VERSION {
             return Err(MetadataError::Version(*version));
@@ -92,7 +94,9 @@ impl Inherited {
             .is_some_and(|(_, behind)| offset < *behind);
         let bitmap = self.partial.remove(&offset);
         for index in 0..targets {
-            let bit = bitmap.as_ref().and_then(|bits| bits.get(usize::from(index / 8)));
+            let bit = bitmap
+                .as_ref()
+                .and_then(|bits| bits.get(usize::from(index / 8)));
             if whole || bit.is_some_and(|byte| byte & (1 << (index % 8)) != 0) {
                 complete(index);
             }
@@ -101,10 +105,18 @@ impl Inherited {
 
     pub(super) fn forget_below(&mut self, offset: i64) {
         // A stretch that goes on beyond `offset` still says something.
-        while self.completed.first_key_value().is_some_and(|(_, behind)| *behind <= offset) {
+        while self
+            .completed
+            .first_key_value()
+            .is_some_and(|(_, behind)| *behind <= offset)
+        {
             self.completed.pop_first();
         }
-        while self.partial.first_key_value().is_some_and(|(at, _)| *at < offset) {
+        while self
+            .partial
+            .first_key_value()
+            .is_some_and(|(at, _)| *at < offset)
+        {
             self.partial.pop_first();
         }
     }
@@ -146,7 +158,11 @@ fn beyond(ledger: &Ledger, position: i64) -> (Stretches, Vec<(i64, Vec<u8>)>) {
     let mut stretches = Stretches { list: Vec::new() };
     let mut partial = Vec::new();
     let mut behind_last = position;
-    for entry in ledger.window.iter().filter(|entry| entry.offset >= position) {
+    for entry in ledger
+        .window
+        .iter()
+        .filter(|entry| entry.offset >= position)
+    {
         // Offsets that the log never delivered are completed.
         if entry.offset > behind_last {
             stretches.add(behind_last, entry.offset);
@@ -186,7 +202,10 @@ fn write(
 ) -> String {
     let mut out = vec![VERSION];
     let marks = marks_from.filter(|from| *from < position);
-    put(&mut out, marks.map_or(NO_MARKS, |from| distance(from, position) + 1));
+    put(
+        &mut out,
+        marks.map_or(NO_MARKS, |from| distance(from, position) + 1),
+    );
     put(&mut out, stretches.len() as u64);
     let mut offset = position;
     for (first, behind) in stretches {

@@ -47,7 +47,13 @@ impl Ledger {
     /// The window of a partition whose position is `committed`, with what its last owner had
     /// completed beyond it.
     pub fn resume(committed: i64, inherited: Inherited) -> Self {
-        Self { base: committed, next: committed, window: VecDeque::new(), inherited, frozen: false }
+        Self {
+            base: committed,
+            next: committed,
+            window: VecDeque::new(),
+            inherited,
+            frozen: false,
+        }
     }
 
     /// Takes in the record at `offset` with `targets` targets (0 counts as completed) and says
@@ -65,7 +71,11 @@ impl Ledger {
         let open: Vec<u16> = (0..targets).filter(|index| bits.is_open(*index)).collect();
         let open_count = u16::try_from(open.len()).unwrap_or(u16::MAX);
         if open_count > 0 || !self.window.is_empty() || self.frozen {
-            self.window.push_back(Entry { offset, open: open_count, targets: bits });
+            self.window.push_back(Entry {
+                offset,
+                open: open_count,
+                targets: bits,
+            });
         }
         self.trim();
         open
@@ -79,7 +89,9 @@ impl Ledger {
 
     /// Completes a target. Returns whether it was open.
     pub fn complete(&mut self, place: Place) -> bool {
-        let Some(entry) = self.entry(place.offset) else { return false };
+        let Some(entry) = self.entry(place.offset) else {
+            return false;
+        };
         let was_open = entry.targets.complete(place.index);
         if was_open {
             entry.open -= 1;
@@ -90,7 +102,10 @@ impl Ledger {
 
     /// Opens a target again whose transaction was aborted. Only while frozen.
     pub fn reopen(&mut self, place: Place) {
-        debug_assert!(self.frozen, "a target is opened again only while its transaction is open");
+        debug_assert!(
+            self.frozen,
+            "a target is opened again only while its transaction is open"
+        );
         if let Some(entry) = self.entry(place.offset)
             && entry.targets.open_again(place.index)
         {
@@ -121,7 +136,10 @@ impl Ledger {
 
     /// The lowest offset that is not completed: what may be committed.
     pub fn position(&self) -> i64 {
-        self.window.iter().find(|entry| entry.open > 0).map_or(self.next, |entry| entry.offset)
+        self.window
+            .iter()
+            .find(|entry| entry.open > 0)
+            .map_or(self.next, |entry| entry.offset)
     }
 
     /// How many records are in the window.
@@ -136,9 +154,15 @@ impl Ledger {
 
     /// The places that are open, lowest first.
     pub fn open_places(&self) -> impl Iterator<Item = Place> + '_ {
-        self.window.iter().filter(|entry| entry.open > 0).flat_map(|entry| {
-            entry.targets.open().map(|index| Place { offset: entry.offset, index })
-        })
+        self.window
+            .iter()
+            .filter(|entry| entry.open > 0)
+            .flat_map(|entry| {
+                entry.targets.open().map(|index| Place {
+                    offset: entry.offset,
+                    index,
+                })
+            })
     }
 
     /// The text to commit with [`Ledger::position`]: what is completed beyond it, and from where a
@@ -148,7 +172,10 @@ impl Ledger {
     }
 
     fn entry(&mut self, offset: i64) -> Option<&mut Entry> {
-        let at = self.window.binary_search_by_key(&offset, |entry| entry.offset).ok()?;
+        let at = self
+            .window
+            .binary_search_by_key(&offset, |entry| entry.offset)
+            .ok()?;
         self.window.get_mut(at)
     }
 
@@ -175,7 +202,11 @@ struct Bits {
 impl Bits {
     fn all_open(len: u16) -> Self {
         let words = usize::from(len).div_ceil(64).saturating_sub(1);
-        Self { len, first: 0, rest: vec![0; words] }
+        Self {
+            len,
+            first: 0,
+            rest: vec![0; words],
+        }
     }
 
     fn word(&mut self, index: u16) -> Option<&mut u64> {

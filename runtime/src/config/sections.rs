@@ -191,6 +191,15 @@ section! {
         pub max_header_bytes: ByteSize = ByteSize::kib(32), in ByteSize::kib(8)..=ByteSize::mib(1);
         /// Bytes of bodies read and not yet written; beyond it, clients wait, then get 503.
         pub max_in_flight_bytes: ByteSize = ByteSize::mib(64), in ByteSize::kib(64)..=ByteSize::gib(64);
+        /// How long a body may wait for room among the bytes in flight; then 503.
+        // Longer than the log's own hiccups, shorter than a client's patience.
+        pub room_timeout: Duration = secs(2), in ms(1)..=secs(60);
+        /// From a request's head to the last byte of its body; a slower client gets 408.
+        // The largest body at 3 Mbit/s.
+        pub body_timeout: Duration = secs(30), in ms(10)..=secs(600);
+        /// How long the log may take to acknowledge; then 503, and the outcome is unknown.
+        // A leader election takes less.
+        pub write_timeout: Duration = secs(10), in ms(10)..=secs(300);
         /// Events a second of one tenant, in each process; beyond it 429.
         // About a fifth of what one process takes: one tenant cannot take it all.
         pub tenant_events_per_second: u32 = 50_000, in 1..=100_000_000;
@@ -228,6 +237,10 @@ section! {
         pub lane_memory: ByteSize = ByteSize::mib(8), in ByteSize::kib(64)..=ByteSize::gib(1);
         /// Attempts at once, in the whole process.
         pub max_in_flight: usize = 1_024, in 1..=65_536;
+        /// Attempts at once to one endpoint that does not say how many it takes.
+        // What keeps a fast endpoint busy (64 connections saturate one core); low enough that a
+        // hanging one ties up a sixteenth of `max_in_flight`.
+        pub endpoint_concurrency: u32 = 64, in 1..=4_096;
         /// How long a delivery may wait in memory for its turn; then it goes to a delay topic.
         pub horizon: Duration = secs(10), in ms(100)..=secs(60);
         /// How often positions are committed (rule 6).

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -9,19 +10,20 @@ use sha2::{Digest, Sha256};
 use crate::ids::{EndpointId, TenantId};
 
 /// What endpoints of one account spend together. All endpoints of a quota share a placement.
+/// Cloning is cheap.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Quota(String);
+pub struct Quota(Arc<str>);
 
 impl Quota {
     /// The quota of an endpoint that shares with nobody.
     pub fn of_endpoint(endpoint: EndpointId) -> Self {
-        Self(endpoint.to_string())
+        Self(endpoint.to_string().into())
     }
 
     /// The quota that a tenant's endpoints share under `name`.
     pub fn shared(tenant: &TenantId, name: &str) -> Self {
-        Self(format!("{tenant}/{name}"))
+        Self(format!("{tenant}/{name}").into())
     }
 
     /// The quota's text.

@@ -1,0 +1,463 @@
+//! Owns the making of attempts: lanes in turn, the lease, the request, and what its answer means.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use runtime::log::{Headers, Record};
+use schemas::records::{AttemptRecord, AttemptVerdict, DeadReason};
+use schemas::resources::{EndpointState, Quota};
+use tokio::time::Instant;
+
+use super::Engine;
+use super::moves::{Move, What};
+use crate::dead_letter;
+use crate::delivery::classify::{Verdict, classify};
+use crate::delivery::request::{Attempt, headers_for_attempt};
+use crate::delivery::{Answer, OutgoingRequest, Transport};
+use crate::endpoints::Target;
+use crate::lane::Turn;
+use crate::metrics::{Deferred, Outcome};
+use crate::owned::Tenure;
+use crate::schedule::{self, Attempted, next_delay, tier_for};
+use crate::work::Delivery;
+
+/// Until when attempts may be started (rule 5): half a session after the last commit that the group
+/// acknowledged was sent. Shared with attempts, which look once more just before they send.
+#[derive(Debug, Clone)]
+pub(crate) struct Lease {
+    base: Instant,
+    session: Duration,
+    until_micros: Arc<AtomicU64>,
+}
+
+impl Lease {
+    pub(crate) fn new(session: Duration, now: Instant) -> Self {
+        Self {
+            base: now,
+            session,
+            until_micros: Arc::default(),
+        }
+    }
+
+    /// A commit sent at `sent` was acknowledged.
+    pub(crate) fn extend(&self, sent: Instant) {
+        let until = sent + self.session / 2 - self.base;
+        let micros = u64::try_from(until.as_micros()).unwrap_or(u64::MAX);
+        self.until_micros.fetch_max(micros, Ordering::Relaxed);
+    }
+
+    /// Whether more than half of it is left, so that there is no need to extend it.
+    pub(crate) fn is_fresh(&self, now: Instant) -> bool {
+        self.holds(now + self.session / 4)
+    }
+
+    pub(crate) fn holds(&self, now: Instant) -> bool {
+        let elapsed = u64::try_from((now - self.base).as_micros()).unwrap_or(u64::MAX);
+        elapsed < self.until_micros.load(Ordering::Relaxed)
+    }
+}
+
+/// An attempt that has ended, or was not made after all.
+pub(super) struct Finished {
+    tenure: Tenure,
+    delivery: Box<Delivery>,
+    target: Arc<Target>,
+    exchange: Option<Exchange>,
+}
+
+struct Exchange {
+    started_at: i64,
+    took: Duration,
+    request_bytes: usize,
+    answer: Answer,
+}
+
+impl<T: Transport> Engine<T> {
+    /// Puts lanes whose time has come back into the ring.
+    pub(super) fn wake_lanes(&mut self, now: Instant) {
+        while let Some((tenure, quota)) = self.timers.pop_lane(now) {
+            self.enlist(tenure, quota);
+        }
+    }
+
+    /// Puts a lane into the ring, once.
+    pub(super) fn enlist(&mut self, tenure: Tenure, quota: Quota) {
+        let lane = self
+            .tenant_of(tenure)
+            .and_then(|owned| owned.lanes.get_mut(&quota));
+        if let Some(lane) = lane
+            && !lane.in_ring
+        {
+            lane.in_ring = true;
+            self.ring.push_back((tenure, quota));
+        }
+    }
+
+    /// Starts attempts, one a lane and round, while there is room and the lease holds.
+    pub(super) fn start_attempts(&mut self) {
+        while self.attempts.len() < self.parts.options.max_in_flight {
+            let Some((tenure, quota)) = self.ring.pop_front() else {
+                return;
+            };
+            // The clock is read for each attempt: this process may have been stopped in between.
+            let now = self.now();
+            if !self.lease.holds(now) {
+                self.ring.push_front((tenure, quota));
+                self.parts.metrics.lease_waits.inc();
+                self.timers.commit_now(now);
+                return;
+            }
+            let Some(owned) = self.tenant_of(tenure).filter(|owned| owned.is_serving()) else {
+                continue;
+            };
+            let Some(lane) = owned.lanes.get_mut(&quota) else {
+                continue;
+            };
+            match lane.turn(now) {
+                Turn::Attempt(delivery) => {
+                    owned.in_flight += 1;
+                    self.ring.push_back((tenure, quota));
+                    self.start_attempt(tenure, delivery, now);
+                }
+                Turn::Wait(at) => {
+                    lane.in_ring = false;
+                    self.timers.wake_lane(at, tenure, quota);
+                }
+                Turn::Idle => lane.in_ring = false,
+            }
+        }
+    }
+
+    fn start_attempt(&mut self, tenure: Tenure, delivery: Box<Delivery>, now: Instant) {
+        // Looked up at the attempt, so that a rotation or a deletion counts at once.
+        let Some(target) = self.parts.endpoints.get(delivery.target.endpoint).cloned() else {
+            return self.do_not_start(tenure, *delivery, None);
+        };
+        let too_old = self.wall() - delivery.loaded.record.accepted_at
+            > runtime::clock::millis(target.schedule.max_age);
+        if too_old || !self.may_attempt(&target) {
+            return self.do_not_start(tenure, *delivery, Some(&target));
+        }
+        let timeout = target.timeout.unwrap_or(self.parts.options.attempt_timeout);
+        let entropy = (self.parts.entropy.u64(), self.parts.entropy.u64());
+        let transport = Arc::clone(&self.parts.transport);
+        let clock = self.parts.clock.clone();
+        let lease = self.lease.clone();
+        debug_assert!(now <= clock.instant(), "time does not run backwards");
+        self.parts.metrics.in_flight.inc();
+        let attempt = async move {
+            let request = prepare(&delivery, &target, clock.now(), entropy, timeout);
+            let started = clock.instant();
+            // Last look before the request leaves: preparing may have taken long.
+            if !lease.holds(started) {
+                return Finished {
+                    tenure,
+                    delivery,
+                    target,
+                    exchange: None,
+                };
+            }
+            let started_at = clock.now();
+            let request_bytes = request.body.len();
+            let answer = transport.send(request).await;
+            let took = clock.instant() - started;
+            let exchange = Some(Exchange {
+                started_at,
+                took,
+                request_bytes,
+                answer,
+            });
+            Finished {
+                tenure,
+                delivery,
+                target,
+                exchange,
+            }
+        };
+        self.attempts.push(attempt.boxed());
+    }
+
+    /// Whether the endpoint is attempted at all.
+    pub(super) fn may_attempt(&self, target: &Target) -> bool {
+        target.state == EndpointState::Active
+            && self.gone.get(&target.id) != Some(&target.updated_at)
+    }
+
+    /// Takes back a delivery whose turn came and that may not be attempted.
+    fn do_not_start(&mut self, tenure: Tenure, delivery: Delivery, target: Option<&Arc<Target>>) {
+        if let Some(owned) = self.tenant_of(tenure) {
+            owned.in_flight -= 1;
+            if let Some(lane) = target.and_then(|target| owned.lanes.get_mut(&target.quota)) {
+                lane.not_started();
+            }
+        }
+        self.refuse(tenure, delivery);
+    }
+
+    pub(super) fn on_finished_all(&mut self, first: Finished) {
+        self.on_finished(first);
+        // What else has ended already is taken in the same round.
+        while let Some(Some(finished)) = self.attempts.next().now_or_never() {
+            self.on_finished(finished);
+        }
+    }
+
+    fn on_finished(&mut self, finished: Finished) {
+        let Finished {
+            tenure,
+            delivery,
+            target,
+            exchange,
+        } = finished;
+        let now = self.now();
+        self.parts.metrics.in_flight.dec();
+        let owned = self.tenant_of(tenure);
+        let is_owned = owned.is_some();
+        if let Some(owned) = owned {
+            owned.in_flight -= 1;
+            if let Some(lane) = owned.lanes.get_mut(&target.quota) {
+                match &exchange {
+                    Some(exchange) => lane.finished(exchange.took, now),
+                    None => lane.not_started(),
+                }
+            }
+        }
+        let Some(exchange) = exchange else {
+            if is_owned {
+                self.queue(tenure, *delivery, &target, now);
+            }
+            return;
+        };
+        let verdict = classify(&exchange.answer, self.wall());
+        self.record_attempt(&delivery, &target, &exchange, verdict);
+        if is_owned {
+            self.judge(tenure, *delivery, &target, (&exchange, verdict));
+            self.enlist(tenure, target.quota.clone());
+        }
+    }
+
+    fn judge(
+        &mut self,
+        tenure: Tenure,
+        mut delivery: Delivery,
+        target: &Arc<Target>,
+        (exchange, verdict): (&Exchange, Verdict),
+    ) {
+        let status = exchange
+            .answer
+            .as_ref()
+            .map_or(0, |response| response.status);
+        delivery.state.last_status = status;
+        let reason = verdict.reason().map_or("", |reason| reason.as_str());
+        let last = || dead_letter::last_attempt(&exchange.answer, reason, exchange.started_at);
+        match verdict {
+            Verdict::Delivered => {
+                let age = self.wall() - delivery.loaded.record.accepted_at;
+                self.parts.metrics.event_age_seconds.observe(seconds(age));
+                self.complete(tenure, &delivery);
+            }
+            Verdict::Retry {
+                retry_after,
+                costs_attempt,
+                ..
+            } => {
+                delivery.state.attempts += u32::from(costs_attempt);
+                if let Some(wait) = retry_after {
+                    self.hold(tenure, target, wait);
+                }
+                match self.retry_due(&delivery, target, retry_after) {
+                    Ok(due_at) => self.retry(tenure, delivery, target, due_at),
+                    Err(dead) => self.bury(tenure, delivery, dead, Some(last())),
+                }
+            }
+            Verdict::Rejected { .. } => {
+                self.bury(tenure, delivery, DeadReason::Rejected, Some(last()));
+            }
+            Verdict::EndpointGone => {
+                self.gone.insert(target.id, target.updated_at);
+                self.bury(tenure, delivery, DeadReason::EndpointGone, Some(last()));
+            }
+        }
+    }
+
+    fn complete(&mut self, tenure: Tenure, delivery: &Delivery) {
+        if let Some(owned) = self.tenant_of(tenure)
+            && let Some(source) = owned.sources.get_mut(delivery.source)
+        {
+            source.ledger.complete(delivery.place);
+            source.dirty = true;
+        }
+    }
+
+    fn hold(&mut self, tenure: Tenure, target: &Target, wait: Duration) {
+        let until = self.now() + wait;
+        let lane = self
+            .tenant_of(tenure)
+            .and_then(|owned| owned.lanes.get_mut(&target.quota));
+        if let Some(lane) = lane {
+            lane.hold(until);
+        }
+    }
+
+    fn retry_due(
+        &self,
+        delivery: &Delivery,
+        target: &Target,
+        retry_after: Option<Duration>,
+    ) -> Result<i64, DeadReason> {
+        let attempted = Attempted {
+            now_ms: self.wall(),
+            accepted_at_ms: delivery.loaded.record.accepted_at,
+            attempts_made: delivery.state.attempts,
+            retry_after,
+            jitter: self.parts.entropy.unit(),
+        };
+        let has_next = next_delay(&target.schedule.delays, delivery.state.attempts, 0.0).is_some();
+        let why = if has_next {
+            DeadReason::MaxAge
+        } else {
+            DeadReason::AttemptsExhausted
+        };
+        schedule::due_at(&target.schedule, &attempted).ok_or(why)
+    }
+
+    /// Keeps a delivery until its due time: a few seconds in memory, longer in a delay topic.
+    pub(super) fn retry(
+        &mut self,
+        tenure: Tenure,
+        mut delivery: Delivery,
+        target: &Arc<Target>,
+        due_at: i64,
+    ) {
+        delivery.state.due_at = due_at;
+        let now = self.now();
+        let remaining = self
+            .parts
+            .clock
+            .instant_at(due_at)
+            .saturating_duration_since(now);
+        let serving = self
+            .tenant_of(tenure)
+            .is_some_and(|owned| owned.is_serving());
+        if tier_for(remaining, remaining).is_some() || !serving {
+            return self.defer(tenure, delivery, due_at, Deferred::Retry);
+        }
+        let concurrency = self.concurrency(target);
+        if let Some(owned) = self.tenant_of(tenure) {
+            let lane = owned.lane(&target.quota, now, concurrency);
+            lane.push_waiting(now + remaining, delivery);
+        }
+        self.enlist(tenure, target.quota.clone());
+    }
+
+    /// Ends a delivery as a dead letter.
+    pub(super) fn bury(
+        &mut self,
+        tenure: Tenure,
+        delivery: Delivery,
+        reason: DeadReason,
+        last: Option<schemas::records::LastAttempt>,
+    ) {
+        let letter = dead_letter::of_delivery(&delivery, reason, self.wall(), last);
+        let (source, place) = (delivery.source, delivery.place);
+        self.push_move(Move {
+            tenure,
+            source,
+            place,
+            what: What::Dead {
+                letter: Box::new(letter),
+                delivery: Some(delivery),
+                poison: None,
+            },
+        });
+    }
+
+    pub(super) fn concurrency(&self, target: &Target) -> u32 {
+        target
+            .concurrency
+            .unwrap_or(self.parts.options.endpoint_concurrency)
+    }
+
+    fn record_attempt(
+        &mut self,
+        delivery: &Delivery,
+        target: &Target,
+        exchange: &Exchange,
+        verdict: Verdict,
+    ) {
+        let (outcome, word) = match verdict {
+            Verdict::Delivered => (Outcome::Delivered, AttemptVerdict::Delivered),
+            Verdict::Retry { .. } => (Outcome::Retry, AttemptVerdict::Retry),
+            Verdict::Rejected { .. } => (Outcome::Rejected, AttemptVerdict::Rejected),
+            Verdict::EndpointGone => (Outcome::Gone, AttemptVerdict::EndpointGone),
+        };
+        self.parts.metrics.attempts.get(outcome).inc();
+        self.parts
+            .metrics
+            .attempt_seconds
+            .observe(exchange.took.as_secs_f64());
+        let event = &delivery.loaded.record.event;
+        let response = exchange.answer.as_ref();
+        let record = AttemptRecord {
+            version: 1,
+            delivery: delivery.loaded.record.delivery_id(&delivery.target),
+            tenant: target.tenant.clone(),
+            endpoint: target.id,
+            subscription: delivery.target.subscription,
+            event_id: event.id().to_owned(),
+            event_type: event.ty().to_owned(),
+            instance: self.parts.options.instance.clone(),
+            attempt: delivery.state.attempts + 1,
+            started_at: exchange.started_at,
+            duration_us: u64::try_from(exchange.took.as_micros()).unwrap_or(u64::MAX),
+            verdict: word,
+            reason: verdict.reason().map(|reason| reason.as_str().to_owned()),
+            status: response.ok().map(|response| response.status),
+            error: response.err().map(ToString::to_string),
+            request_bytes: exchange.request_bytes as u64,
+            response_bytes: response.map_or(0, |response| response.body_bytes_read),
+        };
+        self.records.push(Record {
+            topic: self.parts.topics.attempts.clone(),
+            partition: None,
+            key: Some(Bytes::from(target.id.to_string())),
+            value: serde_json::to_vec(&record).ok().map(Bytes::from),
+            headers: Headers::default(),
+        });
+    }
+}
+
+fn prepare(
+    delivery: &Delivery,
+    target: &Target,
+    wall: i64,
+    (span_id, trace): (u64, u64),
+    timeout: Duration,
+) -> OutgoingRequest {
+    let id = delivery
+        .loaded
+        .record
+        .delivery_id(&delivery.target)
+        .to_string();
+    let attempt = Attempt {
+        delivery_id: &id,
+        timestamp_seconds: wall.div_euclid(1_000),
+        keys: &target.keys_at(wall),
+        span_id: span_id.max(1),
+        trace_id: u128::from(trace) << 64 | u128::from(span_id.max(1)),
+    };
+    let prepared = headers_for_attempt(delivery.loaded.body(target.body), &attempt);
+    OutgoingRequest {
+        url: target.url.clone(),
+        headers: prepared.headers,
+        body: prepared.body,
+        timeout,
+    }
+}
+
+fn seconds(millis: i64) -> f64 {
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0)).as_secs_f64()
+}

@@ -1,0 +1,515 @@
+//! Owns the way from records read to deliveries in lanes: bounds, marks, control's progress, due
+//! times, and what cannot be attempted here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use runtime::log::{Bounds, Error, Fetched, Record, StoredRecord};
+use runtime::view::Update;
+use schemas::records::{AttemptState, DeadReason, DeliveryRecord, Target};
+use schemas::resources::EndpointState;
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use super::moves::{Move, What};
+use super::{Engine, Reproduced};
+use crate::dead_letter;
+use crate::delivery::Transport;
+use crate::endpoints;
+use crate::ledger::Place;
+use crate::metrics::Deferred;
+use crate::owned::{DELIVERIES, SOURCES, Tenure};
+use crate::schedule::tier_for;
+use crate::work::{Delivery, Loaded};
+
+/// Bytes of records read and not yet taken in, of one partition; beyond it the partition pauses.
+const PENDING_BYTES_MAX: usize = 64 << 10;
+/// Bytes at which a partition pauses though its head will be ready soon.
+const PENDING_BYTES_HARD_MAX: usize = 1 << 20;
+/// A delay partition whose head is ready within this is not paused: pausing throws fetched records
+/// away.
+const NOT_WORTH_A_PAUSE: Duration = Duration::from_secs(1);
+/// Records between the position and what has been read; beyond it the partition pauses.
+const WINDOW_RECORDS_MAX: usize = 65_536;
+/// How long a record ahead of everything known of `control` is held.
+const AHEAD_OF_CONTROL_MAX: Duration = Duration::from_secs(10);
+/// How long a delivery whose endpoint is paused stays in a delay topic.
+const PAUSED_WAIT_MS: i64 = 30_000;
+/// How long a delivery that finds its lane full is deferred at least.
+const FULL_WAIT: Duration = Duration::from_secs(5);
+
+/// Whether the head of a source may be taken in.
+enum Gate {
+    Open,
+    /// Not before this time.
+    Until(Instant),
+    /// Not before something else happens.
+    Blocked,
+}
+
+impl<T: Transport> Engine<T> {
+    pub(super) fn on_fetched_all(&mut self, first: Fetched) {
+        self.on_fetched(first);
+        // The receiver is bounded in bytes, so this ends.
+        while let Ok(fetched) = self.parts.fetched.try_recv() {
+            self.on_fetched(fetched);
+        }
+    }
+
+    fn on_fetched(&mut self, fetched: Fetched) {
+        match fetched {
+            Fetched::Records(assignment, batch) => {
+                let owned = self.owned.get_mut(&batch.partition.number);
+                let source = owned.and_then(|owned| {
+                    let index = owned.source_of(&batch.partition, assignment)?;
+                    owned.sources.get_mut(index)
+                });
+                if let Some(source) = source {
+                    source.push_pending(batch.records);
+                }
+            }
+            Fetched::End(..) => {}
+            Fetched::OutOfRange(assignment, partition) => {
+                let owned = self.owned.get_mut(&partition.number);
+                let lost = owned.and_then(|owned| {
+                    owned
+                        .source_of(&partition, assignment)
+                        .map(|index| (owned.tenure, index))
+                });
+                if let Some((tenure, index)) = lost {
+                    self.out_of_range(tenure, index);
+                }
+            }
+            Fetched::Failed(partition, error) => {
+                warn!(?partition, %error, "partition cannot be read now");
+            }
+        }
+    }
+
+    pub(super) fn on_update(&mut self, update: Update) {
+        self.parts.endpoints.apply(update);
+        self.report_applied();
+    }
+
+    /// Takes in what is read and may go on, of every placement.
+    pub(super) fn take_in(&mut self, now: Instant) {
+        self.timers.clear_head();
+        let tenures: Vec<Tenure> = self
+            .owned
+            .values()
+            .filter(|owned| owned.is_serving())
+            .map(|owned| owned.tenure)
+            .collect();
+        for tenure in tenures {
+            // What has come due before what is fresh: the delay topics first.
+            for index in (0..SOURCES).rev() {
+                self.take_in_source(tenure, index, now);
+            }
+        }
+    }
+
+    fn take_in_source(&mut self, tenure: Tenure, index: usize, now: Instant) {
+        loop {
+            let gate = self.gate(tenure, index, now);
+            let Some(source) = self
+                .tenant_of(tenure)
+                .and_then(|owned| owned.sources.get_mut(index))
+            else {
+                return;
+            };
+            let ready_at = match gate {
+                Gate::Open => {
+                    let Some(record) = source.pop_pending() else {
+                        return self.balance(tenure, index, None);
+                    };
+                    self.take_in_record(tenure, index, record, now);
+                    continue;
+                }
+                Gate::Until(at) => {
+                    self.timers.wake_head(at);
+                    Some(at)
+                }
+                Gate::Blocked => None,
+            };
+            return self.balance(tenure, index, ready_at);
+        }
+    }
+
+    fn gate(&mut self, tenure: Tenure, index: usize, now: Instant) -> Gate {
+        let total = self.meter.bytes();
+        let budget = self.parts.options.memory_bytes;
+        let share = (budget / self.owned.len().max(1))
+            .saturating_mul(2)
+            .min(budget);
+        // What has come due may use all of the budget, what is fresh leaves it an eighth.
+        let (limit, own_limit) = if index == DELIVERIES {
+            (budget - budget / 8, share)
+        } else {
+            (budget, budget)
+        };
+        let (applied, end) = (self.parts.endpoints.applied(), self.control_end);
+        let clock = self.parts.clock.clone();
+        let Some(owned) = self.tenant_of(tenure) else {
+            return Gate::Blocked;
+        };
+        let full = total >= limit || owned.meter.bytes() >= own_limit || owned.crowded;
+        let Some(source) = owned.sources.get_mut(index) else {
+            return Gate::Blocked;
+        };
+        let Some(head) = source.pending.front() else {
+            return Gate::Open;
+        };
+        if head.offset >= source.committed && (full || source.ledger.len() >= WINDOW_RECORDS_MAX) {
+            return Gate::Blocked;
+        }
+        if let Some(tier) = source.tier {
+            let ready = head.timestamp.saturating_add(runtime::clock::millis(tier));
+            if ready > clock.now() {
+                return Gate::Until(clock.instant_at(ready).max(now + Duration::from_millis(1)));
+            }
+        }
+        if let Some((offset, since)) = source.waits_for_control {
+            if offset > applied && end.is_none_or(|end| offset <= end) {
+                let probe_at = since + AHEAD_OF_CONTROL_MAX;
+                if now < probe_at {
+                    return Gate::Until(probe_at);
+                }
+                self.probe_control();
+                return Gate::Blocked;
+            }
+            source.waits_for_control = None;
+        }
+        Gate::Open
+    }
+
+    /// Pauses a source that holds enough and cannot go on soon, and resumes one that has room.
+    fn balance(&mut self, tenure: Tenure, index: usize, ready_at: Option<Instant>) {
+        let now = self.now();
+        let soon = ready_at.is_some_and(|at| at <= now + NOT_WORTH_A_PAUSE);
+        let reader = Arc::clone(&self.parts.reader);
+        let Some(source) = self
+            .tenant_of(tenure)
+            .and_then(|owned| owned.sources.get_mut(index))
+        else {
+            return;
+        };
+        let full = source.pending_bytes >= PENDING_BYTES_MAX && !soon;
+        if !source.paused && (full || source.pending_bytes >= PENDING_BYTES_HARD_MAX) {
+            source.paused = true;
+            reader.pause(source.partition.clone());
+        } else if source.paused && source.pending_bytes < PENDING_BYTES_MAX / 2 {
+            source.paused = false;
+            reader.resume(source.partition.clone());
+        }
+    }
+
+    fn take_in_record(&mut self, tenure: Tenure, index: usize, stored: StoredRecord, now: Instant) {
+        let decoded = match &stored.value {
+            Some(value) => DeliveryRecord::decode(stored.headers.iter(), value),
+            None => Err(schemas::records::Error::Empty),
+        };
+        let applied = self.parts.endpoints.applied();
+        let end = self.control_end;
+        match decoded {
+            Ok(record) if record.control_offset > applied => {
+                let Some(source) = self
+                    .tenant_of(tenure)
+                    .and_then(|owned| owned.sources.get_mut(index))
+                else {
+                    return;
+                };
+                if end.is_some_and(|end| record.control_offset > end) {
+                    // Ahead of the topic itself: nothing will ever be applied for it.
+                    self.parts.metrics.incidents.inc();
+                    error!(
+                        offset = stored.offset,
+                        "record is ahead of control and goes on"
+                    );
+                    self.admit(tenure, index, record, &stored);
+                } else {
+                    source.waits_for_control = Some((record.control_offset, now));
+                    source.push_back_head(stored);
+                }
+            }
+            Ok(record) => self.admit(tenure, index, record, &stored),
+            Err(error) => self.poison(tenure, index, stored, &error),
+        }
+    }
+
+    fn probe_control(&mut self) {
+        if self.control_probe.is_none() {
+            let (log, control) = (self.parts.log.clone(), self.parts.topics.control.clone());
+            self.control_probe =
+                Some(async move { log.bounds(&control.partition(0)).await }.boxed());
+        }
+    }
+
+    pub(super) fn on_control_probe(&mut self, bounds: Result<Bounds, Error>) {
+        match bounds {
+            Ok(bounds) => self.control_end = Some(bounds.stable_end),
+            Err(error) => warn!(%error, "end of control cannot be read now"),
+        }
+    }
+
+    fn admit(
+        &mut self,
+        tenure: Tenure,
+        index: usize,
+        record: DeliveryRecord,
+        stored: &StoredRecord,
+    ) {
+        let total = self.meter.clone();
+        let Some(owned) = self.tenant_of(tenure) else {
+            return;
+        };
+        let bytes = stored.len_bytes();
+        let repeats = if index == DELIVERIES {
+            owned
+                .marks
+                .admit(&record, stored.offset, stored.timestamp, bytes)
+        } else {
+            Vec::new()
+        };
+        let meter = owned.meter.clone();
+        let Some(source) = owned.sources.get_mut(index) else {
+            return;
+        };
+        if stored.offset < source.committed {
+            return;
+        }
+        let place = |index| Place {
+            offset: stored.offset,
+            index,
+        };
+        let targets = u16::try_from(record.targets.len()).unwrap_or(u16::MAX);
+        let open = source.ledger.admit(stored.offset, targets);
+        source.dirty = true;
+        let is_repeat = |at: &u16| repeats.get(usize::from(*at)) == Some(&true);
+        let (repeated, fresh): (Vec<u16>, Vec<u16>) = open.into_iter().partition(is_repeat);
+        for at in &repeated {
+            source.ledger.complete(place(*at));
+        }
+        self.parts.metrics.repeats.inc_by(repeated.len() as u64);
+        let loaded = Loaded::new(record, bytes, [total, meter]);
+        for at in fresh {
+            self.admit_target(tenure, index, &loaded, place(at));
+        }
+    }
+
+    fn admit_target(&mut self, tenure: Tenure, source: usize, loaded: &Arc<Loaded>, place: Place) {
+        let now = self.now();
+        let Some(target) = loaded.record.targets.get(usize::from(place.index)) else {
+            return;
+        };
+        let delivery = Delivery {
+            loaded: Arc::clone(loaded),
+            source,
+            place,
+            target: target.clone(),
+            state: target.state.unwrap_or_default(),
+            queued_at: now,
+        };
+        let endpoint = self.parts.endpoints.get(target.endpoint).cloned();
+        let exists = self.parts.endpoints.has_subscription(target.subscription);
+        let Some(endpoint) = endpoint.filter(|_| exists) else {
+            return self.refuse(tenure, delivery);
+        };
+        if endpoint.placement.partition() != tenure.placement {
+            return self.reproduce(tenure, &delivery, &endpoint);
+        }
+        let due_at = delivery.state.due_at;
+        let remaining = self
+            .parts
+            .clock
+            .instant_at(due_at)
+            .saturating_duration_since(now);
+        if due_at == 0 || remaining.is_zero() {
+            self.queue(tenure, delivery, &endpoint, now);
+        } else if tier_for(remaining, remaining).is_some() {
+            self.defer(tenure, delivery, due_at, Deferred::NotDue);
+        } else {
+            self.retry(tenure, delivery, &endpoint, due_at);
+        }
+    }
+
+    /// Puts a delivery into its lane, or into a delay topic where the lane is full.
+    pub(super) fn queue(
+        &mut self,
+        tenure: Tenure,
+        mut delivery: Delivery,
+        endpoint: &Arc<endpoints::Target>,
+        now: Instant,
+    ) {
+        if !self.may_attempt(endpoint) {
+            return self.refuse(tenure, delivery);
+        }
+        let concurrency = self.concurrency(endpoint);
+        let (horizon, lane_bytes) = (
+            self.parts.options.horizon,
+            self.parts.options.lane_memory_bytes,
+        );
+        let Some(owned) = self.tenant_of(tenure).filter(|owned| owned.is_serving()) else {
+            return;
+        };
+        let lane = owned.lane(&endpoint.quota, now, concurrency);
+        lane.configure(endpoint.rate, concurrency, now);
+        if lane.is_full(now, horizon, lane_bytes) {
+            let due = lane.reserve(now, now + FULL_WAIT);
+            let due_at = self.parts.clock.wall_at(due);
+            return self.defer(tenure, delivery, due_at, Deferred::Full);
+        }
+        delivery.queued_at = now;
+        lane.push(delivery);
+        self.enlist(tenure, endpoint.quota.clone());
+    }
+
+    /// Says what becomes of a delivery that may not be attempted as things are.
+    pub(super) fn refuse(&mut self, tenure: Tenure, delivery: Delivery) {
+        let id = delivery.target.endpoint;
+        let exists = self
+            .parts
+            .endpoints
+            .has_subscription(delivery.target.subscription);
+        let wall = self.wall();
+        let age = wall - delivery.loaded.record.accepted_at;
+        let dead = match self.parts.endpoints.get(id) {
+            Some(_) if !exists => Some(DeadReason::Deleted),
+            Some(target) if age > runtime::clock::millis(target.schedule.max_age) => {
+                Some(DeadReason::MaxAge)
+            }
+            Some(target) => match target.state {
+                EndpointState::Disabled => Some(DeadReason::EndpointDisabled),
+                EndpointState::Paused => None,
+                EndpointState::Active => Some(DeadReason::EndpointGone),
+            },
+            None if self.parts.endpoints.is_unusable(id) => None,
+            None => Some(DeadReason::Deleted),
+        };
+        match dead {
+            Some(reason) => self.bury(tenure, delivery, reason, None),
+            None => self.defer(tenure, delivery, wall + PAUSED_WAIT_MS, Deferred::Paused),
+        }
+    }
+
+    /// Sends a delivery to a delay topic.
+    pub(super) fn defer(
+        &mut self,
+        tenure: Tenure,
+        mut delivery: Delivery,
+        due_at: i64,
+        reason: Deferred,
+    ) {
+        self.parts.metrics.deferred.get(reason).inc();
+        delivery.state = AttemptState {
+            due_at,
+            ..delivery.state
+        };
+        let (source, place) = (delivery.source, delivery.place);
+        self.push_move(Move {
+            tenure,
+            source,
+            place,
+            what: What::Defer(delivery),
+        });
+    }
+
+    /// Writes a target to the partition of its placement; its place here completes when that is
+    /// acknowledged (rule 6).
+    fn reproduce(&mut self, tenure: Tenure, delivery: &Delivery, endpoint: &endpoints::Target) {
+        let source = &delivery.loaded.record;
+        let target = Target {
+            state: Some(delivery.state),
+            ..delivery.target.clone()
+        };
+        let moved = DeliveryRecord {
+            control_offset: self.parts.endpoints.applied(),
+            targets: Vec::new(),
+            ..source.clone()
+        };
+        let record = Record {
+            topic: self.parts.topics.deliveries.clone(),
+            partition: Some(endpoint.placement.partition()),
+            key: None,
+            value: Some(moved.value_for(std::slice::from_ref(&target))),
+            headers: dead_letter::headers(source, None),
+        };
+        let producer = Arc::clone(&self.parts.producer);
+        let (source, place) = (delivery.source, delivery.place);
+        if let Some(owned) = self.tenant_of(tenure) {
+            owned.in_flight += 1;
+        }
+        self.parts.metrics.replaced.inc();
+        self.reproducing.push(
+            async move {
+                let reports = producer.send(vec![record]).await.wait().await;
+                let written = reports.iter().all(Result::is_ok);
+                Reproduced {
+                    tenure,
+                    source,
+                    places: vec![place],
+                    written,
+                }
+            }
+            .boxed(),
+        );
+    }
+
+    pub(super) fn on_reproduced(&mut self, done: &Reproduced) {
+        let Some(owned) = self.tenant_of(done.tenure) else {
+            return;
+        };
+        owned.in_flight -= 1;
+        let Some(source) = owned.sources.get_mut(done.source) else {
+            return;
+        };
+        if done.written {
+            for place in &done.places {
+                source.ledger.complete(*place);
+            }
+            source.dirty = true;
+        } else {
+            // The place stays open: the partition's next owner writes it again.
+            error!(partition = %source.partition, "target could not be written to its placement");
+        }
+    }
+
+    fn poison(
+        &mut self,
+        tenure: Tenure,
+        index: usize,
+        stored: StoredRecord,
+        error: &schemas::records::Error,
+    ) {
+        let wall = self.wall();
+        let Some(source) = self
+            .tenant_of(tenure)
+            .and_then(|owned| owned.sources.get_mut(index))
+        else {
+            return;
+        };
+        if stored.offset < source.committed || source.ledger.admit(stored.offset, 1).is_empty() {
+            return;
+        }
+        source.dirty = true;
+        error!(partition = %source.partition, offset = stored.offset, %error, "poison record");
+        let reason = DeadReason::Undecodable;
+        let mut letter = dead_letter::of_place(reason, wall, &source.partition, stored.offset);
+        letter.detail = Some(error.to_string());
+        let place = Place {
+            offset: stored.offset,
+            index: 0,
+        };
+        let what = What::Dead {
+            letter: Box::new(letter),
+            delivery: None,
+            poison: Some(Box::new(stored)),
+        };
+        self.push_move(Move {
+            tenure,
+            source: index,
+            place,
+            what,
+        });
+    }
+}

@@ -1,0 +1,254 @@
+//! Owns the dispatcher's loop: membership, reading, lanes, attempts, transactions and commits of
+//! every placement that this process owns.
+//!
+//! One task owns all of it; whatever takes time is a future that this task awaits beside its
+//! messages, so that nothing here is shared and nothing needs a lock. It must never await anything
+//! else: a slow log or endpoint holds up no other.
+
+mod attempts;
+mod commits;
+mod intake;
+mod moves;
+mod ownership;
+mod timers;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use hashbrown::HashMap;
+use runtime::clock::{Clock, Entropy};
+use runtime::log::topics::Topics;
+use runtime::log::{
+    Bounds, Error, Fetched, GroupMetadata, Member, Membership, Partition, Producer, Reader, Record,
+    Revocation, SharedLog, Transactions,
+};
+use runtime::view::Follower;
+use schemas::ids::EndpointId;
+use schemas::resources::Quota;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::delivery::Transport;
+use crate::endpoints::Endpoints;
+use crate::metrics::Metrics;
+use crate::owned::{Owned, Tenure};
+use crate::work::Meter;
+use crate::{Options, Stopped};
+
+use attempts::Finished;
+use commits::CommitDone;
+use moves::{Move, TransactionDone};
+use ownership::TakenOver;
+use timers::Timers;
+
+pub(crate) use attempts::Lease;
+
+/// What the engine is built from.
+pub(crate) struct Parts<T> {
+    pub(crate) options: Options,
+    pub(crate) topics: Topics,
+    pub(crate) log: SharedLog,
+    pub(crate) member: Arc<dyn Member>,
+    pub(crate) membership: mpsc::UnboundedReceiver<Membership>,
+    pub(crate) reader: Arc<dyn Reader>,
+    pub(crate) fetched: mpsc::Receiver<Fetched>,
+    /// Re-produces targets to their placement, durably.
+    pub(crate) producer: Arc<dyn Producer>,
+    /// Writes attempts and reports, best effort.
+    pub(crate) recorder: Arc<dyn Producer>,
+    pub(crate) follower: Follower,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) transport: Arc<T>,
+    pub(crate) clock: Clock,
+    pub(crate) entropy: Entropy,
+    pub(crate) metrics: Metrics,
+}
+
+/// A re-produced target's acknowledgement.
+struct Reproduced {
+    tenure: Tenure,
+    source: usize,
+    places: Vec<crate::ledger::Place>,
+    written: bool,
+}
+
+/// A revoke that waits for its placements to be drained; without one at shutdown.
+struct Drain {
+    placements: Vec<u32>,
+    _revocation: Option<Revocation>,
+}
+
+pub(crate) struct Engine<T> {
+    parts: Parts<T>,
+    owned: BTreeMap<u32, Owned>,
+    tenures: u64,
+    meter: Meter,
+    lease: Lease,
+    ring: VecDeque<(Tenure, Quota)>,
+    timers: Timers,
+    attempts: FuturesUnordered<BoxFuture<'static, Finished>>,
+    takeovers: FuturesUnordered<BoxFuture<'static, TakenOver>>,
+    reproducing: FuturesUnordered<BoxFuture<'static, Reproduced>>,
+    moves: VecDeque<Move>,
+    transactions: Option<Box<dyn Transactions>>,
+    transaction: Option<BoxFuture<'static, TransactionDone>>,
+    transaction_not_before: Option<Instant>,
+    commit: Option<BoxFuture<'static, CommitDone>>,
+    control_probe: Option<BoxFuture<'static, Result<Bounds, Error>>>,
+    /// The end of `control` as last asked for, when a record seemed ahead of it.
+    control_end: Option<i64>,
+    drains: Vec<Drain>,
+    /// Endpoints that answered 410, by their last change: held to it until they are changed.
+    gone: HashMap<EndpointId, i64>,
+    records: Vec<Record>,
+    stopping: bool,
+    fenced_transactions: u32,
+}
+
+impl<T: Transport> Engine<T> {
+    pub(crate) fn new(parts: Parts<T>, transactions: Box<dyn Transactions>) -> Self {
+        let now = parts.clock.instant();
+        let session = parts.member.session_timeout();
+        parts
+            .metrics
+            .memory_limit_bytes
+            .set(bytes_as_i64(parts.options.memory_bytes));
+        Self {
+            lease: Lease::new(session, now),
+            timers: Timers::new(now, parts.options.commit_interval, session / 4),
+            parts,
+            owned: BTreeMap::new(),
+            tenures: 0,
+            meter: Meter::default(),
+            ring: VecDeque::new(),
+            attempts: FuturesUnordered::new(),
+            takeovers: FuturesUnordered::new(),
+            reproducing: FuturesUnordered::new(),
+            moves: VecDeque::new(),
+            transactions: Some(transactions),
+            transaction: None,
+            transaction_not_before: None,
+            commit: None,
+            control_probe: None,
+            control_end: None,
+            drains: Vec::new(),
+            gone: HashMap::new(),
+            records: Vec::new(),
+            stopping: false,
+            fenced_transactions: 0,
+        }
+    }
+
+    /// Runs until `token` is cancelled and everything owned is drained, or until the log says that
+    /// this process may not go on.
+    pub(crate) async fn run(mut self, token: CancellationToken) -> Result<(), Stopped> {
+        self.report_applied();
+        loop {
+            self.pump();
+            if self.stopping && self.owned.is_empty() {
+                return Ok(());
+            }
+            let wake = self.timers.next(self.now());
+            tokio::select! {
+                biased;
+                () = token.cancelled(), if !self.stopping => self.stop(),
+                Some(message) = self.parts.membership.recv() => self.on_membership(message)?,
+                Some(finished) = self.attempts.next() => self.on_finished_all(finished),
+                done = pending_or(&mut self.commit) => self.on_commit(done),
+                done = pending_or(&mut self.transaction) => self.on_transaction(done)?,
+                Some(taken) = self.takeovers.next() => self.on_taken_over(taken)?,
+                Some(done) = self.reproducing.next() => self.on_reproduced(&done),
+                bounds = pending_or(&mut self.control_probe) => self.on_control_probe(bounds),
+                update = self.parts.follower.next() => self.on_update(update?),
+                Some(fetched) = self.parts.fetched.recv() => self.on_fetched_all(fetched),
+                () = tokio::time::sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// Everything that can be done now without waiting.
+    fn pump(&mut self) {
+        let now = self.now();
+        if self.timers.sweep_due(now) {
+            self.sweep(now);
+            self.report_metrics();
+        }
+        if self.timers.report_due(now) {
+            self.report_applied();
+        }
+        self.take_in(now);
+        self.wake_lanes(now);
+        self.start_attempts();
+        self.start_transaction(now);
+        self.start_commit(now);
+        self.flush_records();
+        self.finish_drains(now);
+    }
+
+    fn now(&self) -> Instant {
+        self.parts.clock.instant()
+    }
+
+    fn wall(&self) -> i64 {
+        self.parts.clock.now()
+    }
+
+    /// The owned state of `tenure`, unless it has ended.
+    fn tenant_of(&mut self, tenure: Tenure) -> Option<&mut Owned> {
+        self.owned
+            .get_mut(&tenure.placement)
+            .filter(|owned| owned.tenure == tenure)
+    }
+
+    /// Hands the collected best-effort records over; what finds no room is counted.
+    fn flush_records(&mut self) {
+        if self.records.is_empty() {
+            return;
+        }
+        let records = std::mem::take(&mut self.records);
+        if let Err(dropped) = self.parts.recorder.try_send(records) {
+            self.parts
+                .metrics
+                .attempt_records_dropped
+                .inc_by(dropped.len() as u64);
+        }
+    }
+}
+
+/// The group that dispatchers are members of.
+pub(crate) fn group(topics: &Topics) -> String {
+    format!("{}.dispatcher", topics.deliveries)
+}
+
+fn bytes_as_i64(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// Awaits the future in `slot` and empties it; never ends while there is none.
+/// cancel-safe: the future stays in its slot until it is done.
+async fn pending_or<O>(slot: &mut Option<BoxFuture<'static, O>>) -> O {
+    match slot {
+        Some(future) => {
+            let done = future.await;
+            *slot = None;
+            done
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Everything that a transaction's future needs to find out what became of it.
+#[derive(Clone)]
+struct TransactionContext {
+    log: SharedLog,
+    member: Arc<dyn Member>,
+    id: String,
+    timeout: Duration,
+    partitions: Vec<Partition>,
+    group: GroupMetadata,
+}

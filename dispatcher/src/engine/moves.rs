@@ -1,0 +1,483 @@
+//! Owns the transactions of rule 6: deliveries that go to a delay topic or to `dead`, together with
+//! the positions that this completes.
+//!
+//! It must never let a plain commit pass while a transaction on the same partition is open, and
+//! never count a place as completed whose transaction was aborted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use hashbrown::HashMap;
+use runtime::log::topics::DELAY_TIERS;
+use runtime::log::{
+    Committed, NotCommitted, NotWritten, Partition, Position, Record, StoredRecord, Transaction,
+    TransactionOptions, Transactions,
+};
+use schemas::records::{DeadLetter, DeadReason, MAX_TARGETS, Target};
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use super::{Engine, TransactionContext};
+use crate::delivery::Transport;
+use crate::ledger::Place;
+use crate::metrics::Hop;
+use crate::owned::{Owned, Tenure};
+use crate::schedule::{Tier, tier_for};
+use crate::work::{Delivery, Loaded};
+use crate::{Stopped, dead_letter};
+
+/// The most bytes of records in one transaction (design: hops).
+const TRANSACTION_BYTES_MAX: usize = 8 << 20;
+/// The most deliveries in one transaction.
+const TRANSACTION_MOVES_MAX: usize = 5_000;
+/// The wait before a transaction that was aborted is tried again.
+const RETRY_WAIT: Duration = Duration::from_millis(200);
+/// So many fenced transactions in a row are another live process of this name.
+const FENCED_MAX: u32 = 3;
+
+/// A delivery that leaves its source: where it is, and where it goes.
+#[derive(Debug)]
+pub(crate) struct Move {
+    pub(crate) tenure: Tenure,
+    pub(crate) source: usize,
+    pub(crate) place: Place,
+    pub(crate) what: What,
+}
+
+#[derive(Debug)]
+pub(crate) enum What {
+    /// To a delay topic, due when its state says.
+    Defer(Delivery),
+    /// To `dead`: a delivery, a record that cannot be read, or a mere reference.
+    Dead {
+        letter: Box<DeadLetter>,
+        delivery: Option<Delivery>,
+        poison: Option<Box<StoredRecord>>,
+    },
+}
+
+/// What became of a transaction.
+pub(crate) struct TransactionDone {
+    transactions: Option<Box<dyn Transactions>>,
+    sent_at: Instant,
+    outcome: Outcome,
+    moves: Vec<Move>,
+    /// Which moves each record holds.
+    held: Vec<Vec<usize>>,
+    touched: Vec<(Tenure, usize, Position)>,
+    fenced: bool,
+}
+
+enum Outcome {
+    Committed,
+    Aborted {
+        refused: Vec<(usize, NotWritten)>,
+    },
+    /// The log cannot be asked what became of it: ownership is taken anew.
+    NotKnown,
+}
+
+impl<T: Transport> Engine<T> {
+    pub(super) fn push_move(&mut self, moved: Move) {
+        if let What::Dead { letter, .. } = &moved.what {
+            self.parts.metrics.dead.get(letter.reason.into()).inc();
+        }
+        if let Some(owned) = self.tenant_of(moved.tenure) {
+            owned.moves += 1;
+            self.moves.push_back(moved);
+        }
+    }
+
+    /// Opens a transaction for what has arrived, unless one is open, or a plain commit is on its
+    /// way that it could be overtaken by.
+    pub(super) fn start_transaction(&mut self, now: Instant) {
+        self.timers.transaction_at = None;
+        if self.transaction.is_some() || self.commit.is_some() || self.moves.is_empty() {
+            return;
+        }
+        if let Some(at) = self.transaction_not_before.filter(|at| *at > now) {
+            self.timers.transaction_at = Some(at);
+            return;
+        }
+        let Ok(group) = self.parts.member.group_metadata() else {
+            self.transaction_not_before = Some(now + RETRY_WAIT);
+            self.timers.transaction_at = self.transaction_not_before;
+            return;
+        };
+        let Some(transactions) = self.transactions.take() else {
+            return;
+        };
+        let (moves, records, held) = self.gather();
+        let touched = self.freeze(&moves);
+        if touched.is_empty() {
+            self.transactions = Some(transactions);
+            return;
+        }
+        let context = TransactionContext {
+            log: self.parts.log.clone(),
+            member: Arc::clone(&self.parts.member),
+            id: self.parts.options.transactional_id(),
+            timeout: self.parts.options.transaction_timeout,
+            partitions: touched
+                .iter()
+                .map(|(_, _, at)| at.partition.clone())
+                .collect(),
+            group,
+        };
+        let done = TransactionDone {
+            transactions: None,
+            sent_at: now,
+            outcome: Outcome::NotKnown,
+            moves,
+            held,
+            touched,
+            fenced: false,
+        };
+        self.transaction = Some(transact(context, transactions, records, done).boxed());
+    }
+
+    /// Takes moves for one transaction and the records that hold them.
+    fn gather(&mut self) -> (Vec<Move>, Vec<Record>, Vec<Vec<usize>>) {
+        let now = self.now();
+        let mut moves = Vec::new();
+        let mut records = Vec::new();
+        let mut held: Vec<Vec<usize>> = Vec::new();
+        let mut groups: HashMap<(usize, Tier, u32), Group> = HashMap::new();
+        let mut bytes = 0;
+        while bytes < TRANSACTION_BYTES_MAX && moves.len() < TRANSACTION_MOVES_MAX {
+            let Some(moved) = self.moves.pop_front() else {
+                break;
+            };
+            let Some(owned) = self.tenant_of(moved.tenure) else {
+                continue;
+            };
+            owned.moves -= 1;
+            let at = moves.len();
+            match &moved.what {
+                What::Defer(delivery) => {
+                    let due = self.parts.clock.instant_at(delivery.state.due_at);
+                    let wait = due.saturating_duration_since(now);
+                    // What came due meanwhile, or was revoked while it waited, takes the shortest.
+                    let tier = tier_for(wait, wait).unwrap_or(Tier::Seconds5);
+                    let key = (
+                        Arc::as_ptr(&delivery.loaded) as usize,
+                        tier,
+                        moved.tenure.placement,
+                    );
+                    let group = groups.entry(key).or_insert_with(|| {
+                        bytes += delivery.bytes() / 2;
+                        Group::new(Arc::clone(&delivery.loaded))
+                    });
+                    group.add(delivery, at);
+                    bytes += 64;
+                }
+                What::Dead {
+                    letter,
+                    delivery,
+                    poison,
+                } => {
+                    let record = self.dead_record(letter, delivery.as_ref(), poison.as_deref());
+                    bytes += record.len_bytes();
+                    records.push(record);
+                    held.push(vec![at]);
+                }
+            }
+            moves.push(moved);
+        }
+        for ((_, tier, placement), group) in groups {
+            let topic = DELAY_TIERS
+                .iter()
+                .position(|(delay, _)| *delay == tier.delay());
+            let topic = topic.and_then(|tier| self.parts.topics.delays.get(tier));
+            let Some(topic) = topic.cloned() else {
+                continue;
+            };
+            for (targets, places) in group.pieces() {
+                records.push(Record {
+                    topic: topic.clone(),
+                    partition: Some(placement),
+                    key: None,
+                    value: Some(group.loaded.record.value_for(targets)),
+                    headers: dead_letter::headers(&group.loaded.record, None),
+                });
+                held.push(places.to_vec());
+            }
+        }
+        (moves, records, held)
+    }
+
+    fn dead_record(
+        &self,
+        letter: &DeadLetter,
+        delivery: Option<&Delivery>,
+        poison: Option<&StoredRecord>,
+    ) -> Record {
+        let dead = &self.parts.topics.dead;
+        match (delivery, poison) {
+            (Some(delivery), _) => dead_letter::record(dead, letter, delivery),
+            (None, Some(stored)) => dead_letter::poison(dead, letter, stored),
+            (None, None) => dead_letter::reference(dead, letter),
+        }
+    }
+
+    /// Completes the places of `moves` as far as the transaction is concerned, and says which
+    /// positions that makes. Completed records stay in the window until the outcome is known.
+    fn freeze(&mut self, moves: &[Move]) -> Vec<(Tenure, usize, Position)> {
+        let mut touched: Vec<(Tenure, usize)> = Vec::new();
+        for moved in moves {
+            let Some(source) = self.source_of_move(moved) else {
+                continue;
+            };
+            source.ledger.freeze();
+            source.ledger.complete(moved.place);
+            touched.push((moved.tenure, moved.source));
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        touched
+            .into_iter()
+            .filter_map(|(tenure, index)| {
+                let owned = self.tenant_of(tenure)?;
+                let position = owned.position(index)?;
+                owned.sources.get_mut(index)?.dirty = false;
+                Some((tenure, index, position))
+            })
+            .collect()
+    }
+
+    fn source_of_move(&mut self, moved: &Move) -> Option<&mut crate::owned::Source> {
+        self.tenant_of(moved.tenure)?.sources.get_mut(moved.source)
+    }
+
+    pub(super) fn on_transaction(&mut self, done: TransactionDone) -> Result<(), Stopped> {
+        let now = self.now();
+        self.transactions = done.transactions;
+        self.fenced_transactions = if done.fenced {
+            self.fenced_transactions + 1
+        } else {
+            0
+        };
+        if self.fenced_transactions >= FENCED_MAX {
+            return Err(Stopped::SameName(self.parts.options.instance.clone()));
+        }
+        match done.outcome {
+            Outcome::Committed => {
+                self.parts.metrics.hops.get(Hop::Committed).inc();
+                self.parts
+                    .metrics
+                    .hop_deliveries
+                    .inc_by(done.moves.len() as u64);
+                self.lease.extend(done.sent_at);
+                self.transaction_not_before = None;
+                self.thaw(done.touched, true);
+            }
+            Outcome::Aborted { refused } => {
+                self.parts.metrics.hops.get(Hop::Aborted).inc();
+                if refused.is_empty() {
+                    self.transaction_not_before = Some(now + RETRY_WAIT);
+                }
+                self.take_back(done.moves, &done.held, &refused);
+                self.thaw(done.touched, false);
+            }
+            Outcome::NotKnown => {
+                for (tenure, _, _) in done.touched {
+                    self.take_over_again(tenure);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn thaw(&mut self, touched: Vec<(Tenure, usize, Position)>, committed: bool) {
+        for (tenure, index, position) in touched {
+            let owned = self.tenant_of(tenure);
+            if let Some(source) = owned.and_then(|owned| owned.sources.get_mut(index)) {
+                source.ledger.thaw();
+                source.dirty = true;
+                if committed {
+                    source.sent = Some((position.offset, position.metadata));
+                }
+            }
+        }
+    }
+
+    /// Opens the places of an aborted transaction again and queues its moves anew. A record that
+    /// can never be written becomes a dead letter that refers to its origin (rule 6).
+    fn take_back(
+        &mut self,
+        moves: Vec<Move>,
+        held: &[Vec<usize>],
+        refused: &[(usize, NotWritten)],
+    ) {
+        let too_large: Vec<usize> = refused
+            .iter()
+            .filter_map(|(record, _)| held.get(*record))
+            .flatten()
+            .copied()
+            .collect();
+        for (at, mut moved) in moves.into_iter().enumerate().rev() {
+            let Some(source) = self.source_of_move(&moved) else {
+                continue;
+            };
+            source.ledger.reopen(moved.place);
+            if too_large.contains(&at) {
+                moved.what = self.referred(moved.what);
+            }
+            if let Some(owned) = self.tenant_of(moved.tenure) {
+                owned.moves += 1;
+                self.moves.push_front(moved);
+            }
+        }
+    }
+
+    fn referred(&self, what: What) -> What {
+        let letter = match what {
+            What::Defer(delivery) => {
+                let reason = DeadReason::TooLarge;
+                self.parts.metrics.dead.get(reason.into()).inc();
+                Box::new(dead_letter::of_delivery(
+                    &delivery,
+                    reason,
+                    self.wall(),
+                    None,
+                ))
+            }
+            What::Dead { letter, .. } => letter,
+        };
+        What::Dead {
+            letter,
+            delivery: None,
+            poison: None,
+        }
+    }
+}
+
+/// Deliveries of one record that go to one delay topic together.
+struct Group {
+    loaded: Arc<Loaded>,
+    targets: Vec<Target>,
+    moves: Vec<usize>,
+}
+
+impl Group {
+    fn new(loaded: Arc<Loaded>) -> Self {
+        Self {
+            loaded,
+            targets: Vec::new(),
+            moves: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, delivery: &Delivery, moved: usize) {
+        let mut state = delivery.state;
+        state.hops = state.hops.saturating_add(1);
+        self.targets.push(Target {
+            state: Some(state),
+            ..delivery.target.clone()
+        });
+        self.moves.push(moved);
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = (&[Target], &[usize])> {
+        self.targets
+            .chunks(MAX_TARGETS)
+            .zip(self.moves.chunks(MAX_TARGETS))
+    }
+}
+
+async fn transact(
+    context: TransactionContext,
+    mut transactions: Box<dyn Transactions>,
+    records: Vec<Record>,
+    mut done: TransactionDone,
+) -> TransactionDone {
+    let positions: Vec<Position> = done
+        .touched
+        .iter()
+        .map(|(_, _, position)| position.clone())
+        .collect();
+    let transaction = Transaction {
+        records,
+        positions: positions.clone(),
+        group: Some(context.group.clone()),
+    };
+    match transactions.commit(transaction).await {
+        Ok(()) => done.outcome = Outcome::Committed,
+        Err(NotCommitted::Aborted { cause, refused }) => {
+            warn!(%cause, refused = refused.len(), "transaction aborted");
+            done.outcome = Outcome::Aborted { refused };
+        }
+        Err(NotCommitted::NotMember(cause)) => {
+            warn!(%cause, "transaction aborted for a rebalance");
+            done.outcome = Outcome::Aborted {
+                refused: Vec::new(),
+            };
+        }
+        Err(NotCommitted::Unknown(cause)) => {
+            warn!(%cause, "outcome of a transaction is unknown");
+            return resolve(context, &positions, done).await;
+        }
+        Err(NotCommitted::Fenced(cause)) => {
+            warn!(%cause, "transactional producer was fenced");
+            done.fenced = true;
+            return resolve(context, &positions, done).await;
+        }
+    }
+    done.transactions = Some(transactions);
+    done
+}
+
+/// Opens a new producer, which ends what the old one left open, and reads what is committed: it is
+/// what was sent, or the transaction was aborted.
+async fn resolve(
+    context: TransactionContext,
+    sent: &[Position],
+    mut done: TransactionDone,
+) -> TransactionDone {
+    loop {
+        let options = TransactionOptions {
+            id: context.id.clone(),
+            timeout: context.timeout,
+        };
+        match context.log.transactions(options).await {
+            Ok(transactions) => {
+                done.transactions = Some(transactions);
+                break;
+            }
+            Err(cause) => warn!(%cause, "transactional producer cannot be opened now"),
+        }
+        tokio::time::sleep(RETRY_WAIT).await;
+    }
+    done.outcome = match context.member.committed(&context.partitions).await {
+        Ok(committed) if is_what_was_sent(sent, &committed) => Outcome::Committed,
+        Ok(_) => Outcome::Aborted {
+            refused: Vec::new(),
+        },
+        Err(cause) => {
+            error!(%cause, "committed positions cannot be read after a transaction");
+            Outcome::NotKnown
+        }
+    };
+    done
+}
+
+fn is_what_was_sent(sent: &[Position], committed: &[(Partition, Option<Committed>)]) -> bool {
+    // All or nothing: one position decides for all.
+    let Some(first) = sent.first() else {
+        return false;
+    };
+    committed.iter().any(|(partition, position)| {
+        *partition == first.partition
+            && position.as_ref().is_some_and(|position| {
+                position.offset == first.offset && position.metadata == first.metadata
+            })
+    })
+}
+
+impl Owned {
+    /// Whether a transaction on any of its partitions is open.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.sources.iter().any(|source| source.ledger.is_frozen())
+    }
+}

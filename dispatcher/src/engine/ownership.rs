@@ -1,0 +1,338 @@
+//! Owns the coming and going of placements: taking over what a predecessor left, draining before a
+//! revoke is acknowledged, dropping at once what is lost (rule 5).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use runtime::log::{
+    Bounds, Committed, Error, Member, Membership, Partition, Revocation, SharedLog,
+};
+use schemas::records::DeadReason;
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::moves::{Move, What};
+use super::{Drain, Engine};
+use crate::delivery::Transport;
+use crate::ledger::{Inherited, Ledger, Place};
+use crate::metrics::Deferred;
+use crate::owned::{Owned, Phase, Tenure};
+use crate::{Stopped, dead_letter};
+
+/// The wait before a take-over that failed is tried again.
+const RETRY_WAIT: Duration = Duration::from_millis(250);
+
+/// What a predecessor left, for each source in order.
+pub(super) struct TakenOver {
+    tenure: Tenure,
+    found: Vec<(Option<Committed>, Bounds)>,
+}
+
+impl<T: Transport> Engine<T> {
+    pub(super) fn on_membership(&mut self, message: Membership) -> Result<(), Stopped> {
+        match message {
+            Membership::Assigned(partitions) => {
+                info!(?partitions, "placements assigned");
+                for partition in partitions {
+                    self.take_over(partition.number);
+                }
+            }
+            Membership::Revoked(revocation) => {
+                let placements: Vec<u32> = revocation
+                    .partitions()
+                    .iter()
+                    .map(|partition| partition.number)
+                    .collect();
+                info!(?placements, "placements revoked");
+                self.begin_drain(placements, Some(revocation));
+            }
+            Membership::Lost(partitions) => {
+                warn!(?partitions, "placements lost");
+                for partition in partitions {
+                    self.forget(partition.number);
+                }
+            }
+            Membership::Fenced(error) => {
+                error!(%error, "membership was fenced");
+                return Err(Stopped::SameName(self.parts.options.instance.clone()));
+            }
+            Membership::Failed(error) => return Err(Stopped::Log(error)),
+        }
+        Ok(())
+    }
+
+    fn take_over(&mut self, placement: u32) {
+        self.forget(placement);
+        self.tenures += 1;
+        let tenure = Tenure {
+            placement,
+            number: self.tenures,
+        };
+        let owned = Owned::new(tenure, &self.parts.topics);
+        let partitions: Vec<Partition> = owned
+            .sources
+            .iter()
+            .map(|source| source.partition.clone())
+            .collect();
+        self.owned.insert(placement, owned);
+        let (log, member) = (self.parts.log.clone(), Arc::clone(&self.parts.member));
+        self.takeovers
+            .push(find(tenure, log, member, partitions).boxed());
+    }
+
+    /// Begins a new tenure of a placement whose state can no longer be trusted.
+    pub(super) fn take_over_again(&mut self, tenure: Tenure) {
+        if self
+            .tenant_of(tenure)
+            .is_some_and(|owned| owned.is_serving())
+        {
+            warn!(placement = tenure.placement, "placement is taken over anew");
+            self.take_over(tenure.placement);
+        }
+    }
+
+    pub(super) fn on_taken_over(&mut self, taken: TakenOver) -> Result<(), Stopped> {
+        let now = self.now();
+        let tenure = taken.tenure;
+        if self.tenant_of(tenure).is_none() {
+            return Ok(());
+        }
+        for (index, (committed, bounds)) in taken.found.into_iter().enumerate() {
+            self.resume(tenure, index, committed, bounds);
+        }
+        if let Some(owned) = self.tenant_of(tenure) {
+            owned.phase = Phase::Serving;
+        }
+        // All positions are committed anew: Kafka forgets those of topics that the group is not
+        // subscribed to, and the lease begins with an acknowledged commit.
+        self.timers.commit_now(now);
+        Ok(())
+    }
+
+    fn resume(
+        &mut self,
+        tenure: Tenure,
+        index: usize,
+        committed: Option<Committed>,
+        bounds: Bounds,
+    ) {
+        let reader = Arc::clone(&self.parts.reader);
+        let missing = committed.is_none();
+        let committed = committed.unwrap_or(Committed {
+            offset: bounds.start,
+            metadata: String::new(),
+        });
+        let inside = (bounds.start..=bounds.stable_end).contains(&committed.offset);
+        let position = if inside {
+            committed.offset
+        } else {
+            bounds.start
+        };
+        let Some(source) = self
+            .tenant_of(tenure)
+            .and_then(|owned| owned.sources.get_mut(index))
+        else {
+            return;
+        };
+        let metadata = if inside {
+            committed.metadata.as_str()
+        } else {
+            ""
+        };
+        let inherited = Inherited::decode(position, metadata).unwrap_or_else(|error| {
+            warn!(partition = %source.partition, %error, "completed targets are not known");
+            Inherited::default()
+        });
+        let from = inherited
+            .marks_from()
+            .unwrap_or(position)
+            .clamp(bounds.start, position);
+        source.ledger = Ledger::resume(position, inherited);
+        source.committed = position;
+        source.sent = None;
+        source.dirty = true;
+        source.assignment = Some(reader.assign(source.partition.clone(), from));
+        let lost = match (missing, inside) {
+            (false, true) => return,
+            (true, _) if bounds.start == 0 => return,
+            (true, _) => 0..bounds.start,
+            (false, false) => committed.offset.min(bounds.start)..bounds.start,
+        };
+        let partition = source.partition.clone();
+        self.parts.metrics.incidents.inc();
+        error!(%partition, position = committed.offset, start = bounds.start,
+            end = bounds.stable_end, "position is missing or outside the log");
+        self.record_lost(tenure, index, &partition, lost);
+    }
+
+    /// Records that a range of offsets was never seen (rule 16).
+    fn record_lost(
+        &mut self,
+        tenure: Tenure,
+        source: usize,
+        partition: &Partition,
+        lost: std::ops::Range<i64>,
+    ) {
+        let reason = DeadReason::RetentionLost;
+        let mut letter = dead_letter::of_place(reason, self.wall(), partition, lost.start);
+        letter.through = Some((lost.end - 1).max(lost.start));
+        letter.detail = Some("position missing or outside the log".to_owned());
+        // Below the window: completing it changes nothing, and the position is committed with it.
+        let place = Place {
+            offset: lost.start - 1,
+            index: 0,
+        };
+        let what = What::Dead {
+            letter: Box::new(letter),
+            delivery: None,
+            poison: None,
+        };
+        self.push_move(Move {
+            tenure,
+            source,
+            place,
+            what,
+        });
+    }
+
+    /// Reading went beyond the log's ends: the position is found anew, and the range recorded.
+    pub(super) fn out_of_range(&mut self, tenure: Tenure, index: usize) {
+        let partition = self
+            .tenant_of(tenure)
+            .and_then(|owned| owned.sources.get(index))
+            .map(|source| source.partition.clone());
+        error!(?partition, "reading is outside the log");
+        self.take_over_again(tenure);
+    }
+
+    /// Starts nothing new of `placements`; what runs may end until the drain deadline.
+    fn begin_drain(&mut self, placements: Vec<u32>, revocation: Option<Revocation>) {
+        let now = self.now();
+        let deadline = now + self.parts.options.drain_deadline;
+        for placement in &placements {
+            let serving = self.owned.get(placement).is_some_and(Owned::is_serving);
+            if serving {
+                self.drain(*placement, deadline);
+            } else {
+                self.forget(*placement);
+            }
+        }
+        self.timers.commit_now(now);
+        self.drains.push(Drain {
+            placements,
+            _revocation: revocation,
+        });
+    }
+
+    fn drain(&mut self, placement: u32, deadline: Instant) {
+        let Some(owned) = self.owned.get_mut(&placement) else {
+            return;
+        };
+        owned.phase = Phase::Draining { deadline };
+        let tenure = owned.tenure;
+        for source in &mut owned.sources {
+            self.parts.reader.unassign(source.partition.clone());
+            source.pending.clear();
+            source.pending_bytes = 0;
+            source.dirty = true;
+        }
+        let left: Vec<_> = owned
+            .lanes
+            .values_mut()
+            .flat_map(|lane| lane.drain())
+            .collect();
+        for (delivery, due) in left {
+            // What was attempted since it was read takes its history along; the rest is read again.
+            if delivery.state != delivery.target.state.unwrap_or_default() {
+                let due_at = due.map_or(delivery.state.due_at, |due| self.parts.clock.wall_at(due));
+                self.defer(tenure, delivery, due_at, Deferred::Drain);
+            }
+        }
+    }
+
+    /// Lets go of what is drained, and acknowledges revokes that are done.
+    pub(super) fn finish_drains(&mut self, now: Instant) {
+        if self.drains.is_empty() || self.commit.is_some() {
+            return;
+        }
+        let mut done = Vec::new();
+        for owned in self.owned.values() {
+            if let Phase::Draining { deadline } = owned.phase
+                && (owned.is_drained() || (now >= deadline && !owned.is_frozen()))
+            {
+                done.push(owned.tenure.placement);
+            } else if matches!(owned.phase, Phase::Draining { .. }) {
+                self.timers.commit_now(now + Duration::from_millis(5));
+            }
+        }
+        for placement in done {
+            self.forget(placement);
+        }
+        let owned = &self.owned;
+        self.drains.retain_mut(|drain| {
+            drain.placements.retain(|placement| {
+                owned
+                    .get(placement)
+                    .is_some_and(|owned| !owned.is_serving())
+            });
+            !drain.placements.is_empty()
+        });
+    }
+
+    /// Drops everything of a placement: attempts that still run are of no account any more.
+    fn forget(&mut self, placement: u32) {
+        let Some(owned) = self.owned.remove(&placement) else {
+            return;
+        };
+        for source in owned
+            .sources
+            .iter()
+            .filter(|source| source.assignment.is_some())
+        {
+            self.parts.reader.unassign(source.partition.clone());
+        }
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.stopping = true;
+        let placements: Vec<u32> = self.owned.keys().copied().collect();
+        info!(?placements, "dispatcher drains");
+        self.begin_drain(placements, None);
+    }
+}
+
+async fn find(
+    tenure: Tenure,
+    log: SharedLog,
+    member: Arc<dyn Member>,
+    partitions: Vec<Partition>,
+) -> TakenOver {
+    loop {
+        match try_find(&log, &*member, &partitions).await {
+            Ok(found) => return TakenOver { tenure, found },
+            Err(error) => {
+                warn!(placement = tenure.placement, %error, "positions cannot be read now");
+                tokio::time::sleep(RETRY_WAIT).await;
+            }
+        }
+    }
+}
+
+async fn try_find(
+    log: &SharedLog,
+    member: &dyn Member,
+    partitions: &[Partition],
+) -> Result<Vec<(Option<Committed>, Bounds)>, Error> {
+    let committed = member.committed(partitions).await?;
+    let bounds = join_all(partitions.iter().map(|partition| log.bounds(partition))).await;
+    partitions
+        .iter()
+        .zip(bounds)
+        .map(|(partition, bounds)| {
+            let position = committed.iter().find(|(of, _)| of == partition);
+            Ok((position.and_then(|(_, position)| position.clone()), bounds?))
+        })
+        .collect()
+}

@@ -1,0 +1,101 @@
+//! Owns when the engine must look again though nothing arrives.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use schemas::resources::Quota;
+use tokio::time::Instant;
+
+use crate::owned::Tenure;
+
+/// How often lanes are looked through for what waits too long.
+const SWEEP: Duration = Duration::from_millis(250);
+
+/// A lane that can go on at a time.
+type LaneWake = Reverse<(Instant, Tenure, Quota)>;
+
+#[derive(Debug)]
+pub(crate) struct Timers {
+    lanes: BinaryHeap<LaneWake>,
+    /// The earliest time at which a source's head is ready.
+    head: Option<Instant>,
+    sweep_at: Instant,
+    report_at: Instant,
+    report_every: Duration,
+    pub(crate) commit_at: Instant,
+    commit_every: Duration,
+    pub(crate) transaction_at: Option<Instant>,
+}
+
+impl Timers {
+    pub(crate) fn new(now: Instant, commit_every: Duration, report_every: Duration) -> Self {
+        Self {
+            lanes: BinaryHeap::new(),
+            head: None,
+            sweep_at: now,
+            report_at: now,
+            report_every,
+            commit_at: now,
+            commit_every,
+            transaction_at: None,
+        }
+    }
+
+    pub(crate) fn next(&self, now: Instant) -> Instant {
+        let lane = self.lanes.peek().map(|Reverse((at, ..))| *at);
+        let soonest = [lane, self.head, self.transaction_at]
+            .into_iter()
+            .flatten()
+            .fold(
+                self.sweep_at.min(self.commit_at).min(self.report_at),
+                Instant::min,
+            );
+        soonest.max(now)
+    }
+
+    pub(crate) fn wake_lane(&mut self, at: Instant, tenure: Tenure, quota: Quota) {
+        self.lanes.push(Reverse((at, tenure, quota)));
+    }
+
+    pub(crate) fn pop_lane(&mut self, now: Instant) -> Option<(Tenure, Quota)> {
+        if self.lanes.peek().is_none_or(|Reverse((at, ..))| *at > now) {
+            return None;
+        }
+        self.lanes
+            .pop()
+            .map(|Reverse((_, tenure, quota))| (tenure, quota))
+    }
+
+    pub(crate) fn clear_head(&mut self) {
+        self.head = None;
+    }
+
+    pub(crate) fn wake_head(&mut self, at: Instant) {
+        self.head = Some(self.head.map_or(at, |head| head.min(at)));
+    }
+
+    pub(crate) fn sweep_due(&mut self, now: Instant) -> bool {
+        let due = now >= self.sweep_at;
+        if due {
+            self.sweep_at = now + SWEEP;
+        }
+        due
+    }
+
+    pub(crate) fn report_due(&mut self, now: Instant) -> bool {
+        let due = now >= self.report_at;
+        if due {
+            self.report_at = now + self.report_every;
+        }
+        due
+    }
+
+    pub(crate) fn commit_sent(&mut self, now: Instant) {
+        self.commit_at = now + self.commit_every;
+    }
+
+    pub(crate) fn commit_now(&mut self, now: Instant) {
+        self.commit_at = self.commit_at.min(now);
+    }
+}

@@ -1,0 +1,183 @@
+//! Owns the state of one placement while this process owns it: the partition of `deliveries`, the
+//! delay partitions of the same number, their ledgers, marks and lanes.
+//!
+//! It is dropped whole when the partition goes: nothing of it may outlive ownership (rule 5). The
+//! surprise: a quota has one placement, so every lane belongs to exactly one of these.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use runtime::log::topics::{DELAY_TIERS, Topics};
+use runtime::log::{Assignment, Partition, Position, StoredRecord};
+use schemas::resources::Quota;
+use tokio::time::Instant;
+
+use crate::lane::Lane;
+use crate::ledger::{Inherited, Ledger};
+use crate::marks::Marks;
+use crate::work::Meter;
+
+/// `deliveries` and the delay topics.
+pub(crate) const SOURCES: usize = 1 + DELAY_TIERS.len();
+/// The index of `deliveries` among the sources.
+pub(crate) const DELIVERIES: usize = 0;
+
+/// Names one stretch of ownership: what is on its way for an earlier one is stale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Tenure {
+    pub(crate) placement: u32,
+    pub(crate) number: u64,
+}
+
+/// How far along a tenure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Committed positions are being fetched.
+    TakingOver,
+    /// Deliveries are attempted.
+    Serving,
+    /// Nothing new is started; what runs may end until the deadline.
+    Draining {
+        /// When what still runs is given up.
+        deadline: Instant,
+    },
+}
+
+/// One partition that is read, with its ledger.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) partition: Partition,
+    pub(crate) assignment: Option<Assignment>,
+    pub(crate) ledger: Ledger,
+    /// Below it, records are read again only for their marks.
+    pub(crate) committed: i64,
+    /// The position last acknowledged, or sent in what is under way.
+    pub(crate) sent: Option<(i64, String)>,
+    pub(crate) pending: VecDeque<StoredRecord>,
+    pub(crate) pending_bytes: usize,
+    pub(crate) paused: bool,
+    /// How long its records wait from their append time; `None` for `deliveries`.
+    pub(crate) tier: Option<Duration>,
+    /// Whether there may be something new to commit.
+    pub(crate) dirty: bool,
+    /// The control offset that its head waits for, and since when.
+    pub(crate) waits_for_control: Option<(i64, Instant)>,
+}
+
+impl Source {
+    fn new(partition: Partition, tier: Option<Duration>) -> Self {
+        Self {
+            partition,
+            assignment: None,
+            ledger: Ledger::resume(0, Inherited::default()),
+            committed: 0,
+            sent: None,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            paused: false,
+            tier,
+            dirty: false,
+            waits_for_control: None,
+        }
+    }
+
+    pub(crate) fn push_pending(&mut self, records: Vec<StoredRecord>) {
+        self.pending_bytes += records.iter().map(StoredRecord::len_bytes).sum::<usize>();
+        self.pending.extend(records);
+    }
+
+    /// Puts the head back: nothing of this partition overtakes it.
+    pub(crate) fn push_back_head(&mut self, record: StoredRecord) {
+        self.pending_bytes += record.len_bytes();
+        self.pending.push_front(record);
+    }
+
+    pub(crate) fn pop_pending(&mut self) -> Option<StoredRecord> {
+        let record = self.pending.pop_front()?;
+        self.pending_bytes = self.pending_bytes.saturating_sub(record.len_bytes());
+        Some(record)
+    }
+}
+
+/// One placement that this process owns.
+#[derive(Debug)]
+pub(crate) struct Owned {
+    pub(crate) tenure: Tenure,
+    pub(crate) phase: Phase,
+    pub(crate) sources: Vec<Source>,
+    pub(crate) marks: Marks,
+    pub(crate) lanes: HashMap<Quota, Lane>,
+    /// Attempts and re-produced targets under way.
+    pub(crate) in_flight: usize,
+    /// Verdicts that wait for a transaction.
+    pub(crate) moves: usize,
+    pub(crate) meter: Meter,
+    /// Whether the committed text grows near its limit, so that deferring is in order.
+    pub(crate) crowded: bool,
+}
+
+impl Owned {
+    pub(crate) fn new(tenure: Tenure, topics: &Topics) -> Self {
+        let deliveries = Source::new(topics.deliveries.partition(tenure.placement), None);
+        let delays = topics
+            .delays
+            .iter()
+            .zip(DELAY_TIERS)
+            .map(|(topic, (tier, _))| Source::new(topic.partition(tenure.placement), Some(tier)));
+        Self {
+            tenure,
+            phase: Phase::TakingOver,
+            sources: std::iter::once(deliveries).chain(delays).collect(),
+            marks: Marks::default(),
+            lanes: HashMap::new(),
+            in_flight: 0,
+            moves: 0,
+            meter: Meter::default(),
+            crowded: false,
+        }
+    }
+
+    pub(crate) fn is_serving(&self) -> bool {
+        self.phase == Phase::Serving
+    }
+
+    /// The source that `assignment` of `partition` belongs to, if it is not stale.
+    pub(crate) fn source_of(&self, partition: &Partition, assignment: Assignment) -> Option<usize> {
+        self.sources.iter().position(|source| {
+            source.assignment == Some(assignment) && source.partition == *partition
+        })
+    }
+
+    /// The lane of `quota`, made on first use.
+    pub(crate) fn lane(&mut self, quota: &Quota, now: Instant, concurrency: u32) -> &mut Lane {
+        self.lanes
+            .entry(quota.clone())
+            .or_insert_with(|| Lane::new(now, concurrency))
+    }
+
+    /// What there is to commit for source `index`: its position as it is now.
+    pub(crate) fn position(&self, index: usize) -> Option<Position> {
+        let source = self.sources.get(index)?;
+        let offset = source.ledger.position();
+        let marks_from = if index == DELIVERIES {
+            self.marks.replay_from(offset)
+        } else {
+            None
+        };
+        Some(Position {
+            partition: source.partition.clone(),
+            offset,
+            metadata: source.ledger.metadata(marks_from),
+        })
+    }
+
+    /// Whether nothing is left that a drain waits for.
+    pub(crate) fn is_drained(&self) -> bool {
+        let committed = self
+            .sources
+            .iter()
+            .all(|source| !source.dirty && !source.ledger.is_frozen());
+        self.in_flight == 0 && self.moves == 0 && committed
+    }
+}

@@ -1,0 +1,104 @@
+//! Owns a delivery in memory: the record it is from, shared by all its targets, and the count of
+//! the bytes that records take.
+//!
+//! It must never outlive its count: bytes are given back when the last target lets go (rule 8).
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use schemas::records::{AttemptState, DeliveryRecord, Target};
+use schemas::resources::BodyMode;
+use tokio::time::Instant;
+
+use crate::delivery::request::{EncodedBody, encode_body};
+use crate::ledger::Place;
+
+/// What a record takes beside its bytes: decoded attributes, its places in queues.
+const RECORD_OVERHEAD_BYTES: usize = 512;
+/// What a target takes while it waits.
+const TARGET_BYTES: usize = 256;
+
+/// Bytes in use of a budget; clones share the count.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Meter(Arc<AtomicUsize>);
+
+impl Meter {
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// A record that is in memory.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) record: DeliveryRecord,
+    bodies: [OnceLock<EncodedBody>; 5],
+    bytes: usize,
+    meters: [Meter; 2],
+}
+
+impl Loaded {
+    /// Counts `record`, which took `bytes` in the log, against both meters.
+    pub(crate) fn new(record: DeliveryRecord, bytes: usize, meters: [Meter; 2]) -> Arc<Self> {
+        // Twice, because the body made from it is kept beside it.
+        let bytes = 2 * bytes + RECORD_OVERHEAD_BYTES + TARGET_BYTES * record.targets.len();
+        for meter in &meters {
+            meter.add(bytes);
+        }
+        Arc::new(Self {
+            record,
+            bodies: Default::default(),
+            bytes,
+            meters,
+        })
+    }
+
+    /// The event as a body in `mode`, made once for all targets and attempts (rule 9).
+    pub(crate) fn body(&self, mode: BodyMode) -> &EncodedBody {
+        let [structured, binary, standard, data, form] = &self.bodies;
+        let slot = match mode {
+            BodyMode::Structured => structured,
+            BodyMode::Binary => binary,
+            BodyMode::StandardWebhooks => standard,
+            BodyMode::Data => data,
+            BodyMode::Form => form,
+        };
+        slot.get_or_init(|| encode_body(&self.record.event, mode, self.record.accepted_at))
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        for meter in &self.meters {
+            meter.give_back(self.bytes);
+        }
+    }
+}
+
+/// One target of a loaded record, on its way to an endpoint.
+#[derive(Debug, Clone)]
+pub(crate) struct Delivery {
+    pub(crate) loaded: Arc<Loaded>,
+    /// Which of the owner's sources it was read from: 0 is `deliveries`, then the delay tiers.
+    pub(crate) source: usize,
+    pub(crate) place: Place,
+    pub(crate) target: Target,
+    pub(crate) state: AttemptState,
+    /// Since when it waits for its turn.
+    pub(crate) queued_at: Instant,
+}
+
+impl Delivery {
+    /// The share of the record's memory that this delivery stands for.
+    pub(crate) fn bytes(&self) -> usize {
+        self.loaded.bytes / self.loaded.record.targets.len().max(1)
+    }
+}
