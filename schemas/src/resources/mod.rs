@@ -3,6 +3,8 @@
 //!
 //! They never hold a secret in the clear: secrets are sealed before they get here (rule 17).
 
+pub mod input;
+pub mod key;
 mod placement;
 
 use std::num::NonZeroU32;

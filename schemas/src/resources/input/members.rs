@@ -1,0 +1,274 @@
+//! Owns the tables: which members a body has, and the rule for each.
+
+/// A body's members, in groups that several bodies share.
+pub type Members = &'static [&'static [Member]];
+
+/// One member of a body.
+#[derive(Debug, Clone, Copy)]
+pub struct Member {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is, for the API's document.
+    pub doc: &'static str,
+    /// What it may hold.
+    pub kind: Kind,
+    /// Whether it must be there.
+    pub required: bool,
+    /// Why it cannot be changed later, where it cannot.
+    pub fixed: Option<&'static str>,
+}
+
+/// What a member may hold.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// Text for people, without control characters.
+    Text {
+        /// The most characters.
+        max_chars: usize,
+    },
+    /// A tenant's slug; also the form of other names that are chosen.
+    Slug,
+    /// An endpoint's id.
+    EndpointId,
+    /// A URL that the address policy admits, as far as its text shows (SS-6).
+    Url,
+    /// A signing secret, `whsec_` and 24 to 64 bytes in base64 (WH-5).
+    Secret,
+    /// One of these texts.
+    OneOf(&'static [&'static str]),
+    /// A whole number.
+    Integer {
+        /// The least.
+        min: u64,
+        /// The greatest.
+        max: u64,
+    },
+    /// Waits in milliseconds.
+    Waits,
+    /// Event types.
+    Types,
+    /// Filters of the CloudEvents subscriptions API (SB-2).
+    Filters,
+    /// An object with members of its own.
+    Object(Members),
+}
+
+/// The most waits of a retry schedule.
+pub(super) const WAITS_MAX: usize = 50;
+/// The longest wait, and the longest that all of a schedule's waits may take together.
+pub(super) const WAIT_MS_MAX: u64 = 24 * 3_600_000;
+/// The longest life of a delivery: topics keep records no longer than this and a week.
+pub(super) const AGE_MS_MAX: u64 = 76 * 3_600_000;
+/// The most event types of one subscription's shorthand.
+pub(super) const TYPES_MAX: usize = 100;
+/// The longest URL.
+pub(super) const URL_CHARS_MAX: usize = 2_048;
+
+/// The body of a tenant.
+pub const TENANT: Members = &[&[
+    Member {
+        required: true,
+        fixed: Some("a tenant's id cannot be changed"),
+        ..member(
+            "id",
+            "The tenant's slug, which every path and key names.",
+            Kind::Slug,
+        )
+    },
+    NAME,
+    member(
+        "events_per_second",
+        "Events a second that ingest takes; the configured default where absent.",
+        Kind::Integer {
+            min: 1,
+            max: 100_000_000,
+        },
+    ),
+    member(
+        "bytes_per_second",
+        "Bytes a second that ingest takes; the configured default where absent.",
+        Kind::Integer {
+            min: 1,
+            max: u32::MAX as u64,
+        },
+    ),
+]];
+
+/// The body of an API key.
+pub const KEY: Members = &[&[
+    NAME,
+    member(
+        "endpoint",
+        "The one endpoint that the key may see, pause, resume and rotate; absent for a key to \
+         everything of its tenant.",
+        Kind::EndpointId,
+    ),
+]];
+
+/// The body of an endpoint.
+pub const ENDPOINT: Members = &[ENDPOINT_MEMBERS];
+
+/// The body of a subscription.
+pub const SUBSCRIPTION: Members = &[
+    &[
+        Member {
+            required: true,
+            fixed: Some("a subscription's endpoint never changes: make another subscription"),
+            ..member("endpoint", "Where matching events go.", Kind::EndpointId)
+        },
+        NAME,
+    ],
+    WHICH_EVENTS,
+];
+
+/// The body of a webhook: an endpoint and a subscription to it.
+pub const WEBHOOK: Members = &[ENDPOINT_MEMBERS, WHICH_EVENTS];
+
+/// The body of a rotation.
+pub const ROTATION: Members = &[&[
+    SECRET,
+    member(
+        "expires_in",
+        "Seconds for which the secret before it signs too (WH-3); a day where absent.",
+        Kind::Integer {
+            min: 0,
+            max: 7 * 86_400,
+        },
+    ),
+]];
+
+const NAME: Member = member("name", "A name for people.", Kind::Text { max_chars: 200 });
+
+const SECRET: Member = Member {
+    fixed: Some("use `rotate-secret`, which lets the old secret sign for a while"),
+    ..member(
+        "secret",
+        "The signing secret: `whsec_` and 24 to 64 bytes in base64. Made and shown once where \
+         absent; never readable again.",
+        Kind::Secret,
+    )
+};
+
+const WHICH_EVENTS: &[Member] = &[
+    member(
+        "filters",
+        "Filters in the form of the CloudEvents subscriptions API, all of which must match: \
+         `exact`, `prefix`, `suffix`, `all`, `any`, `not`. Every event where absent or empty.",
+        Kind::Filters,
+    ),
+    member(
+        "types",
+        "Event types, any of which matches; instead of `filters`.",
+        Kind::Types,
+    ),
+];
+
+const ENDPOINT_MEMBERS: &[Member] = &[
+    Member {
+        required: true,
+        ..member(
+            "url",
+            "Where requests go: https, and a public host.",
+            Kind::Url,
+        )
+    },
+    NAME,
+    SECRET,
+    Member {
+        fixed: Some("an endpoint's quota decides where it lives and cannot be changed"),
+        ..member(
+            "quota",
+            "The name of the quota that this endpoint spends together with others of its tenant; \
+             its own where absent.",
+            Kind::Slug,
+        )
+    },
+    member(
+        "body",
+        "How an event is written as a request's body.",
+        Kind::OneOf(&["structured", "binary", "standard_webhooks", "data", "form"]),
+    ),
+    member(
+        "rate",
+        "The rate it allows; no limit where absent.",
+        Kind::Object(RATE),
+    ),
+    member(
+        "concurrency",
+        "Requests at once; the configured default where absent.",
+        Kind::Integer {
+            min: 1,
+            max: 10_000,
+        },
+    ),
+    member(
+        "timeout_ms",
+        "An attempt's total deadline (WH-14); the configured default where absent.",
+        Kind::Integer {
+            min: 100,
+            max: 30_000,
+        },
+    ),
+    member(
+        "retry_schedule_ms",
+        "Waits between attempts; the schedule of Standard Webhooks where absent (WH-15).",
+        Kind::Waits,
+    ),
+    member(
+        "max_age_ms",
+        "A delivery older than this ends; 76 hours where absent.",
+        Kind::Integer {
+            min: 1_000,
+            max: AGE_MS_MAX,
+        },
+    ),
+];
+
+const RATE: Members = &[&[
+    Member {
+        required: true,
+        ..member(
+            "requests",
+            "How many requests.",
+            Kind::Integer {
+                min: 1,
+                max: 1_000_000,
+            },
+        )
+    },
+    member(
+        "per_ms",
+        "In how many milliseconds; a second where absent.",
+        Kind::Integer {
+            min: 1,
+            max: 86_400_000,
+        },
+    ),
+    member(
+        "burst",
+        "How many may come at once; one where absent.",
+        Kind::Integer {
+            min: 1,
+            max: 100_000,
+        },
+    ),
+]];
+
+const fn member(name: &'static str, doc: &'static str, kind: Kind) -> Member {
+    Member {
+        name,
+        doc,
+        kind,
+        required: false,
+        fixed: None,
+    }
+}
+
+/// The member called `name`.
+pub(super) fn find(members: Members, name: &str) -> Option<&'static Member> {
+    members
+        .iter()
+        .copied()
+        .flatten()
+        .find(|member| member.name == name)
+}

@@ -1,0 +1,341 @@
+//! Owns what clients may say when they make or change an object: every member, its rule, and the
+//! checked values.
+//!
+//! Never stops at the first fault, and refuses members that it does not know. The surprise: each
+//! body is a table of [`Member`]s, from which the checks and the API's document are both made; and
+//! a patch is merged into the object's own body and checked as a whole (RFC 7396).
+
+mod check;
+mod members;
+mod url;
+
+use std::num::NonZeroU32;
+
+use secrecy::SecretString;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::{BodyMode, Endpoint, Rate, Subscription, Tenant};
+use crate::filter::Filters;
+use crate::ids::{EndpointId, TenantId};
+
+pub use self::members::{
+    ENDPOINT, KEY, Kind, Member, Members, ROTATION, SUBSCRIPTION, TENANT, WEBHOOK,
+};
+pub use self::url::UrlPolicy;
+
+/// The most faults that are reported of one body.
+pub const FAULTS_MAX: usize = 100;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// JSON pointer (RFC 6901) to the member; empty for the whole body.
+    pub pointer: String,
+    /// What is wrong, for people.
+    pub detail: String,
+}
+
+/// Everything that is wrong with a body; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Faults(pub Vec<Fault>);
+
+impl Faults {
+    /// One fault.
+    #[must_use]
+    pub fn one(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self(vec![Fault {
+            pointer: pointer.into(),
+            detail: detail.into(),
+        }])
+    }
+}
+
+/// What is said of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantInput {
+    /// Its slug.
+    pub id: TenantId,
+    /// A name for people.
+    pub name: Option<String>,
+    /// Events a second that ingest takes.
+    pub events_per_second: Option<NonZeroU32>,
+    /// Bytes a second that ingest takes.
+    pub bytes_per_second: Option<NonZeroU32>,
+}
+
+/// What is said of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyInput {
+    /// A name for people.
+    pub name: Option<String>,
+    /// The one endpoint that it is for; else it is the tenant's.
+    pub endpoint: Option<EndpointId>,
+}
+
+/// What is said of an endpoint.
+#[derive(Debug, Clone)]
+pub struct EndpointInput {
+    /// Where requests go.
+    pub url: String,
+    /// A name for people.
+    pub name: Option<String>,
+    /// The signing secret, where the client brings one (WH-5).
+    pub secret: Option<SecretString>,
+    /// The name of the quota that it shares with other endpoints of its tenant.
+    pub quota: Option<String>,
+    /// How events are written.
+    pub body: BodyMode,
+    /// The rate it allows.
+    pub rate: Option<Rate>,
+    /// Requests at once.
+    pub concurrency: Option<NonZeroU32>,
+    /// An attempt's total deadline in milliseconds.
+    pub timeout_ms: Option<NonZeroU32>,
+    /// Waits between attempts in milliseconds.
+    pub retry_schedule_ms: Option<Vec<u64>>,
+    /// A delivery older than this ends, in milliseconds.
+    pub max_age_ms: Option<u64>,
+}
+
+/// What is said of a subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubscriptionInput {
+    /// Where events go.
+    pub endpoint: EndpointId,
+    /// A name for people.
+    pub name: Option<String>,
+    /// Which events.
+    pub filters: Filters,
+}
+
+/// An endpoint and a subscription to it, said in one body.
+#[derive(Debug, Clone)]
+pub struct WebhookInput {
+    /// The endpoint.
+    pub endpoint: EndpointInput,
+    /// Which events.
+    pub filters: Filters,
+}
+
+/// How a secret is replaced.
+#[derive(Debug, Clone)]
+pub struct RotationInput {
+    /// The new secret, where the client brings one.
+    pub secret: Option<SecretString>,
+    /// How long the old one still signs, in seconds.
+    pub expires_in: u32,
+}
+
+impl TenantInput {
+    /// Reads the body of a tenant.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn read(body: &Value) -> Result<Self, Faults> {
+        let fields = check::create(TENANT, body, &UrlPolicy::default())?;
+        let id: Option<TenantId> = fields.value("id");
+        Ok(Self::of(&fields, id.ok_or_else(unreadable)?))
+    }
+
+    /// What `tenant` becomes by a merge patch.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the patch or its result.
+    pub fn patched(tenant: &Tenant, patch: &Value) -> Result<Self, Faults> {
+        let fields = check::patch(
+            TENANT,
+            document(TENANT, tenant),
+            patch,
+            &UrlPolicy::default(),
+        )?;
+        Ok(Self::of(&fields, tenant.id.clone()))
+    }
+
+    fn of(fields: &Fields, id: TenantId) -> Self {
+        Self {
+            id,
+            name: fields.value("name"),
+            events_per_second: fields.value("events_per_second"),
+            bytes_per_second: fields.value("bytes_per_second"),
+        }
+    }
+}
+
+impl KeyInput {
+    /// Reads the body of a key.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn read(body: &Value) -> Result<Self, Faults> {
+        let fields = check::create(KEY, body, &UrlPolicy::default())?;
+        Ok(Self {
+            name: fields.value("name"),
+            endpoint: fields.value("endpoint"),
+        })
+    }
+}
+
+impl EndpointInput {
+    /// Reads the body of an endpoint.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn read(body: &Value, policy: &UrlPolicy) -> Result<Self, Faults> {
+        Self::of(&check::create(ENDPOINT, body, policy)?)
+    }
+
+    /// What `endpoint` becomes by a merge patch. Secret and quota are not in it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the patch or its result.
+    pub fn patched(endpoint: &Endpoint, patch: &Value, policy: &UrlPolicy) -> Result<Self, Faults> {
+        let document = document(ENDPOINT, endpoint);
+        Self::of(&check::patch(ENDPOINT, document, patch, policy)?)
+    }
+
+    fn of(fields: &Fields) -> Result<Self, Faults> {
+        let secret: Option<String> = fields.value("secret");
+        Ok(Self {
+            url: fields.value("url").ok_or_else(unreadable)?,
+            name: fields.value("name"),
+            secret: secret.map(SecretString::from),
+            quota: fields.value("quota"),
+            body: fields.value("body").unwrap_or_default(),
+            rate: rate(fields)?,
+            concurrency: fields.value("concurrency"),
+            timeout_ms: fields.value("timeout_ms"),
+            retry_schedule_ms: fields.value("retry_schedule_ms"),
+            max_age_ms: fields.value("max_age_ms"),
+        })
+    }
+}
+
+impl SubscriptionInput {
+    /// Reads the body of a subscription.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn read(body: &Value) -> Result<Self, Faults> {
+        let fields = check::create(SUBSCRIPTION, body, &UrlPolicy::default())?;
+        let endpoint: Option<EndpointId> = fields.value("endpoint");
+        Self::of(&fields, endpoint.ok_or_else(unreadable)?)
+    }
+
+    /// What `subscription` becomes by a merge patch. `types` in it replaces the filters; the
+    /// endpoint never changes.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the patch or its result.
+    pub fn patched(subscription: &Subscription, patch: &Value) -> Result<Self, Faults> {
+        let mut document = document(SUBSCRIPTION, subscription);
+        if patch.get("types").is_some() {
+            document.remove("filters");
+        }
+        let fields = check::patch(SUBSCRIPTION, document, patch, &UrlPolicy::default())?;
+        Self::of(&fields, subscription.endpoint)
+    }
+
+    fn of(fields: &Fields, endpoint: EndpointId) -> Result<Self, Faults> {
+        Ok(Self {
+            endpoint,
+            name: fields.value("name"),
+            filters: filters(fields)?,
+        })
+    }
+}
+
+impl WebhookInput {
+    /// Reads the body of a webhook: an endpoint's, and which events.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn read(body: &Value, policy: &UrlPolicy) -> Result<Self, Faults> {
+        let fields = check::create(WEBHOOK, body, policy)?;
+        Ok(Self {
+            endpoint: EndpointInput::of(&fields)?,
+            filters: filters(&fields)?,
+        })
+    }
+}
+
+impl RotationInput {
+    /// Reads the body of a rotation.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn read(body: &Value) -> Result<Self, Faults> {
+        const DAY_SECONDS: u32 = 86_400;
+        let fields = check::create(ROTATION, body, &UrlPolicy::default())?;
+        let secret: Option<String> = fields.value("secret");
+        Ok(Self {
+            secret: secret.map(SecretString::from),
+            expires_in: fields.value("expires_in").unwrap_or(DAY_SECONDS),
+        })
+    }
+}
+
+/// A body that passed every check of its table.
+#[derive(Debug)]
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// The member's value; `None` where it is absent or null.
+    fn value<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        let value = self.0.get(name)?;
+        serde_json::from_value(value.clone()).ok()
+    }
+}
+
+/// Only where a table admits what its type does not: our fault, said rather than hidden.
+fn unreadable() -> Faults {
+    Faults::one("", "cannot be read")
+}
+
+fn rate(fields: &Fields) -> Result<Option<Rate>, Faults> {
+    const SECOND_MS: NonZeroU32 = NonZeroU32::MIN.saturating_add(999);
+    let Some(members) = fields.value::<Map<String, Value>>("rate") else {
+        return Ok(None);
+    };
+    let rate = Fields(members);
+    Ok(Some(Rate {
+        requests: rate.value("requests").ok_or_else(unreadable)?,
+        per_ms: rate.value("per_ms").unwrap_or(SECOND_MS),
+        burst: rate.value("burst"),
+    }))
+}
+
+/// `types` is short for an `any` of exact types.
+fn filters(fields: &Fields) -> Result<Filters, Faults> {
+    if let Some(types) = fields.value::<Vec<String>>("types") {
+        let types: Vec<&str> = types.iter().map(String::as_str).collect();
+        return Filters::of_types(&types)
+            .map_err(|error| Faults::one("/types", error.fault().to_string()));
+    }
+    let Some(value) = fields.0.get("filters").filter(|value| !value.is_null()) else {
+        return Ok(Filters::default());
+    };
+    Filters::parse(value).map_err(|error| {
+        Faults::one(
+            format!("/filters{}", error.pointer()),
+            error.fault().to_string(),
+        )
+    })
+}
+
+/// The body that would make `object` again: its members that a client may change.
+fn document(members: Members, object: &impl Serialize) -> Map<String, Value> {
+    let Ok(Value::Object(mut document)) = serde_json::to_value(object) else {
+        return Map::new();
+    };
+    let changeable = |name: &str| {
+        let member = members::find(members, name);
+        member.is_some_and(|member| member.fixed.is_none())
+    };
+    document.retain(|name, value| changeable(name) && !value.is_null());
+    document
+}
+
+#[cfg(test)]
+mod tests;
