@@ -99,7 +99,6 @@ pub(crate) struct Metrics {
     pub(crate) attempts: Family<Outcome, IntCounter>,
     pub(crate) attempt_seconds: Histogram,
     pub(crate) event_age_seconds: Histogram,
-    pub(crate) in_flight: IntGauge,
     pub(crate) deferred: Family<Deferred, IntCounter>,
     pub(crate) dead: Family<Dead, IntCounter>,
     pub(crate) repeats: IntCounter,
@@ -111,6 +110,14 @@ pub(crate) struct Metrics {
     pub(crate) lease_waits: IntCounter,
     pub(crate) incidents: IntCounter,
     pub(crate) attempt_records_dropped: IntCounter,
+    /// How things stand.
+    pub(crate) state: State,
+}
+
+/// How things stand, set at intervals.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub(crate) in_flight: IntGauge,
     pub(crate) placements: IntGauge,
     pub(crate) lanes: IntGauge,
     pub(crate) queued: IntGauge,
@@ -126,7 +133,6 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn register(registry: &Registry) -> Self {
         let counter = |name: &str, help: &str| registry.counter(name, help);
-        let gauge = |name: &str, help: &str| registry.gauge(name, help);
         Self {
             attempts: registry.counters(
                 "anabranch_dispatch_attempts_total",
@@ -142,7 +148,6 @@ impl Metrics {
                 "Time from an event's acceptance to its delivery",
                 LATENCY_BUCKETS,
             ),
-            in_flight: gauge("anabranch_dispatch_in_flight", "Attempts under way"),
             deferred: registry.counters(
                 "anabranch_dispatch_deferred_total",
                 "Deliveries sent to a delay topic",
@@ -184,6 +189,16 @@ impl Metrics {
                 "anabranch_dispatch_attempt_records_dropped_total",
                 "Attempt records not written because the producer had no room",
             ),
+            state: State::register(registry),
+        }
+    }
+}
+
+impl State {
+    fn register(registry: &Registry) -> Self {
+        let gauge = |name: &str, help: &str| registry.gauge(name, help);
+        Self {
+            in_flight: gauge("anabranch_dispatch_in_flight", "Attempts under way"),
             placements: gauge("anabranch_dispatch_placements", "Placements owned"),
             lanes: gauge("anabranch_dispatch_lanes", "Lanes in memory"),
             queued: gauge("anabranch_dispatch_queued", "Deliveries that wait in lanes"),

@@ -147,7 +147,7 @@ impl<T: Transport> Engine<T> {
         let clock = self.parts.clock.clone();
         let lease = self.lease.clone();
         debug_assert!(now <= clock.instant(), "time does not run backwards");
-        self.parts.metrics.in_flight.inc();
+        self.parts.metrics.state.in_flight.inc();
         let attempt = async move {
             let request = prepare(&delivery, &target, clock.now(), entropy, timeout);
             let started = clock.instant();
@@ -213,7 +213,7 @@ impl<T: Transport> Engine<T> {
             exchange,
         } = finished;
         let now = self.now();
-        self.parts.metrics.in_flight.dec();
+        self.parts.metrics.state.in_flight.dec();
         let owned = self.tenant_of(tenure);
         let is_owned = owned.is_some();
         if let Some(owned) = owned {

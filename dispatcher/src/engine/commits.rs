@@ -165,6 +165,7 @@ impl<T: Transport> Engine<T> {
         };
         self.parts
             .metrics
+            .state
             .control_offset
             .set(applied.control_offset);
         self.records
@@ -172,33 +173,33 @@ impl<T: Transport> Engine<T> {
     }
 
     pub(super) fn report_metrics(&self) {
-        let metrics = &self.parts.metrics;
+        let state = &self.parts.metrics.state;
         let owned = self.owned.values();
         let count = |count: usize| bytes_as_i64(count);
-        metrics.placements.set(count(self.owned.len()));
-        metrics.memory_bytes.set(count(self.meter.bytes()));
-        metrics
+        state.placements.set(count(self.owned.len()));
+        state.memory_bytes.set(count(self.meter.bytes()));
+        state
             .lanes
             .set(count(owned.clone().map(|owned| owned.lanes.len()).sum()));
         let queued = owned
             .clone()
             .flat_map(|owned| owned.lanes.values())
             .map(|lane| lane.len());
-        metrics.queued.set(count(queued.sum()));
-        metrics
+        state.queued.set(count(queued.sum()));
+        state
             .marks_bytes
             .set(count(owned.clone().map(|owned| owned.marks.bytes()).sum()));
         let oldest = owned.clone().filter_map(|owned| owned.marks.oldest()).min();
-        metrics.marks_oldest_timestamp.set(unix_seconds(oldest));
+        state.marks_oldest_timestamp.set(unix_seconds(oldest));
         let sources = owned.clone().flat_map(|owned| &owned.sources);
-        metrics
+        state
             .paused_partitions
             .set(count(sources.filter(|source| source.paused).count()));
         let oldest = owned
             .flat_map(|owned| owned.lanes.values())
             .filter_map(|lane| lane.oldest_accepted())
             .min();
-        metrics.oldest_timestamp.set(unix_seconds(oldest));
+        state.oldest_timestamp.set(unix_seconds(oldest));
     }
 }
 

@@ -116,6 +116,7 @@ impl<T: Transport> Engine<T> {
         let session = parts.member.session_timeout();
         parts
             .metrics
+            .state
             .memory_limit_bytes
             .set(bytes_as_i64(parts.options.memory_bytes));
         Self {
