@@ -12,11 +12,13 @@ pub struct Headers {
 impl Headers {
     /// A builder with no headers.
     pub fn builder() -> HeadersBuilder {
-        HeadersBuilder { packed: BytesMut::new() }
+        HeadersBuilder {
+            packed: BytesMut::new(),
+        }
     }
 
     /// The headers in order. Values share this record's buffer.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone + '_ {
         let mut rest: &[u8] = &self.packed;
         std::iter::from_fn(move || {
             let (head, tail) = rest.split_at_checked(6)?;
@@ -31,7 +33,8 @@ impl Headers {
 
     /// The first value named `name`.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter().find_map(|(found, value)| (found == name).then_some(value))
+        self.iter()
+            .find_map(|(found, value)| (found == name).then_some(value))
     }
 
     /// Whether there are none.
@@ -58,7 +61,10 @@ impl Headers {
 impl std::fmt::Debug for Headers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_map()
-            .entries(self.iter().map(|(name, value)| (name, String::from_utf8_lossy(value))))
+            .entries(
+                self.iter()
+                    .map(|(name, value)| (name, String::from_utf8_lossy(value))),
+            )
             .finish()
     }
 }
@@ -83,8 +89,7 @@ impl HeadersBuilder {
     /// Appends a header. A name over 65,535 bytes or a value over 4 GiB is left out: no log takes
     /// either.
     pub fn push(&mut self, name: &str, value: &[u8]) {
-        let (Ok(name_len), Ok(value_len)) =
-            (u16::try_from(name.len()), u32::try_from(value.len()))
+        let (Ok(name_len), Ok(value_len)) = (u16::try_from(name.len()), u32::try_from(value.len()))
         else {
             return;
         };
@@ -95,9 +100,24 @@ impl HeadersBuilder {
         self.packed.put_slice(value);
     }
 
+    /// The headers pushed so far; the builder goes on with none, in the same memory. For many
+    /// records at once.
+    pub fn take(&mut self) -> Headers {
+        Headers {
+            packed: self.packed.split().freeze(),
+        }
+    }
+
+    /// Makes room for `bytes` of names and values, six more for each pair.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.packed.reserve(bytes);
+    }
+
     /// The headers.
     pub fn build(self) -> Headers {
-        Headers { packed: self.packed.freeze() }
+        Headers {
+            packed: self.packed.freeze(),
+        }
     }
 }
 
@@ -107,12 +127,30 @@ mod tests {
 
     #[test]
     fn headers_come_back_in_order_with_repeats_and_empty_values() {
-        let pairs = [("ce_id", &b"1"[..]), ("a", b""), ("a", b"\xff\x00"), ("", b"x")];
+        let pairs = [
+            ("ce_id", &b"1"[..]),
+            ("a", b""),
+            ("a", b"\xff\x00"),
+            ("", b"x"),
+        ];
         let headers: Headers = pairs.into_iter().collect();
         assert_eq!(headers.iter().collect::<Vec<_>>(), pairs);
         assert_eq!(headers.get("a"), Some(&b""[..]));
         assert_eq!(headers.get("b"), None);
         assert_eq!(Headers::from_packed(headers.as_packed().clone()), headers);
+    }
+
+    #[test]
+    fn one_builder_makes_the_headers_of_many_records() {
+        let mut builder = Headers::builder();
+        builder.reserve(64);
+        builder.push("a", b"1");
+        let one = builder.take();
+        builder.push("b", b"2");
+        let two = builder.take();
+        assert_eq!(one.iter().collect::<Vec<_>>(), [("a", &b"1"[..])]);
+        assert_eq!(two.iter().collect::<Vec<_>>(), [("b", &b"2"[..])]);
+        assert!(builder.take().is_empty());
     }
 
     #[test]

@@ -1,0 +1,137 @@
+//! Owns which subscriptions an event is for: an index of every active subscription, by tenant and
+//! event type, that stands for one position of `control`.
+//!
+//! It must never name a subscription of another tenant than the event's, and never panic, whatever
+//! the event. The surprise: it is patched in place, one tenant at a time; who needs it unchanged
+//! for longer holds that tenant's [`TenantIndex`] and a change copies that tenant alone.
+
+mod tenant;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use schemas::event::Event;
+use schemas::ids::{SubscriptionId, TenantId};
+use schemas::records::{ControlKey, ControlObject};
+use schemas::resources::{Subscription, SubscriptionState};
+
+pub use tenant::{Entry, Place, TenantIndex};
+
+/// Every active subscription, as far as `control` has been applied.
+#[derive(Debug, Clone, Default)]
+pub struct Index {
+    tenants: HashMap<Box<str>, Arc<TenantIndex>, RandomState>,
+    /// A deletion names the subscription alone.
+    homes: HashMap<SubscriptionId, TenantId, RandomState>,
+    control_offset: i64,
+    partitions: Option<u32>,
+}
+
+impl Index {
+    /// An index of nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes over one object of `control` as it is from now on; `None` when it was deleted.
+    pub fn apply(&mut self, key: &ControlKey, object: Option<&ControlObject>) {
+        match (key, object) {
+            (ControlKey::Subscription(id), None) => self.remove(*id),
+            (ControlKey::Subscription(_), Some(ControlObject::Subscription(subscription))) => {
+                self.put(subscription);
+            }
+            (ControlKey::Installation, Some(ControlObject::Installation(installation))) => {
+                self.partitions = Some(installation.partitions);
+            }
+            // A tenant's subscriptions are deleted one by one; keys and endpoints route nothing.
+            (
+                ControlKey::Subscription(_)
+                | ControlKey::Installation
+                | ControlKey::Tenant(_)
+                | ControlKey::ApiKey(_)
+                | ControlKey::Endpoint(_),
+                _,
+            ) => {}
+        }
+    }
+
+    /// Says how much of `control` this index stands for: the offset behind the last record applied.
+    pub fn set_control_offset(&mut self, offset: i64) {
+        self.control_offset = offset;
+    }
+
+    /// The offset behind the last record of `control` that was applied.
+    #[must_use]
+    pub fn control_offset(&self) -> i64 {
+        self.control_offset
+    }
+
+    /// The partition count that the installation was made with, once `control` has said so.
+    #[must_use]
+    pub fn recorded_partitions(&self) -> Option<u32> {
+        self.partitions
+    }
+
+    /// How many subscriptions are in it.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.homes.len()
+    }
+
+    /// Whether nothing can match.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.homes.is_empty()
+    }
+
+    /// One tenant's part, as it is now.
+    #[must_use]
+    pub fn tenant(&self, tenant: &str) -> Option<&Arc<TenantIndex>> {
+        self.tenants.get(tenant)
+    }
+
+    /// The subscriptions that want `event`: those of its tenant whose filters pass, each once.
+    pub fn matches<'a>(&'a self, event: &'a Event) -> impl Iterator<Item = &'a Entry> + 'a {
+        let tenant = event.tenant().and_then(|tenant| self.tenants.get(tenant));
+        tenant.into_iter().flat_map(move |tenant| {
+            tenant
+                .matches(event)
+                .filter_map(move |place| tenant.entry(place))
+        })
+    }
+
+    fn put(&mut self, subscription: &Subscription) {
+        // A change of filters, state or placement replaces the entry whole.
+        self.remove(subscription.id);
+        match subscription.state {
+            SubscriptionState::Paused => {}
+            SubscriptionState::Active => {
+                let tenant = self
+                    .tenants
+                    .entry(subscription.tenant.as_str().into())
+                    .or_default();
+                Arc::make_mut(tenant).insert(Entry::of(subscription));
+                self.homes
+                    .insert(subscription.id, subscription.tenant.clone());
+            }
+        }
+    }
+
+    fn remove(&mut self, id: SubscriptionId) {
+        let Some(home) = self.homes.remove(&id) else {
+            return;
+        };
+        let Some(tenant) = self.tenants.get_mut(home.as_str()) else {
+            return;
+        };
+        Arc::make_mut(tenant).remove(id);
+        if tenant.is_empty() {
+            self.tenants.remove(home.as_str());
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,201 @@
+//! Owns the records of one event: its targets in the order of their partitions, at most 1,000 in a
+//! record (rule 2), and fewer where the record would be too large for the log.
+//!
+//! It must never name a target twice, nor put targets of two partitions into one record. The
+//! surprise: a target that the log has refused before becomes a dead letter here, so that the
+//! records around it are made as if it had never matched.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use runtime::log::{Headers, Record};
+use schemas::event::Event;
+use schemas::ids::SubscriptionId;
+use schemas::records::{DeadReason, DeliveryRecord, MAX_TARGETS, Origin, Target};
+
+use super::dead::Refusal;
+use super::{Places, RECORD_BYTES_MAX};
+use crate::index::{Place, TenantIndex};
+
+/// Bytes that a target takes in a record: two ids and the flags.
+const TARGET_BYTES: usize = 33;
+/// More bytes than the envelope takes beside the origin's topic.
+const ENVELOPE_BYTES: usize = 96;
+
+/// Targets that the log has refused for good: the source offset and the subscription.
+pub type Refused = HashMap<(i64, SubscriptionId), DeadReason, foldhash::fast::RandomState>;
+
+/// A source record that was read.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) event: Event,
+    pub(super) headers: Headers,
+    pub(super) accepted_at: i64,
+    pub(super) origin: Origin,
+}
+
+/// One event on its way to its targets.
+#[derive(Debug)]
+pub struct Fanout {
+    /// Without targets: those of the next record are in `targets`.
+    envelope: DeliveryRecord,
+    headers: Headers,
+    tenant: Arc<TenantIndex>,
+    /// Partition and place of each target, in this order.
+    wanted: Vec<(u32, Place)>,
+    /// The place in `wanted` of the next target.
+    next: usize,
+    /// Targets that end here, with the reason.
+    doomed: Vec<(DeadReason, Place)>,
+    targets: Vec<Target>,
+    targets_max: usize,
+}
+
+/// A record to write and whom it is for.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The record.
+    pub record: Record,
+    /// The subscriptions in it; empty for a dead letter.
+    pub targets: usize,
+    /// Why it is a dead letter, where it is one.
+    pub dead: Option<DeadReason>,
+}
+
+impl Fanout {
+    /// The way of `arrival` to everybody of its tenant who wants it; `None` where nobody does.
+    pub(super) fn new(
+        arrival: Arrival,
+        tenant: Arc<TenantIndex>,
+        control_offset: i64,
+        refused: &Refused,
+    ) -> Option<Self> {
+        let Arrival {
+            event,
+            headers,
+            accepted_at,
+            origin,
+        } = arrival;
+        let targets_max = targets_max(&event, &headers, &origin);
+        let (mut wanted, mut doomed) = (Vec::new(), Vec::new());
+        for place in tenant.matches(&event) {
+            let Some(entry) = tenant.entry(place) else {
+                continue;
+            };
+            let known = refused.get(&(origin.offset, entry.subscription)).copied();
+            match known.or((targets_max == 0).then_some(DeadReason::TooLarge)) {
+                Some(reason) => doomed.push((reason, place)),
+                None => wanted.push((entry.placement, place)),
+            }
+        }
+        if wanted.is_empty() && doomed.is_empty() {
+            return None;
+        }
+        wanted.sort_unstable();
+        let envelope = DeliveryRecord {
+            origin,
+            router_position: None,
+            accepted_at,
+            control_offset,
+            event,
+            targets: Vec::new(),
+        };
+        Some(Self {
+            envelope,
+            headers,
+            tenant,
+            wanted,
+            next: 0,
+            doomed,
+            targets: Vec::new(),
+            targets_max,
+        })
+    }
+
+    /// The offset of the source record.
+    #[must_use]
+    pub fn offset(&self) -> i64 {
+        self.envelope.origin.offset
+    }
+
+    /// When the event was accepted, unix milliseconds.
+    #[must_use]
+    pub fn accepted_at(&self) -> i64 {
+        self.envelope.accepted_at
+    }
+
+    /// Whether every record has been made.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.doomed.is_empty() && self.next >= self.wanted.len()
+    }
+
+    /// The subscriptions of the record made last.
+    pub fn last_targets(&self) -> impl Iterator<Item = SubscriptionId> + '_ {
+        self.targets.iter().map(|target| target.subscription)
+    }
+
+    /// The next record; `None` when all have been made. `position` is the router's committed
+    /// position in the source partition as it is now; `now` dates dead letters.
+    pub fn next(&mut self, places: &Places, position: Option<i64>, now: i64) -> Option<Outgoing> {
+        self.targets.clear();
+        if let Some((reason, place)) = self.doomed.pop() {
+            return Some(self.dead_letter(places, reason, place, now));
+        }
+        let (partition, _) = *self.wanted.get(self.next)?;
+        for (_, place) in self
+            .wanted
+            .iter()
+            .skip(self.next)
+            .take(self.targets_max)
+            .take_while(|(other, _)| *other == partition)
+        {
+            self.next += 1;
+            if let Some(entry) = self.tenant.entry(*place) {
+                self.targets
+                    .push(Target::new(entry.subscription, entry.endpoint));
+            }
+        }
+        // A position beyond the origin would be another partition's history: a restart at the
+        // earliest offset, not yet committed.
+        self.envelope.router_position =
+            position.filter(|position| *position <= self.envelope.origin.offset);
+        let record = Record {
+            topic: places.deliveries.clone(),
+            partition: Some(partition),
+            key: None,
+            value: Some(self.envelope.value_for(&self.targets)),
+            headers: self.headers.clone(),
+        };
+        Some(Outgoing {
+            record,
+            targets: self.targets.len(),
+            dead: None,
+        })
+    }
+
+    fn dead_letter(&self, places: &Places, reason: DeadReason, place: Place, now: i64) -> Outgoing {
+        let target = self
+            .tenant
+            .entry(place)
+            .expect("invariant: a held tenant keeps its entries");
+        let refusal = Refusal {
+            reason,
+            origin: &self.envelope.origin,
+            event: &self.envelope.event,
+            target,
+        };
+        Outgoing {
+            record: refusal.record(places, now),
+            targets: 0,
+            dead: Some(reason),
+        }
+    }
+}
+
+/// How many targets fit beside the event; none where the event alone is too large.
+fn targets_max(event: &Event, headers: &Headers, origin: &Origin) -> usize {
+    let data = event.data().map_or(0, |data| data.len());
+    let fixed = headers.len_bytes() + data + origin.topic.len() + ENVELOPE_BYTES;
+    (RECORD_BYTES_MAX.saturating_sub(fixed) / TARGET_BYTES).min(MAX_TARGETS)
+}

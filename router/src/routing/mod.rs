@@ -1,0 +1,346 @@
+//! Owns the routing loop: one task that owns every source partition of this router, its group
+//! membership and its commits (rules 2, 3 and 16).
+//!
+//! It must never commit a position whose records are not acknowledged, nor a partition that it has
+//! given up. The surprise: there is one task and no lock. Matching is cheap beside the log's own
+//! threads, and large work is cut into pieces, so that one loop serves all partitions in turn;
+//! a process that is not enough is joined by a second one.
+
+mod commits;
+mod flow;
+pub(crate) mod metrics;
+mod ownership;
+mod source;
+mod start;
+pub(crate) mod window;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt, future};
+use runtime::clock::Clock;
+use runtime::log::topics::MAX_RECORD_BYTES;
+use runtime::log::topics::Topics;
+use runtime::log::{
+    Error as LogError, Fetched, Member, MemberOptions, Membership, NotWritten, Partition, Producer,
+    ProducerOptions, Reader, ReaderOptions, SharedLog,
+};
+use runtime::view::{Follower, Update, report_applied};
+use schemas::records::Applied;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::index::Index;
+use crate::{Error, Options};
+use commits::Commits;
+use metrics::RouterMetrics;
+use ownership::Drain;
+use source::{Load, Source};
+use start::Start;
+
+/// Bytes fetched and not taken in by the loop, all partitions together.
+const QUEUE_BYTES: usize = 8 << 20;
+/// Bytes taken in at once.
+const BATCH_BYTES: usize = 256 << 10;
+/// Bytes taken in and not routed, of partitions that are not paused. Beyond it the reader waits,
+/// which costs nothing; pausing would throw away what was fetched ahead.
+const BACKLOG_BYTES: usize = 4 << 20;
+/// How often ages and gauges are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// Reports of applied changes are at least so far apart.
+const REPORT_GAP: Duration = Duration::from_millis(20);
+/// Kafka forgets positions that are not committed for a week.
+const RECOMMIT_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+
+/// Work that has ended.
+#[derive(Debug)]
+enum Done {
+    /// Where a partition starts is known.
+    Started {
+        partition: Partition,
+        tenure: u64,
+        start: Result<Start, LogError>,
+    },
+    /// A producer is open.
+    Opened {
+        partition: Partition,
+        generation: u64,
+        producer: Result<Arc<dyn Producer>, LogError>,
+    },
+    /// The reports of a flight are in.
+    Written {
+        partition: Partition,
+        generation: u64,
+        flight: u64,
+        load: Load,
+        reports: Vec<Result<i64, NotWritten>>,
+    },
+    /// A commit was answered.
+    Committed(Result<(), LogError>),
+}
+
+/// What the loop waits for.
+#[derive(Debug)]
+enum Input {
+    Membership(Option<Membership>),
+    Done(Done),
+    Timer,
+    Fetched(Option<Fetched>),
+    Control(Result<Update, LogError>),
+    Stop,
+    Step,
+}
+
+/// The owner of all source partitions of one router.
+#[derive(Debug)]
+pub(crate) struct Router {
+    log: SharedLog,
+    topics: Topics,
+    options: Options,
+    clock: Clock,
+    metrics: RouterMetrics,
+    index: Index,
+    follower: Follower,
+    reports: Arc<dyn Producer>,
+    member: Arc<dyn Member>,
+    membership: mpsc::UnboundedReceiver<Membership>,
+    reader: Arc<dyn Reader>,
+    fetched: mpsc::Receiver<Fetched>,
+    work: FuturesUnordered<BoxFuture<'static, Done>>,
+    sources: BTreeMap<Partition, Source>,
+    /// The source that had its turn last.
+    last_turn: Option<Partition>,
+    drains: Vec<Drain>,
+    commits: Commits,
+    /// Numbers tenures and generations.
+    counter: u64,
+    report_at: Instant,
+    reported_at: Instant,
+    recommit_at: Instant,
+    tick_at: Instant,
+    stopping: bool,
+}
+
+impl Router {
+    /// Reads `control` to its end, then joins the group.
+    pub(crate) async fn open(
+        log: SharedLog,
+        topics: Topics,
+        options: Options,
+        clock: Clock,
+        metrics: RouterMetrics,
+    ) -> Result<Self, Error> {
+        let mut index = Index::new();
+        let mut follower = Follower::start(&log, &topics.control, &options.instance).await?;
+        follower
+            .catch_up(|update| apply(&mut index, &update))
+            .await?;
+        let reports = ProducerOptions::named(format!("{}-reports", options.instance));
+        let reports = log.producer(reports).await?;
+        let (reader, fetched) = log
+            .reader(ReaderOptions {
+                name: format!("{}-router", options.instance),
+                queue_bytes: QUEUE_BYTES,
+                batch_bytes: BATCH_BYTES,
+            })
+            .await?;
+        let (member, membership) = log
+            .member(MemberOptions {
+                group: options.group.clone(),
+                topics: options.sources.clone(),
+                instance: options.instance.clone(),
+            })
+            .await?;
+        let now = clock.instant();
+        Ok(Self {
+            log,
+            topics,
+            clock,
+            metrics,
+            index,
+            follower,
+            reports,
+            member,
+            membership,
+            reader,
+            fetched,
+            work: FuturesUnordered::new(),
+            sources: BTreeMap::new(),
+            last_turn: None,
+            drains: Vec::new(),
+            commits: Commits::new(options.commit_interval, now),
+            counter: 0,
+            report_at: now,
+            reported_at: now,
+            recommit_at: now + RECOMMIT_INTERVAL,
+            tick_at: now + TICK,
+            stopping: false,
+            options,
+        })
+    }
+
+    /// Routes until `token` is cancelled; then what is in flight is awaited and committed, and the
+    /// group is left. Dropping this future instead loses nothing: the next owner repeats what was
+    /// not committed.
+    pub(crate) async fn run(mut self, token: CancellationToken) -> Result<(), Error> {
+        self.show_index();
+        loop {
+            let input = self.next_input(&token).await;
+            let worked = matches!(input, Input::Step);
+            self.handle(input)?;
+            self.settle_drains();
+            self.start_commit();
+            if worked {
+                // Other tasks have their turn between two pieces.
+                tokio::task::yield_now().await;
+            }
+            if self.stopping && self.drains.is_empty() && !self.commits.is_under_way() {
+                self.member.close().await;
+                return Ok(());
+            }
+        }
+    }
+
+    async fn next_input(&mut self, token: &CancellationToken) -> Input {
+        let runnable = self.next_turn().is_some();
+        let room = self.live_backlog_bytes() < BACKLOG_BYTES;
+        let deadline = self.next_deadline();
+        tokio::select! {
+            // In this order: what frees comes before what fills, and routing comes last, since it
+            // is always possible.
+            biased;
+            membership = self.membership.recv() => Input::Membership(membership),
+            Some(done) = self.work.next(), if !self.work.is_empty() => Input::Done(done),
+            () = token.cancelled(), if !self.stopping => Input::Stop,
+            () = tokio::time::sleep_until(deadline) => Input::Timer,
+            update = self.follower.next() => Input::Control(update),
+            fetched = self.fetched.recv(), if room => Input::Fetched(fetched),
+            () = future::ready(()), if runnable => Input::Step,
+        }
+    }
+
+    fn handle(&mut self, input: Input) -> Result<(), Error> {
+        match input {
+            Input::Membership(message) => self.on_membership(message)?,
+            Input::Done(done) => self.on_done(done)?,
+            Input::Timer => self.on_timer(),
+            Input::Fetched(Some(fetched)) => self.on_fetched(fetched),
+            Input::Fetched(None) => return Err(Error::ReaderEnded),
+            Input::Control(update) => self.on_control(&update?),
+            Input::Stop => self.stop(),
+            Input::Step => self.step(),
+        }
+        Ok(())
+    }
+
+    fn on_done(&mut self, done: Done) -> Result<(), Error> {
+        match done {
+            Done::Started {
+                partition,
+                tenure,
+                start,
+            } => {
+                self.on_started(&partition, tenure, start?);
+            }
+            Done::Opened {
+                partition,
+                generation,
+                producer,
+            } => {
+                self.on_opened(&partition, generation, producer)?;
+            }
+            Done::Written {
+                partition,
+                generation,
+                flight,
+                load,
+                reports,
+            } => {
+                let current = self.sources.get(&partition);
+                if current.is_some_and(|source| source.generation == generation) {
+                    self.on_written(&partition, flight, &load, &reports);
+                }
+            }
+            Done::Committed(answer) => self.on_committed(answer)?,
+        }
+        Ok(())
+    }
+
+    fn on_control(&mut self, update: &Update) {
+        apply(&mut self.index, update);
+        self.show_index();
+        self.report_at = self.report_at.min(self.reported_at + REPORT_GAP);
+    }
+
+    fn show_index(&self) {
+        self.metrics.control_offset.set(self.index.control_offset());
+        self.metrics
+            .subscriptions
+            .set(i64::try_from(self.index.len()).unwrap_or(i64::MAX));
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let fixed = self.tick_at.min(self.report_at).min(self.recommit_at);
+        let commit = self.commit_due();
+        let drain = self.drain_due();
+        commit.into_iter().chain(drain).fold(fixed, Instant::min)
+    }
+
+    fn on_timer(&mut self) {
+        let now = self.clock.instant();
+        if now >= self.report_at {
+            self.report(now);
+        }
+        if now >= self.recommit_at {
+            self.recommit_at = now + RECOMMIT_INTERVAL;
+            self.sources
+                .values_mut()
+                .for_each(|source| source.recommit = true);
+        }
+        if now >= self.tick_at {
+            self.tick_at = now + TICK;
+            self.on_tick(now);
+        }
+    }
+
+    /// Says how much of `control` is applied, after changes and every quarter of a session.
+    fn report(&mut self, now: Instant) {
+        self.reported_at = now;
+        self.report_at = now + self.member.session_timeout() / 4;
+        let applied = Applied {
+            version: 1,
+            service: "router".to_owned(),
+            instance: self.options.instance.clone(),
+            control_offset: self.index.control_offset(),
+            at: self.clock.now(),
+        };
+        report_applied(&*self.reports, &self.topics.progress, &applied);
+    }
+
+    fn producer_options(&self, partition: &Partition, careful: bool) -> ProducerOptions {
+        let mut options =
+            ProducerOptions::named(format!("{}-router-{partition}", self.options.instance));
+        options.buffer_bytes = self.options.window.bytes + 2 * MAX_RECORD_BYTES;
+        options.gapless = true;
+        options.single_record_batches = careful;
+        // The source is read again from what is committed: order is enough.
+        options.acknowledge = runtime::log::Acknowledge::Ordered;
+        options
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+}
+
+fn apply(index: &mut Index, update: &Update) {
+    for change in &update.changes {
+        index.apply(&change.key, change.object.as_ref());
+    }
+    index.set_control_offset(update.applied);
+}
