@@ -240,6 +240,7 @@ impl<'de> Deserialize<'de> for TenantId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::records::Origin;
     use proptest::prelude::*;
 
     #[test]
@@ -266,12 +267,95 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_mark_is_of_each_of_its_parts() {
+        // rule 3
+        let origin = Origin {
+            topic: "events".into(),
+            partition: 1,
+            offset: 2,
+            index: 3,
+        };
+        let sub = SubscriptionId::from_bits(7);
+        let of = |origin: &Origin, source, id| Mark::seed(origin, source, id);
+        let mark = of(&origin, "/s", "id").mark(sub, None);
+        assert_eq!(of(&origin, "/s", "id").mark(sub, None), mark);
+        let place = |topic: &str, partition, offset, index| Origin {
+            topic: topic.into(),
+            partition,
+            offset,
+            index,
+        };
+        let others = [
+            of(&place("event", 1, 2, 3), "/s", "id").mark(sub, None),
+            of(&place("events", 2, 2, 3), "/s", "id").mark(sub, None),
+            of(&place("events", 1, 3, 3), "/s", "id").mark(sub, None),
+            of(&place("events", 1, 2, 0), "/s", "id").mark(sub, None),
+            of(&origin, "/si", "d").mark(sub, None),
+            of(&origin, "/s", "i").mark(sub, None),
+            of(&origin, "/s", "id").mark(SubscriptionId::from_bits(8), None),
+            of(&origin, "/s", "id").mark(sub, Some(0)),
+            of(&origin, "/s", "id").mark(sub, Some(1)),
+        ];
+        let different: std::collections::HashSet<Mark> = others.into_iter().chain([mark]).collect();
+        assert_eq!(different.len(), others.len() + 1);
+    }
+
+    #[test]
+    fn texts_of_ids_are_lower_case_base_32() {
+        let check = |text: &str, expected: Result<u128, Error>| {
+            assert_eq!(
+                text.parse::<EndpointId>().map(EndpointId::bits),
+                expected,
+                "{text}"
+            );
+        };
+        check("ep_00000000000000000000000000", Ok(0));
+        check("ep_7zzzzzzzzzzzzzzzzzzzzzzzzz", Ok(u128::MAX));
+        check("ep_80000000000000000000000000", Err(Error::Characters));
+        check("ep_0000000000000000000000000", Err(Error::Characters));
+        check("ep_000000000000000000000000000", Err(Error::Characters));
+        for other in ["A", "i", "l", "o", "u", "-", " ", "{"] {
+            check(
+                &format!("ep_0000000000000000000000000{other}"),
+                Err(Error::Characters),
+            );
+        }
+        check("ep_000000000000000000000000ä", Err(Error::Characters));
+        check("00000000000000000000000000", Err(Error::Prefix("ep_")));
+        check("key_00000000000000000000000000", Err(Error::Prefix("ep_")));
+        check("", Err(Error::Prefix("ep_")));
+    }
+
     proptest! {
         #[test]
         fn ids_come_back_from_their_text(bits: u128) {
             let id = EndpointId::from_bits(bits);
             prop_assert_eq!(id.to_string().parse::<EndpointId>().unwrap(), id);
             prop_assert!(id.to_string().parse::<SubscriptionId>().is_err());
+            let json = serde_json::to_string(&id).unwrap();
+            prop_assert_eq!(&json, &format!("\"{id}\""));
+            prop_assert_eq!(serde_json::from_str::<EndpointId>(&json).unwrap(), id);
+        }
+
+        #[test]
+        fn texts_sort_as_their_bits(a: u128, b: u128) {
+            // UUIDv7 bits begin with the time: lists by text are lists by age.
+            let (one, other) = (KeyId::from_bits(a), KeyId::from_bits(b));
+            prop_assert_eq!(one.to_string().cmp(&other.to_string()), a.cmp(&b));
+        }
+
+        #[test]
+        fn a_delivery_id_is_of_each_of_its_parts(
+            source in ".{0,4}", id in ".{0,4}", sub: u128,
+            other_source in ".{0,4}", other_id in ".{0,4}", other_sub: u128,
+        ) {
+            // rule 4
+            let one = DeliveryId::of(&source, &id, SubscriptionId::from_bits(sub));
+            let other =
+                DeliveryId::of(&other_source, &other_id, SubscriptionId::from_bits(other_sub));
+            let same = (source, id, sub) == (other_source, other_id, other_sub);
+            prop_assert_eq!(one == other, same);
         }
 
         #[test]

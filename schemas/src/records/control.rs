@@ -110,16 +110,7 @@ impl ControlObject {
     /// # Errors
     /// An unknown version or kind, or JSON that does not fit.
     pub fn decode(value: &[u8]) -> Result<Self, Error> {
-        #[derive(Deserialize)]
-        struct Version {
-            version: u8,
-        }
-        let json = |error: serde_json::Error| Error::Json(error.to_string());
-        let Version { version } = serde_json::from_slice(value).map_err(json)?;
-        if version != 1 {
-            return Err(Error::Version(version));
-        }
-        serde_json::from_slice(value).map_err(json)
+        super::decode_json(value)
     }
 }
 

@@ -163,7 +163,7 @@ impl DeadLetter {
     /// Reads a dead letter and its delivery, where the record holds one that can be read.
     ///
     /// # Errors
-    /// When the header is missing or malformed.
+    /// When the header is missing, malformed or of a later version.
     pub fn decode<'h>(
         headers: impl Iterator<Item = (&'h str, &'h [u8])> + Clone,
         value: Option<&Bytes>,
@@ -172,8 +172,7 @@ impl DeadLetter {
             .clone()
             .find_map(|(name, value)| (name == DEAD_HEADER).then_some(value))
             .ok_or(Error::Empty)?;
-        let letter: Self =
-            serde_json::from_slice(json).map_err(|error| Error::Json(error.to_string()))?;
+        let letter: Self = super::decode_json(json)?;
         let delivery = value.and_then(|value| DeliveryRecord::decode(headers, value).ok());
         Ok((letter, delivery))
     }

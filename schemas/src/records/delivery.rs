@@ -280,3 +280,6 @@ fn decode_origin(cursor: &mut Cursor<'_>) -> Result<Origin, Error> {
         index: cursor.number("origin index")?,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,9 @@ mod dead;
 mod delivery;
 mod wire;
 
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
 pub use attempt::{AttemptRecord, AttemptVerdict};
 pub use control::{Applied, ControlKey, ControlObject, Installation};
 pub use dead::{DEAD_HEADER, DeadLetter, DeadReason, LastAttempt};
@@ -36,3 +39,20 @@ pub enum Error {
     #[error("record's json: {0}")]
     Json(String),
 }
+
+/// Reads a JSON record of version 1; the version is looked at first, so that a later one is named.
+fn decode_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, Error> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u8,
+    }
+    let fault = |error: serde_json::Error| Error::Json(error.to_string());
+    let Versioned { version } = serde_json::from_slice(json).map_err(fault)?;
+    if version != 1 {
+        return Err(Error::Version(version));
+    }
+    serde_json::from_slice(json).map_err(fault)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,635 @@
+//! Bytes of every version must be read for ever (fixtures), and what is written comes back.
+
+use std::num::NonZeroU32;
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::option::of;
+use proptest::prelude::*;
+use proptest::sample::select;
+use serde_json::Value;
+
+use super::*;
+use crate::event::Event;
+use crate::filter::Filters;
+use crate::ids::{DeliveryId, EndpointId, KeyId, SubscriptionId, TenantId};
+use crate::resources::{
+    ApiKey, BodyMode, Endpoint, EndpointState, KeyScope, Placement, Quota, Rate, SealedSecret,
+    Subscription, SubscriptionState, Tenant,
+};
+
+const ENDPOINT: EndpointId = EndpointId::from_bits(0x0197_0000_0000_7000_8000_0000_0000_0001);
+const SUBSCRIPTION: SubscriptionId =
+    SubscriptionId::from_bits(0x0197_0000_0000_7000_8000_0000_0000_0002);
+const KEY: KeyId = KeyId::from_bits(0x0197_0000_0000_7000_8000_0000_0000_0003);
+const AT: i64 = 1_795_331_700_000;
+
+fn acme() -> TenantId {
+    "acme".parse().unwrap()
+}
+
+fn some(number: u32) -> Option<NonZeroU32> {
+    NonZeroU32::new(number)
+}
+
+// === fixtures: never change a file; a new version adds files ===
+
+/// A record on paper: `name: value` for each header, an empty line, the value in hexadecimal.
+fn on_paper(text: &str) -> (Vec<(&str, &[u8])>, Bytes) {
+    let (head, value) = text.split_once("\n\n").unwrap();
+    let headers = head
+        .lines()
+        .map(|line| line.split_once(": ").unwrap())
+        .map(|(name, value)| (name, value.as_bytes()));
+    let digits: Vec<u8> = value.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    (headers.collect(), digits.chunks(2).map(byte).collect())
+}
+
+fn full_delivery() -> DeliveryRecord {
+    let event = Event::builder("42", "/shop", "com.example.order.paid")
+        .attribute("subject", "order/42")
+        .attribute("time", "2026-11-22T07:15:00.5Z")
+        .attribute("anabranchtenant", "acme")
+        .data(
+            "application/json",
+            Bytes::from_static(br#"{ "total": 1.50 }"#),
+        );
+    let mut event = event.build().unwrap();
+    event.set_extension("urgent", true.into()).unwrap();
+    event.set_extension("anabranchloop", 2.into()).unwrap();
+    let state = AttemptState {
+        attempts: 3,
+        hops: 200,
+        due_at: AT + 30_000,
+        last_status: 503,
+    };
+    let marked = Target {
+        report: true,
+        bulk: Some(7),
+        order: Some((u64::MAX, 300)),
+        state: Some(state),
+        ..Target::new(SUBSCRIPTION, ENDPOINT)
+    };
+    DeliveryRecord {
+        origin: Origin {
+            topic: "anabranch.events".into(),
+            partition: 47,
+            offset: 1_000_000,
+            index: 3,
+        },
+        router_position: Some(999_900),
+        accepted_at: AT,
+        control_offset: 12_345,
+        event,
+        targets: vec![Target::new(SUBSCRIPTION, ENDPOINT), marked],
+    }
+}
+
+fn plain_delivery() -> DeliveryRecord {
+    DeliveryRecord {
+        origin: Origin {
+            topic: "orders".into(),
+            partition: 0,
+            offset: 0,
+            index: 0,
+        },
+        router_position: None,
+        accepted_at: 0,
+        control_offset: 0,
+        event: Event::builder("1", "/s", "t").build().unwrap(),
+        targets: vec![Target::new(SUBSCRIPTION, ENDPOINT)],
+    }
+}
+
+#[test]
+fn deliveries_of_version_1_are_read_and_written_for_ever() {
+    let check = |text: &str, expected: &DeliveryRecord| {
+        let (headers, value) = on_paper(text);
+        let read = DeliveryRecord::decode(headers.into_iter(), &value);
+        assert_eq!(read.as_ref(), Ok(expected));
+        // Another form of writing is another version.
+        assert_eq!(expected.value_for(&expected.targets), value);
+    };
+    check(
+        include_str!("fixtures/delivery-v1-full.hex"),
+        &full_delivery(),
+    );
+    check(
+        include_str!("fixtures/delivery-v1-plain.hex"),
+        &plain_delivery(),
+    );
+}
+
+fn full_letter() -> DeadLetter {
+    DeadLetter {
+        detail: Some("the endpoint answered 410".to_owned()),
+        through: Some(1_000_009),
+        tenant: Some(acme()),
+        endpoint: Some(ENDPOINT),
+        subscription: Some(SUBSCRIPTION),
+        delivery: Some(DeliveryId::of("/shop", "42", SUBSCRIPTION)),
+        attempts: 3,
+        last_attempt: Some(LastAttempt {
+            started_at: AT,
+            reason: "gone".to_owned(),
+            status: Some(410),
+            error: Some("none".to_owned()),
+            response: Some("bye".to_owned()),
+        }),
+        ..DeadLetter::new(DeadReason::EndpointGone, AT, &full_delivery().origin)
+    }
+}
+
+#[test]
+fn dead_letters_of_version_1_are_read_for_ever() {
+    let check = |json: &str, expected: &DeadLetter| {
+        let (mut headers, value) = on_paper(include_str!("fixtures/delivery-v1-full.hex"));
+        headers.push((DEAD_HEADER, json.as_bytes()));
+        let (letter, delivery) =
+            DeadLetter::decode(headers.clone().into_iter(), Some(&value)).unwrap();
+        assert_eq!(&letter, expected);
+        assert_eq!(delivery, Some(full_delivery()));
+        // What cannot be read any more is still named by its letter (rule 16).
+        for value in [None, Some(Bytes::new())] {
+            let (letter, delivery) =
+                DeadLetter::decode(headers.clone().into_iter(), value.as_ref()).unwrap();
+            assert_eq!((&letter, delivery), (expected, None));
+        }
+    };
+    check(
+        include_str!("fixtures/dead-letter-v1-full.json"),
+        &full_letter(),
+    );
+    let plain = DeadLetter::new(DeadReason::Undecodable, AT, &plain_delivery().origin);
+    check(include_str!("fixtures/dead-letter-v1-plain.json"), &plain);
+}
+
+#[test]
+fn a_dead_letter_of_a_later_version_is_refused_by_name() {
+    let check = |json: &str, expected: &Error| {
+        let headers = [(DEAD_HEADER, json.as_bytes())];
+        let read = DeadLetter::decode(headers.into_iter(), None);
+        assert_eq!(read.as_ref(), Err(expected), "{json}");
+    };
+    check(
+        r#"{"version":2,"reason":"a_later_one"}"#,
+        &Error::Version(2),
+    );
+    let none = DeadLetter::decode([("other", &b"{}"[..])].into_iter(), None);
+    assert_eq!(none, Err(Error::Empty));
+}
+
+#[test]
+fn every_reason_has_one_word() {
+    for reason in DeadReason::ALL {
+        let word = serde_json::to_value(reason).unwrap();
+        assert_eq!(word, reason.as_str());
+        assert_eq!(serde_json::from_value::<DeadReason>(word).unwrap(), reason);
+    }
+}
+
+fn full_attempt() -> AttemptRecord {
+    AttemptRecord {
+        version: 1,
+        delivery: DeliveryId::of("/shop", "42", SUBSCRIPTION),
+        tenant: acme(),
+        endpoint: ENDPOINT,
+        subscription: SUBSCRIPTION,
+        event_id: "42".to_owned(),
+        event_type: "com.example.order.paid".to_owned(),
+        instance: "dispatcher-1".to_owned(),
+        attempt: 2,
+        started_at: AT,
+        duration_us: 1_500,
+        verdict: AttemptVerdict::Retry,
+        reason: Some("status".to_owned()),
+        status: Some(503),
+        error: Some("connection reset".to_owned()),
+        request_bytes: 512,
+        response_bytes: 9,
+    }
+}
+
+#[test]
+fn attempts_of_version_1_are_read_for_ever() {
+    let check = |json: &str, expected: AttemptRecord| {
+        let read: AttemptRecord = serde_json::from_str(json).unwrap();
+        assert_eq!(read, expected);
+    };
+    check(
+        include_str!("fixtures/attempt-v1-full.json"),
+        full_attempt(),
+    );
+    let plain = AttemptRecord {
+        verdict: AttemptVerdict::Delivered,
+        reason: None,
+        status: None,
+        error: None,
+        ..full_attempt()
+    };
+    check(include_str!("fixtures/attempt-v1-plain.json"), plain);
+}
+
+#[test]
+fn reports_of_version_1_are_read_for_ever() {
+    let read: Applied = serde_json::from_str(include_str!("fixtures/applied-v1.json")).unwrap();
+    let expected = Applied {
+        version: 1,
+        service: "router".to_owned(),
+        instance: "router-1".to_owned(),
+        control_offset: 12_345,
+        at: AT,
+    };
+    assert_eq!(read, expected);
+    assert_eq!(read.key(), "applied/router/router-1");
+}
+
+fn plain_endpoint() -> Endpoint {
+    let quota = Quota::of_endpoint(ENDPOINT);
+    Endpoint {
+        id: ENDPOINT,
+        tenant: acme(),
+        name: None,
+        url: "https://example.com/hook".to_owned(),
+        placement: Placement::of(&quota, NonZeroU32::new(48).unwrap()),
+        quota,
+        state: EndpointState::Active,
+        body: BodyMode::Structured,
+        secrets: Vec::new(),
+        rate: None,
+        concurrency: None,
+        timeout_ms: None,
+        retry_schedule_ms: None,
+        max_age_ms: None,
+        created_at: AT,
+        updated_at: AT,
+    }
+}
+
+fn full_endpoint() -> Endpoint {
+    let secret = |id: &str, expires_at| SealedSecret {
+        id: id.to_owned(),
+        sealed: "v1:k1:c2VhbGVk".to_owned(),
+        created_at: AT,
+        expires_at,
+    };
+    Endpoint {
+        name: Some("Orders".to_owned()),
+        quota: Quota::shared(&acme(), "crm"),
+        state: EndpointState::Paused,
+        body: BodyMode::StandardWebhooks,
+        secrets: vec![secret("s2", None), secret("s1", Some(AT + 86_400_000))],
+        rate: Some(Rate {
+            requests: NonZeroU32::new(10).unwrap(),
+            per_ms: NonZeroU32::new(1_000).unwrap(),
+            burst: some(20),
+        }),
+        concurrency: some(4),
+        timeout_ms: some(30_000),
+        retry_schedule_ms: Some(vec![5_000, 300_000]),
+        max_age_ms: Some(273_600_000),
+        ..plain_endpoint()
+    }
+}
+
+fn subscription(filters: &str, state: SubscriptionState) -> Subscription {
+    Subscription {
+        id: SUBSCRIPTION,
+        tenant: acme(),
+        endpoint: ENDPOINT,
+        placement: plain_endpoint().placement,
+        name: None,
+        filters: Filters::parse_str(filters).unwrap(),
+        state,
+        created_at: AT,
+        updated_at: AT,
+    }
+}
+
+#[test]
+fn control_of_version_1_is_read_for_ever() {
+    let check = |json: &str, expected: &ControlObject| {
+        let read = ControlObject::decode(json.as_bytes());
+        assert_eq!(read.as_ref(), Ok(expected));
+        assert_eq!(read.unwrap().key(), expected.key());
+    };
+    check(
+        include_str!("fixtures/control-v1-installation.json"),
+        &ControlObject::Installation(Installation { partitions: 48 }),
+    );
+    let tenant = Tenant {
+        id: acme(),
+        name: Some("Acme".to_owned()),
+        events_per_second: some(1_000),
+        bytes_per_second: some(1_000_000),
+        created_at: AT,
+        updated_at: AT,
+    };
+    check(
+        include_str!("fixtures/control-v1-tenant.json"),
+        &ControlObject::Tenant(tenant),
+    );
+    let key = ApiKey {
+        id: KEY,
+        tenant: acme(),
+        scope: KeyScope::Endpoint(ENDPOINT),
+        name: Some("ci".to_owned()),
+        hash: "00ff".repeat(16),
+        created_at: AT,
+    };
+    check(
+        include_str!("fixtures/control-v1-key.json"),
+        &ControlObject::ApiKey(key),
+    );
+    check(
+        include_str!("fixtures/control-v1-endpoint-full.json"),
+        &ControlObject::Endpoint(Box::new(full_endpoint())),
+    );
+    check(
+        include_str!("fixtures/control-v1-endpoint-plain.json"),
+        &ControlObject::Endpoint(Box::new(plain_endpoint())),
+    );
+    let filters = r#"[{"any":[{"exact":{"type":"a"}},{"not":{"prefix":{"source":"/b"}}}]}]"#;
+    check(
+        include_str!("fixtures/control-v1-subscription-full.json"),
+        &ControlObject::Subscription(Box::new(subscription(filters, SubscriptionState::Paused))),
+    );
+    check(
+        include_str!("fixtures/control-v1-subscription-plain.json"),
+        &ControlObject::Subscription(Box::new(subscription("[]", SubscriptionState::Active))),
+    );
+}
+
+#[test]
+fn control_ignores_members_of_a_later_service_and_refuses_later_versions() {
+    let json = r#"{"version":1,"kind":"installation","partitions":6,"later":{"a":[1]}}"#;
+    let read = ControlObject::decode(json.as_bytes()).unwrap();
+    assert_eq!(
+        read,
+        ControlObject::Installation(Installation { partitions: 6 })
+    );
+    let later = ControlObject::decode(br#"{"version":2,"kind":"moon"}"#);
+    assert_eq!(later, Err(Error::Version(2)));
+    for bad in [
+        "",
+        "null",
+        "{}",
+        r#"{"version":1}"#,
+        r#"{"version":1,"kind":"moon"}"#,
+    ] {
+        let read = ControlObject::decode(bad.as_bytes());
+        assert!(matches!(read, Err(Error::Json(_))), "{bad}: {read:?}");
+    }
+}
+
+// === what is written comes back ===
+
+fn text() -> impl Strategy<Value = String> {
+    ".{0,10}"
+}
+
+fn origin() -> impl Strategy<Value = (String, u32, i64, u32)> {
+    (text(), any::<u32>(), any::<i64>(), any::<u32>())
+}
+
+fn last_attempt() -> impl Strategy<Value = LastAttempt> {
+    (
+        any::<i64>(),
+        text(),
+        of(any::<u16>()),
+        of(text()),
+        of(text()),
+    )
+        .prop_map(
+            |(started_at, reason, status, error, response)| LastAttempt {
+                started_at,
+                reason,
+                status,
+                error,
+                response,
+            },
+        )
+}
+
+fn letter() -> impl Strategy<Value = DeadLetter> {
+    let ids = (of(any::<u128>()), of(any::<u128>()), of(any::<u128>()));
+    (
+        (select(DeadReason::ALL.to_vec()), of(text()), any::<i64>()),
+        (origin(), of(any::<i64>()), of("[a-z0-9][a-z0-9-]{0,5}")),
+        ids,
+        (any::<u32>(), of(last_attempt())),
+    )
+        .prop_map(
+            |(what, place, (endpoint, subscription, delivery), attempts)| DeadLetter {
+                version: 1,
+                reason: what.0,
+                detail: what.1,
+                at: what.2,
+                origin: place.0,
+                through: place.1,
+                tenant: place.2.map(|slug| slug.parse().unwrap()),
+                endpoint: endpoint.map(EndpointId::from_bits),
+                subscription: subscription.map(SubscriptionId::from_bits),
+                delivery: delivery.map(DeliveryId::from_bits),
+                attempts: attempts.0,
+                last_attempt: attempts.1,
+            },
+        )
+}
+
+fn attempt() -> impl Strategy<Value = AttemptRecord> {
+    let verdicts = [
+        AttemptVerdict::Delivered,
+        AttemptVerdict::Retry,
+        AttemptVerdict::Rejected,
+        AttemptVerdict::EndpointGone,
+    ];
+    (
+        any::<(u128, u128, u128, u32, i64)>(),
+        (text(), text(), text(), of(text()), of(text())),
+        (select(verdicts.to_vec()), of(any::<u16>())),
+        any::<(u64, u64, u64)>(),
+    )
+        .prop_map(|(ids, texts, (verdict, status), counts)| AttemptRecord {
+            version: 1,
+            delivery: DeliveryId::from_bits(ids.0),
+            tenant: acme(),
+            endpoint: EndpointId::from_bits(ids.1),
+            subscription: SubscriptionId::from_bits(ids.2),
+            event_id: texts.0,
+            event_type: texts.1,
+            instance: texts.2,
+            attempt: ids.3,
+            started_at: ids.4,
+            duration_us: counts.0,
+            verdict,
+            reason: texts.3,
+            status,
+            error: texts.4,
+            request_bytes: counts.1,
+            response_bytes: counts.2,
+        })
+}
+
+fn endpoint() -> impl Strategy<Value = Endpoint> {
+    let states = [
+        EndpointState::Active,
+        EndpointState::Paused,
+        EndpointState::Disabled,
+    ];
+    let bodies = [
+        BodyMode::Structured,
+        BodyMode::Binary,
+        BodyMode::StandardWebhooks,
+        BodyMode::Data,
+        BodyMode::Form,
+    ];
+    (
+        (any::<u128>(), of(text()), text(), any::<bool>()),
+        (select(states.to_vec()), select(bodies.to_vec())),
+        (
+            vec(any::<Option<i64>>(), 0..3),
+            any::<Option<(u32, u32, u32)>>(),
+        ),
+        (
+            any::<u32>(),
+            of(vec(any::<u64>(), 0..3)),
+            any::<Option<u64>>(),
+        ),
+    )
+        .prop_map(|(what, (state, body), (secrets, rate), limits)| {
+            let id = EndpointId::from_bits(what.0);
+            let quota = if what.3 {
+                Quota::shared(&acme(), &what.2)
+            } else {
+                Quota::of_endpoint(id)
+            };
+            let secret = |expires_at| SealedSecret {
+                id: what.2.clone(),
+                sealed: what.2.clone(),
+                created_at: AT,
+                expires_at,
+            };
+            let at_least_1 = |number: u32| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
+            Endpoint {
+                id,
+                name: what.1,
+                url: what.2.clone(),
+                placement: Placement::of(&quota, at_least_1(limits.0)),
+                quota,
+                state,
+                body,
+                secrets: secrets.into_iter().map(secret).collect(),
+                rate: rate.map(|(requests, per_ms, burst)| Rate {
+                    requests: at_least_1(requests),
+                    per_ms: at_least_1(per_ms),
+                    burst: NonZeroU32::new(burst),
+                }),
+                concurrency: NonZeroU32::new(limits.0),
+                timeout_ms: NonZeroU32::new(limits.0),
+                retry_schedule_ms: limits.1,
+                max_age_ms: limits.2,
+                ..plain_endpoint()
+            }
+        })
+}
+
+fn object() -> impl Strategy<Value = ControlObject> {
+    let tenant = (
+        "[a-z0-9][a-z0-9-]{0,5}",
+        of(text()),
+        any::<(u32, u32, i64)>(),
+    );
+    let filters = [
+        "[]",
+        r#"[{"exact":{"type":"a","subject":"\"ü"}}]"#,
+        r#"[{"not":{"all":[{"suffix":{"id":"0"}},{"any":[{"prefix":{"x1":"y"}}]}]}}]"#,
+    ];
+    let states = [SubscriptionState::Active, SubscriptionState::Paused];
+    let key = (any::<u128>(), of(any::<u128>()), of(text()), text());
+    prop_oneof![
+        any::<u32>()
+            .prop_map(|partitions| ControlObject::Installation(Installation { partitions })),
+        tenant.prop_map(|(id, name, numbers)| ControlObject::Tenant(Tenant {
+            id: id.parse().unwrap(),
+            name,
+            events_per_second: NonZeroU32::new(numbers.0),
+            bytes_per_second: NonZeroU32::new(numbers.1),
+            created_at: numbers.2,
+            updated_at: numbers.2,
+        })),
+        key.prop_map(|(id, owner, name, hash)| ControlObject::ApiKey(ApiKey {
+            id: KeyId::from_bits(id),
+            tenant: acme(),
+            scope: owner.map_or(KeyScope::Tenant, |id| {
+                KeyScope::Endpoint(EndpointId::from_bits(id))
+            }),
+            name,
+            hash,
+            created_at: AT,
+        })),
+        endpoint().prop_map(|endpoint| ControlObject::Endpoint(Box::new(endpoint))),
+        (
+            select(filters.to_vec()),
+            select(states.to_vec()),
+            of(text())
+        )
+            .prop_map(|(filters, state, name)| {
+                let subscription = Subscription {
+                    name,
+                    ..subscription(filters, state)
+                };
+                ControlObject::Subscription(Box::new(subscription))
+            }),
+    ]
+}
+
+/// Cut and changed JSON is read or refused, and never more than that.
+fn damaged(json: &[u8], at: prop::sample::Index, byte: u8) -> [Vec<u8>; 2] {
+    let mut changed = json.to_vec();
+    *at.get_mut(&mut changed) = byte;
+    [changed, json[..at.index(json.len())].to_vec()]
+}
+
+proptest! {
+    #[test]
+    fn any_dead_letter_comes_back(
+        letter in letter(),
+        at in any::<prop::sample::Index>(),
+        byte: u8,
+    ) {
+        let header = letter.to_header();
+        let decode = |header: &[u8]| DeadLetter::decode([(DEAD_HEADER, header)].into_iter(), None);
+        let [changed, cut] = damaged(&header, at, byte);
+        prop_assert_eq!(decode(&header).unwrap(), (letter, None));
+        prop_assert!(decode(&cut).is_err());
+        let _outcome = decode(&changed);
+    }
+
+    #[test]
+    fn any_attempt_comes_back(attempt in attempt()) {
+        let json = serde_json::to_vec(&attempt).unwrap();
+        prop_assert_eq!(serde_json::from_slice::<AttemptRecord>(&json).unwrap(), attempt);
+    }
+
+    #[test]
+    fn any_object_comes_back(object in object(), at in any::<prop::sample::Index>(), byte: u8) {
+        let json = object.encode();
+        let key = object.key();
+        prop_assert_eq!(&key.to_string().parse::<ControlKey>().unwrap(), &key);
+        let [changed, cut] = damaged(&json, at, byte);
+        let value: Value = serde_json::from_slice(&json).unwrap();
+        prop_assert_eq!(&value["version"], 1);
+        prop_assert_eq!(ControlObject::decode(&json).unwrap(), object);
+        prop_assert!(ControlObject::decode(&cut).is_err());
+        let _outcome = ControlObject::decode(&changed);
+    }
+
+    #[test]
+    fn no_text_panics_as_a_control_key(text in "(installation|tenant|key|endpoint|subscription)?/?.{0,30}") {
+        if let Ok(key) = text.parse::<ControlKey>() {
+            prop_assert_eq!(key.to_string(), text);
+        }
+    }
+}
