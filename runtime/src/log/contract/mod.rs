@@ -149,14 +149,15 @@ macro_rules! log_contract {
             an_empty_group_takes_positions_from_outside
         );
     };
-    (@each [$($flag:tt)*] $make:expr; $area:ident: $($case:ident)*) => {
-        $(
-            #[tokio::test($($flag)*)]
-            async fn $case() {
-                let subject = $make().await;
-                let names = $crate::log::contract::Names::for_case(stringify!($case));
-                $crate::log::contract::$area::$case(subject.log(), &names).await;
-            }
-        )*
+    (@each $flags:tt $make:expr; $area:ident: $($case:ident)*) => {
+        $($crate::log_contract!(@one $flags $make; $area $case);)*
+    };
+    (@one [$($flag:tt)*] $make:expr; $area:ident $case:ident) => {
+        #[tokio::test($($flag)*)]
+        async fn $case() {
+            let subject = $make().await;
+            let names = $crate::log::contract::Names::for_case(stringify!($case));
+            $crate::log::contract::$area::$case(subject.log(), &names).await;
+        }
     };
 }
