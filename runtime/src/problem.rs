@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::Value;
 
 /// What a problem type's URI begins with; its last part is the page's name.
 pub const TYPE_BASE: &str = "https://anabranch.dev/problems/";
@@ -106,6 +107,7 @@ pub struct Problem {
     errors: Vec<FieldError>,
     violated_policies: Vec<&'static str>,
     retry_after: Option<Duration>,
+    members: Vec<(&'static str, Value)>,
 }
 
 impl Problem {
@@ -119,6 +121,7 @@ impl Problem {
             errors: Vec::new(),
             violated_policies: Vec::new(),
             retry_after: None,
+            members: Vec::new(),
         }
     }
 
@@ -174,6 +177,13 @@ impl Problem {
         self
     }
 
+    /// Adds an extension member of its own (HT-4), such as the results of a batch's events.
+    #[must_use]
+    pub fn member(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.members.push((name, value.into()));
+        self
+    }
+
     /// Its type.
     #[must_use]
     pub fn kind(&self) -> ProblemType {
@@ -218,6 +228,9 @@ impl Serialize for Problem {
         }
         if !self.violated_policies.is_empty() {
             map.serialize_entry("violated-policies", &self.violated_policies)?;
+        }
+        for (name, value) in &self.members {
+            map.serialize_entry(name, value)?;
         }
         map.end()
     }
@@ -297,6 +310,12 @@ mod tests {
                 .retry_after(Duration::from_millis(1_200)),
             &[("retry-after", "2")],
             r#"{"type":"https://anabranch.dev/problems/rate-limited","title":"A rate limit was reached","status":429,"violated-policies":["tenant-events"]}"#,
+        )
+        .await;
+        check(
+            Problem::new(ProblemType::TooLarge).member("accepted", 0),
+            &[],
+            r#"{"type":"https://anabranch.dev/problems/too-large","title":"The request is too large","status":413,"accepted":0}"#,
         )
         .await;
         check(

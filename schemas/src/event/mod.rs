@@ -17,7 +17,7 @@ use serde::de::IgnoredAny;
 
 pub use builder::Builder;
 pub use error::{Error, Fault};
-pub use name::{AttributeName, Context, LOOP, TENANT, is_reserved};
+pub use name::{ACCEPTED, AttributeName, Context, LOOP, TENANT, is_reserved};
 pub use value::AttributeValue;
 pub(crate) use value::essence;
 

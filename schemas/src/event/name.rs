@@ -12,6 +12,9 @@ pub const TENANT: &str = "anabranchtenant";
 /// (rule 19).
 pub const LOOP: &str = "anabranchloop";
 
+/// The reserved extension that says when ingest accepted the event, in unix milliseconds.
+pub const ACCEPTED: &str = "anabranchaccepted";
+
 /// What reserved names begin with.
 const RESERVED_PREFIX: &str = "anabranch";
 /// CE-1 recommends 20; longer names are in use, and a bound is needed.
