@@ -1,0 +1,115 @@
+//! Owns the tenants and API keys as `control` has them, and each tenant's rates.
+//!
+//! It must never hold a key in the clear. The surprise: a tenant that is changed keeps its rates'
+//! state unless the rates themselves change, so that renaming one grants nothing.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use runtime::view::Change;
+use schemas::ids::{KeyId, TenantId};
+use schemas::records::{ControlKey, ControlObject};
+use schemas::resources::{ApiKey, Tenant};
+
+use crate::admit::Rates;
+use crate::options::Options;
+
+/// A tenant that may send.
+#[derive(Debug)]
+pub(crate) struct TenantEntry {
+    pub(crate) id: TenantId,
+    pub(crate) rates: Rates,
+    quota: Quota,
+}
+
+/// Events and bytes a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Quota {
+    events: u64,
+    bytes: u64,
+}
+
+/// Tenants by name and keys by id.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    defaults: Quota,
+    known: RwLock<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    tenants: HashMap<TenantId, Arc<TenantEntry>>,
+    keys: HashMap<KeyId, Arc<ApiKey>>,
+}
+
+impl Directory {
+    pub(crate) fn new(options: &Options) -> Self {
+        let defaults = Quota {
+            events: options.tenant_events_per_second,
+            bytes: options.tenant_bytes_per_second,
+        };
+        Self {
+            defaults,
+            known: RwLock::default(),
+        }
+    }
+
+    /// The tenant of that name.
+    pub(crate) fn tenant(&self, id: &TenantId) -> Option<Arc<TenantEntry>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.tenants.get(id).cloned()
+    }
+
+    /// The key of that id.
+    pub(crate) fn key(&self, id: KeyId) -> Option<Arc<ApiKey>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.keys.get(&id).cloned()
+    }
+
+    /// Takes over what changed, in order.
+    pub(crate) fn apply(&self, changes: Vec<Change>) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        for Change { key, object } in changes {
+            match (key, object) {
+                (ControlKey::Tenant(id), Some(ControlObject::Tenant(tenant))) => {
+                    let before = known.tenants.get(&id);
+                    let entry = self.entry(&tenant, before);
+                    known.tenants.insert(id, entry);
+                }
+                (ControlKey::Tenant(id), _) => drop(known.tenants.remove(&id)),
+                (ControlKey::ApiKey(id), Some(ControlObject::ApiKey(key))) => {
+                    known.keys.insert(id, Arc::new(key));
+                }
+                (ControlKey::ApiKey(id), _) => drop(known.keys.remove(&id)),
+                (
+                    ControlKey::Installation
+                    | ControlKey::Endpoint(_)
+                    | ControlKey::Subscription(_),
+                    _,
+                ) => {}
+            }
+        }
+    }
+
+    fn entry(&self, tenant: &Tenant, before: Option<&Arc<TenantEntry>>) -> Arc<TenantEntry> {
+        let quota = Quota {
+            events: tenant
+                .events_per_second
+                .map_or(self.defaults.events, |n| n.get().into()),
+            bytes: tenant
+                .bytes_per_second
+                .map_or(self.defaults.bytes, |n| n.get().into()),
+        };
+        match before {
+            Some(before) if before.quota == quota => Arc::clone(before),
+            Some(_) | None => Arc::new(TenantEntry {
+                id: tenant.id.clone(),
+                rates: Rates::new(quota.events, quota.bytes),
+                quota,
+            }),
+        }
+    }
+}

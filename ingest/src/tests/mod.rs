@@ -1,0 +1,7 @@
+//! The whole service over HTTP on loopback and a simulated log, in real time.
+
+mod harness;
+mod limits;
+mod modes;
+mod outages;
+mod refusals;
