@@ -249,7 +249,7 @@ pub async fn ordered_acknowledgements_keep_order(log: &SharedLog, names: &Names)
         )
         .await;
         let [offset] = <[_; 1]>::try_from(within("acks", acks.wait()).await).unwrap();
-        assert!(offset.clone().unwrap() > last);
+        assert!(offset.unwrap() > last);
         last = offset.unwrap();
     }
     assert_eq!(read_texts(log, names, &partition, 50).await, texts(0..50));

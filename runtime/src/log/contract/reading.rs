@@ -86,8 +86,8 @@ pub async fn a_new_assignment_has_a_new_number(log: &SharedLog, names: &Names) {
     let offsets = write(log, names, numbered(&partition, 0..20)).await;
     let mut reading = Reading::open(log, names).await;
     let mut last = None;
-    for round in 0..5 {
-        let assignment = reading.reader.assign(partition.clone(), offsets[round]);
+    for (round, offset) in offsets.iter().take(5).enumerate() {
+        let assignment = reading.reader.assign(partition.clone(), *offset);
         assert!(last < Some(assignment), "assignment numbers do not grow");
         last = Some(assignment);
         if round % 2 == 0 {

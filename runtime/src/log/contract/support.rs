@@ -30,7 +30,7 @@ pub(super) async fn create(log: &SharedLog, settings: &TopicSettings) -> TopicNa
         log.create_topics(std::slice::from_ref(settings)),
     )
     .await;
-    assert_eq!(made.unwrap(), [settings.name.clone()]);
+    assert_eq!(made.unwrap(), std::slice::from_ref(&settings.name));
     settings.name.clone()
 }
 
@@ -120,7 +120,10 @@ impl Reading {
                 .expect("the reader ended")
             {
                 Fetched::Failed(_, error) if error.class() == Class::Retry => {}
-                found => return found,
+                found @ (Fetched::Records(..)
+                | Fetched::End(..)
+                | Fetched::OutOfRange(..)
+                | Fetched::Failed(..)) => return found,
             }
         }
     }
