@@ -8,6 +8,8 @@
 pub mod index;
 pub mod matching;
 mod routing;
+#[cfg(test)]
+mod simulation;
 
 use std::time::Duration;
 

@@ -228,11 +228,6 @@ impl Source {
         self.careful_until.is_some()
     }
 
-    /// The last acknowledged commit.
-    pub(super) fn position(&self) -> Option<i64> {
-        self.position
-    }
-
     /// Takes in what was read.
     pub(super) fn receive(&mut self, batch: Batch) {
         self.backlog_bytes += batch
