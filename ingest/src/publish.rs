@@ -186,3 +186,55 @@ impl Drop for Turn<'_> {
         self.0.store(false, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use runtime::config::Config;
+    use runtime::log::simulated::{Fault, Operation, SimulatedLog, SimulationOptions};
+    use runtime::log::topics::{Shape, Topics};
+    use runtime::telemetry::Metrics;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_producer_that_failed_is_replaced_once_and_not_at_once() {
+        let log = SimulatedLog::new(SimulationOptions::default());
+        let topics = Topics::with_prefix("t.");
+        let shape = Shape {
+            partitions: 1,
+            replication: 1,
+            retention: Duration::from_secs(60),
+        };
+        log.process("a")
+            .create_topics(&topics.settings(shape))
+            .await
+            .unwrap();
+        let options = Options::from_config(&Config::default());
+        let telemetry = Telemetry::new(&Metrics::new());
+        let opened = Publisher::open(log.process("a"), topics.events, &options, telemetry.clone());
+        let publisher = opened.await.unwrap();
+        let event = Event::builder("1", "/s", "t").build().unwrap();
+        let replaced = || telemetry.producers_replaced.get();
+
+        log.faults()
+            .fail_next(Operation::Produce, Fault::LostRequest);
+        assert_eq!(
+            publisher.publish(&[&event]).await,
+            [Err(NotWritten::Unknown)]
+        );
+        assert_eq!(replaced(), 0, "it is younger than the interval");
+        tokio::time::advance(REPLACE_INTERVAL).await;
+        let old = publisher.current();
+        log.faults()
+            .fail_next(Operation::Produce, Fault::LostRequest);
+        assert_eq!(
+            publisher.publish(&[&event]).await,
+            [Err(NotWritten::Unknown)]
+        );
+        assert_eq!(replaced(), 1);
+        publisher.replace(&old).await;
+        assert_eq!(replaced(), 1, "somebody else has done it");
+        assert_eq!(publisher.publish(&[&event]).await, [Ok(())]);
+        assert_eq!(publisher.publish(&[]).await, []);
+    }
+}

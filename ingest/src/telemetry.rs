@@ -1,5 +1,8 @@
 //! Owns what ingest counts. Each request ends in exactly one result, and so does each event that
-//! could be told apart.
+//! was read.
+//!
+//! Never labels by tenant. The surprise: a body in which no events could be told apart counts as
+//! one event.
 
 use runtime::problem::ProblemType;
 use runtime::telemetry::{

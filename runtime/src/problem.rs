@@ -107,7 +107,8 @@ pub struct Problem {
     errors: Vec<FieldError>,
     violated_policies: Vec<&'static str>,
     retry_after: Option<Duration>,
-    members: Vec<(&'static str, Value)>,
+    // Boxed: an error in a `Result` should stay small.
+    members: Box<[(&'static str, Value)]>,
 }
 
 impl Problem {
@@ -121,7 +122,7 @@ impl Problem {
             errors: Vec::new(),
             violated_policies: Vec::new(),
             retry_after: None,
-            members: Vec::new(),
+            members: Box::default(),
         }
     }
 
@@ -180,7 +181,9 @@ impl Problem {
     /// Adds an extension member of its own (HT-4), such as the results of a batch's events.
     #[must_use]
     pub fn member(mut self, name: &'static str, value: impl Into<Value>) -> Self {
-        self.members.push((name, value.into()));
+        let mut members = self.members.into_vec();
+        members.push((name, value.into()));
+        self.members = members.into_boxed_slice();
         self
     }
 

@@ -4,6 +4,8 @@
 //! answer is 503, and says which events are in. The surprise: a batch of which the log has some
 //! and the others are invalid is 200, not 202: repeating it would not help.
 
+use std::fmt;
+use std::io::Write;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -78,12 +80,12 @@ impl Outcome {
     }
 
     fn write(&self, index: usize, out: &mut Vec<u8>) {
-        out.extend_from_slice(format!("{{\"index\":{index}").as_bytes());
+        put(out, format_args!("{{\"index\":{index}"));
         if let Some(event) = &self.event {
             out.extend_from_slice(b",\"id\":");
             write_string(event.id(), out);
         }
-        out.extend_from_slice(format!(",\"status\":{}", self.status().as_u16()).as_bytes());
+        put(out, format_args!(",\"status\":{}", self.status().as_u16()));
         if let Some(problem) = &self.problem {
             out.extend_from_slice(b",\"error\":");
             // Strings and numbers alone: there is nothing here that JSON cannot hold.
@@ -200,6 +202,11 @@ fn batch(outcomes: &[Outcome]) -> Response {
     body.extend_from_slice(&results);
     body.push(b'}');
     json(status, body)
+}
+
+fn put(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
+    // A vector takes whatever is written to it.
+    drop(out.write_fmt(text));
 }
 
 fn results(outcomes: &[Outcome]) -> Vec<u8> {

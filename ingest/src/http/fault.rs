@@ -8,8 +8,27 @@ use runtime::log::NotWritten;
 use runtime::problem::{Problem, ProblemType};
 use schemas::codec;
 
-/// The problem of an event that is not one. `prefix` is the pointer to the event in the body.
-pub(super) fn problem(error: &codec::Error, prefix: &str) -> Problem {
+/// Where an event is in the request's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It is the whole of it.
+    Alone,
+    /// It is this one of a batch.
+    At(usize),
+}
+
+impl Place {
+    /// The JSON pointer to what `rest` points to in the event.
+    pub(super) fn pointer(self, rest: &str) -> String {
+        match self {
+            Self::Alone => rest.to_owned(),
+            Self::At(index) => format!("/{index}{rest}"),
+        }
+    }
+}
+
+/// The problem of an event that is not one.
+pub(super) fn problem(error: &codec::Error, place: Place) -> Problem {
     let kind = if error.is_too_large() {
         ProblemType::TooLarge
     } else if error.is_malformed() {
@@ -21,7 +40,7 @@ pub(super) fn problem(error: &codec::Error, prefix: &str) -> Problem {
     };
     let problem = Problem::new(kind).detail(error.to_string());
     match error.pointer() {
-        Some(pointer) => problem.error(format!("{prefix}{pointer}"), error.to_string()),
+        Some(pointer) => problem.error(place.pointer(&pointer), error.to_string()),
         None => problem,
     }
 }

@@ -36,6 +36,7 @@ use crate::publish::Publisher;
 use crate::telemetry::{EventResult, RequestResult, Telemetry};
 
 use answer::{Answer, Outcome};
+use fault::Place;
 use stamp::Stamp;
 
 /// What the handlers share.
@@ -212,16 +213,16 @@ impl App {
             Ok(Message::One(event)) => self.one(tenant, self.stamped(event, stamp)).await,
             Ok(Message::Batch(events)) => {
                 let outcomes = events.into_iter().enumerate().map(|(index, event)| {
-                    let prefix = format!("/{index}");
+                    let place = Place::At(index);
                     match event {
-                        Ok(event) => Outcome::new(event, |event| self.stamp(event, stamp, &prefix)),
-                        Err(error) => Outcome::unread(fault::problem(&error, &prefix)),
+                        Ok(event) => Outcome::new(event, |event| self.stamp(event, stamp, place)),
+                        Err(error) => Outcome::unread(fault::problem(&error, place)),
                     }
                 });
                 self.batch(tenant, outcomes.collect()).await
             }
             Err(error) => {
-                let problem = fault::problem(&error, "");
+                let problem = fault::problem(&error, Place::Alone);
                 self.telemetry.events.get(problem.kind().into()).inc();
                 Err(problem)
             }
@@ -229,12 +230,12 @@ impl App {
     }
 
     fn stamped(&self, mut event: Event, stamp: &Stamp<'_>) -> Result<Event, Problem> {
-        self.stamp(&mut event, stamp, "").map(|()| event)
+        self.stamp(&mut event, stamp, Place::Alone).map(|()| event)
     }
 
-    fn stamp(&self, event: &mut Event, stamp: &Stamp<'_>, prefix: &str) -> Result<(), Problem> {
-        stamp::check_size(event, self.options.max_event_bytes, prefix)?;
-        stamp.put(event, prefix)
+    fn stamp(&self, event: &mut Event, stamp: &Stamp<'_>, place: Place) -> Result<(), Problem> {
+        stamp::check_size(event, self.options.max_event_bytes, place)?;
+        stamp.put(event, place)
     }
 
     async fn one(

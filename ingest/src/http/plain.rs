@@ -14,7 +14,8 @@ use schemas::event::{self, AttributeValue, Builder, Event};
 use schemas::ids::TenantId;
 use uuid::Uuid;
 
-use super::{App, fault};
+use super::App;
+use super::fault::{self, Place};
 
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -35,7 +36,10 @@ pub(super) fn event(
 ) -> Result<Event, Problem> {
     let limit = app.options.max_event_bytes;
     if body.len() > limit {
-        return Err(fault::problem(&codec::Error::DataTooLarge { limit }, ""));
+        return Err(fault::problem(
+            &codec::Error::DataTooLarge { limit },
+            Place::Alone,
+        ));
     }
     let now = app.clock.now();
     let id = match id_of(headers)? {
@@ -78,7 +82,7 @@ fn with_data(mut builder: Builder, headers: &HeaderMap, body: Bytes) -> Result<E
 }
 
 fn invalid(error: &event::Error) -> Problem {
-    fault::problem(&codec::Error::Attribute(error.clone()), "")
+    fault::problem(&codec::Error::Attribute(error.clone()), Place::Alone)
 }
 
 fn is_form(content_type: &str) -> bool {
@@ -131,10 +135,14 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Pro
         fault,
     };
     if values.next().is_some() {
-        return Err(fault::problem(&fault(codec::HeaderFault::Duplicate), ""));
+        return Err(fault::problem(
+            &fault(codec::HeaderFault::Duplicate),
+            Place::Alone,
+        ));
     }
     let text = std::str::from_utf8(value.as_bytes());
-    let text = text.map_err(|_| fault::problem(&fault(codec::HeaderFault::NotUtf8), ""))?;
+    let text =
+        text.map_err(|_| fault::problem(&fault(codec::HeaderFault::NotUtf8), Place::Alone))?;
     Ok(Some(text.trim()))
 }
 

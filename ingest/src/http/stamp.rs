@@ -12,6 +12,8 @@ use runtime::telemetry::TraceParent;
 use schemas::event::{self, ACCEPTED, AttributeValue, Event};
 use schemas::ids::TenantId;
 
+use super::fault::Place;
+
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 /// HT-13 asks for 512 characters at least to be carried.
@@ -40,19 +42,19 @@ impl<'a> Stamp<'a> {
         }
     }
 
-    /// Puts it on an event. `prefix` is the pointer to the event in the body.
+    /// Puts it on an event.
     ///
     /// # Errors
     /// 422 where the client sent a reserved attribute.
-    pub(super) fn put(&self, event: &mut Event, prefix: &str) -> Result<(), Problem> {
+    pub(super) fn put(&self, event: &mut Event, place: Place) -> Result<(), Problem> {
         if let Some(name) = event.reserved_extension() {
             let detail = format!("attribute `{name}`: is reserved");
-            let pointer = format!("{prefix}/{name}");
+            let pointer = place.pointer(&format!("/{name}"));
             return Err(Problem::validation([(pointer, detail.clone())]).detail(detail));
         }
         self.set(event).map_err(|error| {
             // Our own texts, but for the trace's state, which was checked.
-            let pointer = format!("{prefix}/{}", error.attribute());
+            let pointer = place.pointer(&format!("/{}", error.attribute()));
             Problem::validation([(pointer, error.to_string())])
         })
     }
@@ -110,7 +112,7 @@ fn state_of(headers: &HeaderMap) -> Option<String> {
 ///
 /// # Errors
 /// 413 beyond `limit`.
-pub(super) fn check_size(event: &Event, limit: usize, prefix: &str) -> Result<(), Problem> {
+pub(super) fn check_size(event: &Event, limit: usize, place: Place) -> Result<(), Problem> {
     // Counts a little more than the texts: where that fits, so does the event.
     if event.size_bytes() <= limit {
         return Ok(());
@@ -127,7 +129,7 @@ pub(super) fn check_size(event: &Event, limit: usize, prefix: &str) -> Result<()
     let detail = format!("the event is larger than {limit} bytes");
     Err(Problem::new(ProblemType::TooLarge)
         .detail(detail.clone())
-        .error(prefix, detail))
+        .error(place.pointer(""), detail))
 }
 
 #[cfg(test)]
@@ -154,7 +156,9 @@ mod tests {
             builder = builder.attribute(TRACEPARENT, own);
         }
         let mut event = builder.build().unwrap();
-        Stamp::new(&tenant, 5, &map).put(&mut event, "").unwrap();
+        Stamp::new(&tenant, 5, &map)
+            .put(&mut event, Place::Alone)
+            .unwrap();
         let got = [TRACEPARENT, TRACESTATE].map(|name| event.attribute(name));
         assert_eq!(got, expected, "{headers:?} {own:?}");
         assert_eq!(
@@ -191,7 +195,9 @@ mod tests {
         let stamp = Stamp::new(&tenant, 5, &HeaderMap::new());
         for name in ["anabranchtenant", "anabranchloop", "anabranchx"] {
             let event = Event::builder("1", "/s", "t").attribute(name, "other");
-            let problem = stamp.put(&mut event.build().unwrap(), "/3").unwrap_err();
+            let problem = stamp
+                .put(&mut event.build().unwrap(), Place::At(3))
+                .unwrap_err();
             assert_eq!(problem.errors()[0].pointer, format!("/3/{name}"));
             assert_eq!(problem.status(), 422);
         }
@@ -207,7 +213,7 @@ mod tests {
                 .unwrap()
         };
         let fixed = "specversionidsourcetype".len() + "1.01/st".len();
-        assert!(check_size(&event(1_000), 1_000 + fixed, "").is_ok());
-        assert!(check_size(&event(1_001), 1_000 + fixed, "").is_err());
+        assert!(check_size(&event(1_000), 1_000 + fixed, Place::Alone).is_ok());
+        assert!(check_size(&event(1_001), 1_000 + fixed, Place::Alone).is_err());
     }
 }
