@@ -217,6 +217,7 @@ impl Router {
         };
         if source.overtaken && source.phase == Phase::Routing && source.is_quiet() {
             source.abandon();
+            self.reader.unassign(partition.clone());
             self.look_up_start(partition);
         }
     }
@@ -230,12 +231,16 @@ impl Router {
         };
         let blocked = source.is_blocked(limits, now);
         let backlog = source.backlog_bytes();
-        if !source.paused && source.assignment.is_some() && blocked && backlog > 0 {
+        if !source.paused && blocked && backlog > 0 {
             source.paused = true;
-            self.reader.pause(partition.clone());
+            if source.assignment.is_some() {
+                self.reader.pause(partition.clone());
+            }
         } else if source.paused && !blocked && backlog < limits.bytes / 8 {
             source.paused = false;
-            self.reader.resume(partition.clone());
+            if source.assignment.is_some() {
+                self.reader.resume(partition.clone());
+            }
         }
     }
 

@@ -29,7 +29,7 @@ impl Router {
         match message {
             Some(Membership::Assigned(partitions)) => {
                 partitions
-                    .into_iter()
+                    .iter()
                     .for_each(|partition| self.assign(partition));
             }
             Some(Membership::Revoked(revocation)) => {
@@ -60,7 +60,7 @@ impl Router {
         Ok(())
     }
 
-    fn assign(&mut self, partition: Partition) {
+    fn assign(&mut self, partition: &Partition) {
         if self.stopping {
             return;
         }
@@ -77,7 +77,7 @@ impl Router {
         if let Some(mut earlier) = earlier {
             earlier.abandon();
         }
-        self.look_up_start(&partition);
+        self.look_up_start(partition);
     }
 
     /// Looks up where `partition` starts.

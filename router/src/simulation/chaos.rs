@@ -20,6 +20,10 @@ fn below(entropy: &Entropy, limit: u64) -> u64 {
     entropy.u64() % limit
 }
 
+fn one_of<T: Copy>(entropy: &Entropy, all: &[T]) -> T {
+    all[usize::try_from(below(entropy, all.len() as u64)).unwrap()]
+}
+
 fn span(entropy: &Entropy, from_ms: u64, to_ms: u64) -> Duration {
     Duration::from_millis(from_ms + below(entropy, to_ms - from_ms))
 }
@@ -44,8 +48,8 @@ async fn publish(publisher: &Publisher, entropy: &Entropy) {
     for id in 0..EVENTS {
         tokio::time::sleep(span(entropy, 0, 500)).await;
         let partition = u32::try_from(below(entropy, u64::from(PARTITIONS))).unwrap();
-        let tenant = ["acme", "acme", "other", "nobody"][below(entropy, 4) as usize];
-        let ty = ["lead", "stock", "other"][below(entropy, 3) as usize];
+        let tenant = one_of(entropy, &["acme", "acme", "other", "nobody"]);
+        let ty = one_of(entropy, &["lead", "stock", "other"]);
         let data = if below(entropy, 25) == 0 {
             "poison"
         } else {
@@ -85,7 +89,7 @@ impl Breaker {
         let partition = u32::try_from(below(&entropy, u64::from(PARTITIONS))).unwrap();
         let deliveries = cluster.topics.deliveries.partition(partition);
         let faults = cluster.sim.faults();
-        let fault = Fault::ALL[below(&entropy, 3) as usize];
+        let fault = one_of(&entropy, &Fault::ALL);
         let name = self.one(cluster);
         match (below(&entropy, 11), name) {
             (0 | 1, Some(name)) => cluster.crash(&name),
