@@ -9,12 +9,15 @@ use runtime::log::Headers;
 use runtime::log::simulated::{Fault, Operation, SimulationOptions};
 use schemas::ids::SubscriptionId;
 use schemas::resources::SubscriptionState;
+use tokio::time::Instant;
 
 use super::auditor::Audit;
 use super::{Cluster, PARTITIONS, Publisher, event, event_record};
 
 const STEPS: u32 = 40;
 const EVENTS: u64 = 250;
+/// Twice the session timeout and more.
+const STOPPED_MAX: Duration = Duration::from_secs(25);
 
 fn below(entropy: &Entropy, limit: u64) -> u64 {
     entropy.u64() % limit
@@ -67,7 +70,8 @@ async fn publish(publisher: &Publisher, entropy: &Entropy) {
 struct Breaker {
     entropy: Entropy,
     started: u32,
-    stopped: Vec<String>,
+    /// Who is stopped, and since when.
+    stopped: Vec<(String, Instant)>,
 }
 
 impl Breaker {
@@ -84,6 +88,20 @@ impl Breaker {
         cluster.start(&format!("router-{}", self.started));
     }
 
+    fn is_stopped(&self, name: &str) -> bool {
+        self.stopped.iter().any(|(stopped, _)| stopped == name)
+    }
+
+    /// Wakes who has been stopped for that long.
+    fn wake(&mut self, cluster: &Cluster, after: Duration) {
+        for (name, _) in self
+            .stopped
+            .extract_if(.., |(_, since)| since.elapsed() >= after)
+        {
+            cluster.sim.wake(&name);
+        }
+    }
+
     async fn step(&mut self, cluster: &mut Cluster) {
         let entropy = self.entropy.clone();
         let partition = u32::try_from(below(&entropy, u64::from(PARTITIONS))).unwrap();
@@ -93,16 +111,16 @@ impl Breaker {
         let name = self.one(cluster);
         match (below(&entropy, 11), name) {
             (0 | 1, Some(name)) => cluster.crash(&name),
-            (2, Some(name)) => {
+            (2, Some(name)) if !self.is_stopped(&name) => {
                 cluster.sim.stop(&name);
-                self.stopped.push(name);
+                self.stopped.push((name, Instant::now()));
             }
             (3, Some(name)) => faults.expire_session(&name),
             (4, _) => faults.unwritable(&deliveries, Some(span(&entropy, 500, 14_000))),
             (5, _) => faults.slow(&deliveries, span(&entropy, 0, 400)),
             (6, _) => (0..3).for_each(|_| faults.fail_next(Operation::Produce, fault)),
             (7, _) => (0..3).for_each(|_| faults.fail_next(Operation::Commit, fault)),
-            (8, Some(name)) if !self.stopped.contains(&name) && cluster.routers.len() > 1 => {
+            (8, Some(name)) if !self.is_stopped(&name) && cluster.routers.len() > 1 => {
                 cluster.stop(&name).await;
             }
             (9, _) => {
@@ -110,11 +128,10 @@ impl Breaker {
                 faults.unreadable(&source, span(&entropy, 100, 4_000));
             }
             (10, _) => toggle(cluster).await,
-            (_, _) => self
-                .stopped
-                .drain(..)
-                .for_each(|name| cluster.sim.wake(&name)),
+            (_, _) => self.wake(cluster, Duration::ZERO),
         }
+        // Rule 3 bounds the memory of marks: whoever is stopped for longer may repeat.
+        self.wake(cluster, STOPPED_MAX);
         if cluster.routers.len() < 2 || (cluster.routers.len() < 4 && below(&entropy, 6) == 0) {
             self.start(cluster);
         }
@@ -158,10 +175,7 @@ async fn survive(seed: u64) -> usize {
     };
     tokio::join!(publishing, breaking);
     cluster.sim.faults().heal();
-    breaker
-        .stopped
-        .drain(..)
-        .for_each(|name| cluster.sim.wake(&name));
+    breaker.wake(&cluster, Duration::ZERO);
     breaker.start(&mut cluster);
     cluster.settle().await;
     for name in cluster.routers.keys().cloned().collect::<Vec<_>>() {
