@@ -1,0 +1,404 @@
+//! Owns the transactional producer: one whole transaction at a time, on a thread of its own.
+//!
+//! It must never commit while a record is unacknowledged (a commit would then take 100 ms), nor
+//! call a transaction aborted whose outcome it does not know. The surprise: when a broker refuses
+//! a batch without naming the record, the same transaction runs once more with one record a
+//! batch, to learn which it was.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::producer::Producer;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::report::Outcome;
+use super::writer::Writer;
+use super::{KafkaOptions, errors, list, producer, wake};
+use crate::log::{
+    Class, Error, NotCommitted, NotWritten, Position, Record, Transaction, TransactionOptions,
+    Transactions,
+};
+
+/// One call to the coordinator; tried again until [`GIVE_UP`].
+const CALL: Duration = Duration::from_secs(5);
+
+/// After this long without an answer the outcome is unknown.
+const GIVE_UP: Duration = Duration::from_secs(30);
+
+/// See [`Transactions`].
+#[derive(Debug)]
+pub(super) struct KafkaTransactions {
+    id: String,
+    jobs: mpsc::Sender<Job>,
+}
+
+struct Job {
+    transaction: Transaction,
+    reply: oneshot::Sender<Result<(), NotCommitted>>,
+}
+
+impl KafkaTransactions {
+    /// Fences every earlier producer of this id and waits for what it left open.
+    pub(super) async fn open(
+        kafka: &KafkaOptions,
+        options: TransactionOptions,
+    ) -> Result<Self, Error> {
+        let (jobs, receiver) = mpsc::channel();
+        let (ready, opened) = oneshot::channel();
+        let id = options.id.clone();
+        let subject = subject(&id);
+        let mut engine = Engine {
+            kafka: kafka.clone(),
+            options,
+            writer: None,
+            spent: None,
+        };
+        wake::start("kafka-transact", move || {
+            let result = engine.open(false);
+            let failed = result.is_err();
+            if ready.send(result).is_err() || failed {
+                return;
+            }
+            engine.work(&receiver);
+        })?;
+        opened
+            .await
+            .map_err(|_| Error::new(Class::Unknown, subject, "its thread has ended"))??;
+        Ok(Self { id, jobs })
+    }
+}
+
+#[async_trait]
+impl Transactions for KafkaTransactions {
+    // cancel-safe: the transaction runs to its end, its outcome is lost with the future.
+    async fn commit(&mut self, transaction: Transaction) -> Result<(), NotCommitted> {
+        let gone = || Error::new(Class::Unknown, subject(&self.id), "its thread has ended");
+        let (reply, outcome) = oneshot::channel();
+        let job = Job { transaction, reply };
+        self.jobs
+            .send(job)
+            .map_err(|_| NotCommitted::Unknown(gone()))?;
+        outcome.await.map_err(|_| NotCommitted::Unknown(gone()))?
+    }
+}
+
+fn subject(id: &str) -> String {
+    format!("transactional producer {id}")
+}
+
+struct Engine {
+    kafka: KafkaOptions,
+    options: TransactionOptions,
+    writer: Option<Writer>,
+    spent: Option<NotCommitted>,
+}
+
+impl Engine {
+    fn work(&mut self, jobs: &mpsc::Receiver<Job>) {
+        while let Ok(Job { transaction, reply }) = jobs.recv() {
+            let result = self.run(&transaction);
+            if let Err(end @ (NotCommitted::Unknown(_) | NotCommitted::Fenced(_))) = &result {
+                self.spent = Some(end.clone());
+                self.writer = None;
+            }
+            // Nobody waits any more: the next take-over compares the committed positions.
+            drop(reply.send(result));
+        }
+    }
+
+    fn open(&mut self, single: bool) -> Result<(), Error> {
+        // The old one first: a new producer of the same id fences it.
+        self.writer = None;
+        let writer = Writer::open(&self.settings(single), &self.options.id)?;
+        let end = Instant::now() + 2 * GIVE_UP;
+        until(end, || writer.raw().init_transactions(CALL))
+            .map_err(|error| errors::asking(subject(&self.options.id), &error))?;
+        self.writer = Some(writer);
+        Ok(())
+    }
+
+    fn settings(&self, single: bool) -> ClientConfig {
+        let timeout = self.options.timeout.as_millis().to_string();
+        let mut own = producer::durable(&self.kafka);
+        own.push(("transactional.id", self.options.id.clone()));
+        own.push(("transaction.timeout.ms", timeout.clone()));
+        own.push(("message.timeout.ms", timeout));
+        own.push(("linger.ms", "0.2".to_owned()));
+        // A delay partition holds one batch in memory (design: "Delay topics").
+        own.push(("batch.size", "65536".to_owned()));
+        if single {
+            own.push(("batch.num.messages", "1".to_owned()));
+        }
+        self.kafka.client(&self.options.id, &own)
+    }
+
+    fn run(&mut self, transaction: &Transaction) -> Result<(), NotCommitted> {
+        if let Some(spent) = &self.spent {
+            return Err(spent.clone());
+        }
+        let Attempted::Ambiguous(aborted) = self.attempt(transaction, false)? else {
+            return Ok(());
+        };
+        if self.open(true).is_err() {
+            return self.reopen().and(Err(aborted));
+        }
+        let named = self.attempt(transaction, true);
+        self.reopen()?;
+        match named? {
+            Attempted::Committed => Ok(()),
+            Attempted::Ambiguous(named) => Err(named),
+        }
+    }
+
+    fn reopen(&mut self) -> Result<(), NotCommitted> {
+        self.open(false).map_err(|error| match error.class() {
+            Class::Fenced => NotCommitted::Fenced(error),
+            Class::Retry | Class::Never | Class::Unknown => NotCommitted::Unknown(error),
+        })
+    }
+
+    fn attempt(&self, transaction: &Transaction, single: bool) -> Result<Attempted, NotCommitted> {
+        let id = &self.options.id;
+        let Some(writer) = &self.writer else {
+            let gone = Error::new(Class::Unknown, subject(id), "has no producer");
+            return Err(NotCommitted::Unknown(gone));
+        };
+        let open = Open { writer, id };
+        let group = group_of(transaction, id)?;
+        writer
+            .raw()
+            .begin_transaction()
+            .map_err(|error| open.ended(&error))?;
+        let outcomes = open.write(&transaction.records);
+        if let Some(failure) = Failure::of(&outcomes, single) {
+            return open.abort_for(failure);
+        }
+        if let Some(group) = group {
+            open.send_positions(&transaction.positions, group)?;
+        }
+        open.commit()?;
+        Ok(Attempted::Committed)
+    }
+}
+
+/// How an attempt ended, if not for good.
+enum Attempted {
+    Committed,
+    /// Aborted because a batch was refused, and which record is to blame is not known.
+    Ambiguous(NotCommitted),
+}
+
+/// The group that the positions are committed under, where there are any.
+fn group_of<'t>(
+    transaction: &'t Transaction,
+    id: &str,
+) -> Result<Option<&'t ConsumerGroupMetadata>, NotCommitted> {
+    if transaction.positions.is_empty() {
+        return Ok(None);
+    }
+    let group = transaction
+        .group
+        .as_ref()
+        .and_then(|group| group.get::<ConsumerGroupMetadata>());
+    let missing = || {
+        let cause = Error::new(
+            Class::Never,
+            subject(id),
+            "positions without a membership of Kafka",
+        );
+        NotCommitted::Aborted {
+            cause,
+            refused: Vec::new(),
+        }
+    };
+    group.map(Some).ok_or_else(missing)
+}
+
+/// Why the records of a transaction are not all in the log.
+struct Failure {
+    refused: Vec<(usize, NotWritten)>,
+    ambiguous: bool,
+}
+
+impl Failure {
+    /// `single`: every batch held one record, so a refusal names it.
+    fn of(outcomes: &[Outcome], single: bool) -> Option<Self> {
+        let written = |outcome: &Outcome| matches!(outcome, Outcome::Written(_));
+        if outcomes.iter().all(written) {
+            return None;
+        }
+        let mut failure = Self {
+            refused: Vec::new(),
+            ambiguous: false,
+        };
+        let alone = single || outcomes.len() == 1;
+        for (index, outcome) in outcomes.iter().enumerate() {
+            match outcome {
+                Outcome::Refused(reason) => failure.refused.push((index, *reason)),
+                Outcome::BatchRefused(reason) if alone => failure.refused.push((index, *reason)),
+                Outcome::BatchRefused(_) => failure.ambiguous = true,
+                Outcome::Written(_) | Outcome::Unknown => {}
+            }
+        }
+        Some(failure)
+    }
+}
+
+/// A transaction that has begun.
+struct Open<'w> {
+    writer: &'w Writer,
+    id: &'w str,
+}
+
+impl Open<'_> {
+    /// Waits for every report: trap 1, a commit beside an unacknowledged record takes 100 ms.
+    fn write(&self, records: &[Record]) -> Vec<Outcome> {
+        let (sender, reports) = oneshot::channel();
+        let answer = Box::new(move |outcomes| drop(sender.send(outcomes)));
+        self.writer.write(records, answer, None);
+        reports
+            .blocking_recv()
+            .unwrap_or_else(|_| vec![Outcome::Unknown])
+    }
+
+    fn send_positions(
+        &self,
+        positions: &[Position],
+        group: &ConsumerGroupMetadata,
+    ) -> Result<(), NotCommitted> {
+        let sent = list::to_commit(positions).and_then(|offsets| {
+            until(Instant::now() + GIVE_UP, || {
+                self.writer
+                    .raw()
+                    .send_offsets_to_transaction(&offsets, group, CALL)
+            })
+        });
+        let Err(error) = sent else { return Ok(()) };
+        self.abort(&error)?;
+        let cause = errors::committing(subject(self.id), &error);
+        if errors::is_not_member(errors::code(&error)) {
+            return Err(NotCommitted::NotMember(cause));
+        }
+        Err(NotCommitted::Aborted {
+            cause,
+            refused: Vec::new(),
+        })
+    }
+
+    fn commit(&self) -> Result<(), NotCommitted> {
+        let committed = until(Instant::now() + GIVE_UP, || {
+            self.writer.raw().commit_transaction(CALL)
+        });
+        let Err(error) = committed else { return Ok(()) };
+        if !requires_abort(&error) {
+            return Err(self.ended(&error));
+        }
+        self.abort(&error)?;
+        let cause = errors::asking(subject(self.id), &error);
+        Err(NotCommitted::Aborted {
+            cause,
+            refused: Vec::new(),
+        })
+    }
+
+    fn abort_for(&self, failure: Failure) -> Result<Attempted, NotCommitted> {
+        let unwritten = KafkaError::MessageProduction(Code::Fail);
+        self.abort(&unwritten)?;
+        let (class, message) = if failure.refused.is_empty() && !failure.ambiguous {
+            (Class::Retry, "records were not acknowledged")
+        } else {
+            (Class::Never, "records were refused")
+        };
+        let cause = Error::new(class, subject(self.id), message);
+        let ambiguous = failure.ambiguous;
+        let aborted = NotCommitted::Aborted {
+            cause,
+            refused: failure.refused,
+        };
+        if ambiguous {
+            Ok(Attempted::Ambiguous(aborted))
+        } else {
+            Err(aborted)
+        }
+    }
+
+    /// Aborts for `cause`; an abort that does not succeed ends the producer.
+    fn abort(&self, cause: &KafkaError) -> Result<(), NotCommitted> {
+        if is_fatal(cause) {
+            return Err(self.ended(cause));
+        }
+        until(Instant::now() + GIVE_UP, || {
+            self.writer.raw().abort_transaction(CALL)
+        })
+        .map_err(|error| self.ended(&error))
+    }
+
+    /// The end of this producer.
+    fn ended(&self, error: &KafkaError) -> NotCommitted {
+        let fatal = self.writer.raw().client().fatal_error();
+        let code = fatal.map_or_else(|| errors::code(error), |(code, _)| code);
+        let fenced = errors::is_fenced(code);
+        let class = if fenced {
+            Class::Fenced
+        } else {
+            Class::Unknown
+        };
+        let cause = Error::new(class, subject(self.id), format!("{error} ({code})"));
+        if fenced {
+            NotCommitted::Fenced(cause)
+        } else {
+            NotCommitted::Unknown(cause)
+        }
+    }
+}
+
+/// Makes `call` until it succeeds, fails for good, or `end` has passed.
+fn until(end: Instant, call: impl Fn() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
+    loop {
+        match call() {
+            Err(error) if is_retriable(&error) && Instant::now() < end => {
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
+            result => return result,
+        }
+    }
+}
+
+fn is_retriable(error: &KafkaError) -> bool {
+    if let KafkaError::Transaction(inner) = error {
+        return inner.is_retriable();
+    }
+    // A commit first flushes; it does so again.
+    matches!(error, KafkaError::Flush(_))
+}
+
+fn requires_abort(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::Transaction(inner) if inner.txn_requires_abort())
+}
+
+fn is_fatal(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::Transaction(inner) if inner.is_fatal())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_batch_of_several_names_nobody_and_of_one_its_record() {
+        let large = Outcome::BatchRefused(NotWritten::TooLarge);
+        let several = Failure::of(&[Outcome::Written(0), large], false).unwrap();
+        assert!(several.ambiguous && several.refused.is_empty());
+        let alone = Failure::of(&[large], false).unwrap();
+        assert_eq!(alone.refused, [(0, NotWritten::TooLarge)]);
+        let single = Failure::of(&[Outcome::Written(0), large], true).unwrap();
+        assert_eq!(single.refused, [(1, NotWritten::TooLarge)]);
+        assert!(!alone.ambiguous && !single.ambiguous);
+        assert!(Failure::of(&[Outcome::Written(0), Outcome::Written(1)], false).is_none());
+    }
+}
