@@ -82,6 +82,7 @@ impl KafkaMember {
         let weak = Arc::downgrade(&consumer);
         let commits = Commits::start(weak.clone())?;
         let keeper = Keeper {
+            group: options.group.clone(),
             consumer,
             shared,
             messages,
@@ -299,6 +300,7 @@ fn warn_unless(done: KafkaResult<()>, what: &str) {
 // === the poll thread ===
 
 struct Keeper {
+    group: String,
     consumer: Arc<MemberConsumer>,
     shared: Arc<Shared>,
     messages: mpsc::UnboundedSender<Membership>,
@@ -350,7 +352,7 @@ impl Keeper {
             return;
         }
         self.over = true;
-        let subject = "group member";
+        let subject = format!("group {}", self.group);
         self.tell(if errors::is_fenced(code) {
             Membership::Fenced(Error::new(Class::Fenced, subject, error))
         } else {

@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use rdkafka::producer::{BaseProducer, Producer as _};
 use tokio::sync::mpsc;
 
 use super::{GroupProtocol, KafkaLog, KafkaOptions};
 use crate::log::contract::{Names, Subject};
 use crate::log::topics::MAX_RECORD_BYTES;
 use crate::log::{
-    Fetched, Headers, Log, MemberOptions, Membership, NotCommitted, NotWritten, Partition,
+    Class, Fetched, Headers, Log, MemberOptions, Membership, NotCommitted, NotWritten, Partition,
     Position, ProducerOptions, ReaderOptions, Record, TopicName, Transaction, TransactionOptions,
 };
 
@@ -33,11 +34,16 @@ fn subject(protocol: GroupProtocol) -> Subject {
 }
 
 fn connect(protocol: GroupProtocol) -> KafkaLog {
+    let log = KafkaLog::connect(options(protocol));
+    log.unwrap()
+}
+
+fn options(protocol: GroupProtocol) -> KafkaOptions {
     let brokers = std::env::var("KAFKA_BROKERS")
         .expect("KAFKA_BROKERS names no broker; deploy/kafka/kafka up starts one");
     let mut options = KafkaOptions::new(brokers);
     options.group_protocol = protocol;
-    KafkaLog::connect(options).unwrap()
+    options
 }
 
 async fn within<T>(work: impl Future<Output = T>) -> T {
@@ -219,7 +225,7 @@ async fn commits_in_the_middle_of_a_rebalance_succeed_when_sent_again() {
         };
         within(async {
             while let Err(error) = one.commit(vec![position.clone()]).await {
-                assert_eq!(error.class(), crate::log::Class::Retry, "{error}");
+                assert_eq!(error.class(), Class::Retry, "{error}");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         })
@@ -238,6 +244,93 @@ async fn commits_in_the_middle_of_a_rebalance_succeed_when_sent_again() {
         within(one.close()).await;
         within(two.close()).await;
     }
+}
+
+#[tokio::test]
+async fn two_live_static_members_of_one_name_fence_each_other() {
+    let mut options = options(GroupProtocol::Classic);
+    options.static_membership = true;
+    let log = KafkaLog::connect(options).unwrap();
+    let names = Names::for_case("static");
+    let topic = topic(&log, &names, "topic", 2, MAX_RECORD_BYTES).await;
+    let join = || MemberOptions {
+        group: names.name("group"),
+        topics: vec![topic.clone()],
+        instance: names.name("same"),
+    };
+    let (older, mut of_older) = within(log.member(join())).await.unwrap();
+    assert_eq!(assigned(&mut of_older).await.len(), 2);
+    let (newer, mut of_newer) = within(log.member(join())).await.unwrap();
+    assert_eq!(assigned(&mut of_newer).await.len(), 2);
+    let position = Position {
+        partition: topic.partition(0),
+        offset: 1,
+        metadata: String::new(),
+    };
+    let fenced = loop {
+        let refused = within(older.commit(vec![position.clone()]))
+            .await
+            .unwrap_err();
+        if refused.class() != Class::Retry {
+            break refused;
+        }
+    };
+    assert_eq!(fenced.class(), Class::Fenced, "{fenced}");
+    let told = loop {
+        match within(of_older.recv()).await.unwrap() {
+            Membership::Fenced(error) => break error,
+            Membership::Lost(_) | Membership::Revoked(_) => {}
+            other @ (Membership::Assigned(_) | Membership::Failed(_)) => panic!("{other:?}"),
+        }
+    };
+    assert!(told.to_string().contains(&names.name("group")), "{told}");
+    within(newer.commit(vec![position])).await.unwrap();
+    within(older.close()).await;
+    within(newer.close()).await;
+}
+
+/// A new owner must not read the position of a hop whose outcome is not settled (rule 6).
+#[tokio::test]
+async fn committed_positions_are_told_only_when_no_transaction_is_open_on_them() {
+    let log = connect(GroupProtocol::Classic);
+    let names = Names::for_case("open_transaction");
+    let topic = topic(&log, &names, "topic", 1, MAX_RECORD_BYTES).await;
+    let member = MemberOptions {
+        group: names.name("group"),
+        topics: vec![topic.clone()],
+        instance: names.name("one"),
+    };
+    let (member, mut messages) = within(log.member(member)).await.unwrap();
+    assert_eq!(assigned(&mut messages).await.len(), 1);
+    let config =
+        options(GroupProtocol::Classic).client("raw", &[("transactional.id", names.name("raw"))]);
+    let raw: BaseProducer = config.create().unwrap();
+    raw.init_transactions(Duration::from_secs(10)).unwrap();
+    raw.begin_transaction().unwrap();
+    let at = topic.partition(0);
+    let position = Position {
+        partition: at.clone(),
+        offset: 5,
+        metadata: "hop".to_owned(),
+    };
+    let group = member.group_metadata().unwrap();
+    raw.send_offsets_to_transaction(
+        &super::list::to_commit(&[position]).unwrap(),
+        group.get().unwrap(),
+        Duration::from_secs(10),
+    )
+    .unwrap();
+    let (asked, group_name) = ([at], names.name("group"));
+    let mut answer = std::pin::pin!(log.committed(&group_name, &asked));
+    let early = tokio::time::timeout(Duration::from_millis(500), answer.as_mut()).await;
+    assert!(
+        early.is_err(),
+        "told while the transaction was open: {early:?}"
+    );
+    raw.commit_transaction(Duration::from_secs(10)).unwrap();
+    let told = within(answer).await.unwrap();
+    assert_eq!(told[0].1.as_ref().unwrap().metadata, "hop");
+    within(member.close()).await;
 }
 
 async fn assigned(messages: &mut mpsc::UnboundedReceiver<Membership>) -> Vec<Partition> {
