@@ -1,0 +1,106 @@
+//! Owns the Kafka that tests run on: the one that the environment names, or one of their own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+/// A running Kafka.
+#[derive(Debug)]
+pub struct Broker {
+    brokers: String,
+    /// Where it is ours to stop.
+    dir: Option<TempDir>,
+}
+
+impl Broker {
+    /// The one that all tests share. It is started for this process where the environment names
+    /// none, and ends with it.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn shared() -> &'static str {
+        static SHARED: OnceLock<String> = OnceLock::new();
+        SHARED.get_or_init(|| match std::env::var("KAFKA_BROKERS") {
+            Ok(brokers) if !brokers.is_empty() => brokers,
+            Ok(_) | Err(_) => {
+                brokers_of(&script(&["up", "--with", &std::process::id().to_string()]))
+            }
+        })
+    }
+
+    /// A Kafka of the test's own, which it may restart.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn own() -> Self {
+        let dir = TempDir::with_prefix("anabranch-kafka-").expect("a folder");
+        let path = dir.path().display().to_string();
+        let id = std::process::id().to_string();
+        let printed = script(&["up", "--dir", &path, "--with", &id]);
+        Self {
+            brokers: brokers_of(&printed),
+            dir: Some(dir),
+        }
+    }
+
+    /// Its addresses.
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// Ends it and starts it again on the same ports and data.
+    ///
+    /// # Panics
+    /// When it does not come back.
+    pub fn restart(&self) {
+        self.tell("restart");
+    }
+
+    fn tell(&self, command: &str) {
+        if let Some(dir) = &self.dir {
+            script(&[command, "--dir", &dir.path().display().to_string()]);
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.tell("down");
+    }
+}
+
+/// The folder of the workspace.
+pub(crate) fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors()
+        .nth(2)
+        .expect("a crate within the workspace")
+        .to_owned()
+}
+
+fn script(args: &[&str]) -> String {
+    let output = Command::new(root().join("deploy/kafka/kafka"))
+        .args(args)
+        .env_remove("KAFKA_BROKERS")
+        .env_remove("ANABRANCH_KAFKA_DIR")
+        .stdin(Stdio::null())
+        .output()
+        .expect("deploy/kafka/kafka can be run");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "deploy/kafka/kafka {args:?}: {said}"
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn brokers_of(printed: &str) -> String {
+    let found = printed
+        .lines()
+        .find_map(|line| line.strip_prefix("KAFKA_BROKERS="));
+    found
+        .expect("deploy/kafka/kafka up names its brokers")
+        .to_owned()
+}
