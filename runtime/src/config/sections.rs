@@ -76,6 +76,9 @@ section! {
         pub instance: Option<String> = None;
         /// The folder for what is kept on local disk.
         pub data_dir: PathBuf = PathBuf::from("anabranch-data");
+        /// Worker threads; 0 is one for `router` and `dispatcher`, which scale by replicas, and two
+        /// for what takes connections.
+        pub threads: u16 = 0, in 0..=256;
     }
 }
 

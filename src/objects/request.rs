@@ -1,0 +1,418 @@
+//! Owns which request each command is: its method, path and body.
+
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::json as json_flag;
+use crate::cli::{
+    ApiArgs, Common, EndpointArgs, EndpointCommand, EndpointFields, KeyArgs, KeyCommand,
+    NewEndpoint, OfTenant, One, SubscriptionArgs, SubscriptionCommand, Tenant, TenantArgs,
+    TenantCommand, TenantFields, WebhookArgs, WebhookCommand, WhichEvents,
+};
+use crate::settings::Usage;
+
+/// One request of the public API.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(super) api: ApiArgs,
+    pub(super) method: Method,
+    /// Behind `/v1`.
+    pub(super) path: Vec<String>,
+    pub(super) body: Option<Value>,
+    /// Whether a change waits until it is applied.
+    pub(super) wait: bool,
+    /// Whether the answer is a page of objects.
+    pub(super) list: bool,
+}
+
+impl Request {
+    fn new(method: Method, path: &[&str], common: Common) -> Self {
+        Self {
+            api: common.api,
+            method,
+            path: path.iter().map(ToString::to_string).collect(),
+            body: None,
+            wait: !common.no_wait,
+            list: false,
+        }
+    }
+
+    fn with(self, body: Fields) -> Self {
+        Self {
+            body: Some(Value::Object(body.0)),
+            ..self
+        }
+    }
+
+    fn create(kind: &str, tenant: &Tenant, common: Common, body: Fields) -> Self {
+        Self::new(Method::POST, &["tenants", &tenant.tenant, kind], common).with(body)
+    }
+
+    fn list(kind: &str, all: OfTenant) -> Self {
+        let OfTenant { tenant, common } = all;
+        let request = Self::new(Method::GET, &["tenants", &tenant.tenant, kind], common);
+        Self {
+            list: true,
+            ..request
+        }
+    }
+
+    fn one(method: Method, kind: &str, one: One) -> Self {
+        let One { id, tenant, common } = one;
+        Self::new(method, &["tenants", &tenant.tenant, kind, &id], common)
+    }
+
+    fn action(kind: &str, one: One, action: &str) -> Self {
+        let mut request = Self::one(Method::POST, kind, one);
+        request.path.push(action.to_owned());
+        request
+    }
+}
+
+/// The members of a body that were said.
+#[derive(Debug, Default)]
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn put<T: Into<Value>>(mut self, name: &str, value: Option<T>) -> Self {
+        if let Some(value) = value {
+            self.0.insert(name.to_owned(), value.into());
+        }
+        self
+    }
+
+    fn tenant(self, fields: TenantFields) -> Self {
+        self.put("name", fields.name)
+            .put("events_per_second", fields.events_per_second)
+            .put("bytes_per_second", fields.bytes_per_second)
+    }
+
+    fn endpoint(self, fields: EndpointFields) -> anyhow::Result<Self> {
+        let rate = fields.rate.map(|rate| json!({"requests": rate}));
+        let mut all = self
+            .put("url", fields.url)
+            .put("name", fields.name)
+            .put("body", fields.body)
+            .put("rate", rate)
+            .put("concurrency", fields.concurrency)
+            .put("timeout_ms", fields.timeout_ms);
+        if let Some(text) = fields.json {
+            let Value::Object(more) = json_flag("--json", &text)? else {
+                return Err(Usage("`--json` takes an object".to_owned()).into());
+            };
+            all.0.extend(more);
+        }
+        Ok(all)
+    }
+
+    fn new_endpoint(self, new: NewEndpoint) -> Self {
+        self.put("secret", new.secret).put("quota", new.quota)
+    }
+
+    fn events(self, events: WhichEvents) -> anyhow::Result<Self> {
+        let types = Some(events.types).filter(|types| !types.is_empty());
+        let filters = events
+            .filters
+            .map(|text| json_flag("--filters", &text))
+            .transpose()?;
+        Ok(self.put("types", types).put("filters", filters))
+    }
+}
+
+impl TryFrom<TenantArgs> for Request {
+    type Error = anyhow::Error;
+
+    fn try_from(args: TenantArgs) -> anyhow::Result<Self> {
+        Ok(match args.command {
+            TenantCommand::Create { id, fields, common } => {
+                let body = Fields::default().put("id", Some(id)).tenant(fields);
+                Self::new(Method::POST, &["tenants"], common).with(body)
+            }
+            TenantCommand::List(common) => Self {
+                list: true,
+                ..Self::new(Method::GET, &["tenants"], common)
+            },
+            TenantCommand::Show { id, common } => Self::new(Method::GET, &["tenants", &id], common),
+            TenantCommand::Update { id, fields, common } => {
+                let body = Fields::default().tenant(fields);
+                Self::new(Method::PATCH, &["tenants", &id], common).with(body)
+            }
+            TenantCommand::Delete { id, common } => {
+                Self::new(Method::DELETE, &["tenants", &id], common)
+            }
+        })
+    }
+}
+
+impl TryFrom<KeyArgs> for Request {
+    type Error = anyhow::Error;
+
+    fn try_from(args: KeyArgs) -> anyhow::Result<Self> {
+        Ok(match args.command {
+            KeyCommand::Create {
+                name,
+                endpoint,
+                tenant,
+                common,
+            } => {
+                let body = Fields::default()
+                    .put("name", name)
+                    .put("endpoint", endpoint);
+                Self::create("keys", &tenant, common, body)
+            }
+            KeyCommand::List(all) => Self::list("keys", all),
+            KeyCommand::Delete(one) => Self::one(Method::DELETE, "keys", one),
+        })
+    }
+}
+
+impl TryFrom<EndpointArgs> for Request {
+    type Error = anyhow::Error;
+
+    fn try_from(args: EndpointArgs) -> anyhow::Result<Self> {
+        const KIND: &str = "endpoints";
+        Ok(match args.command {
+            EndpointCommand::Create {
+                fields,
+                new,
+                tenant,
+                common,
+            } => {
+                let body = Fields::default().endpoint(fields)?.new_endpoint(new);
+                Self::create(KIND, &tenant, common, body)
+            }
+            EndpointCommand::List(all) => Self::list(KIND, all),
+            EndpointCommand::Show(one) => Self::one(Method::GET, KIND, one),
+            EndpointCommand::Update { one, fields } => {
+                let body = Fields::default().endpoint(fields)?;
+                Self::one(Method::PATCH, KIND, one).with(body)
+            }
+            EndpointCommand::Delete(one) => Self::one(Method::DELETE, KIND, one),
+            EndpointCommand::Pause(one) => Self::action(KIND, one, "pause"),
+            EndpointCommand::Resume(one) => Self::action(KIND, one, "resume"),
+            EndpointCommand::RotateSecret {
+                one,
+                secret,
+                expires_in,
+            } => {
+                let body = Fields::default()
+                    .put("secret", secret)
+                    .put("expires_in", expires_in);
+                Self::action(KIND, one, "rotate-secret").with(body)
+            }
+            EndpointCommand::Test(one) => Self::action(KIND, one, "test"),
+        })
+    }
+}
+
+impl TryFrom<SubscriptionArgs> for Request {
+    type Error = anyhow::Error;
+
+    fn try_from(args: SubscriptionArgs) -> anyhow::Result<Self> {
+        const KIND: &str = "subscriptions";
+        Ok(match args.command {
+            SubscriptionCommand::Create {
+                endpoint,
+                name,
+                events,
+                tenant,
+                common,
+            } => {
+                let body = Fields::default()
+                    .put("endpoint", Some(endpoint))
+                    .put("name", name);
+                Self::create(KIND, &tenant, common, body.events(events)?)
+            }
+            SubscriptionCommand::List(all) => Self::list(KIND, all),
+            SubscriptionCommand::Show(one) => Self::one(Method::GET, KIND, one),
+            SubscriptionCommand::Update { one, name, events } => {
+                let body = Fields::default().put("name", name).events(events)?;
+                Self::one(Method::PATCH, KIND, one).with(body)
+            }
+            SubscriptionCommand::Delete(one) => Self::one(Method::DELETE, KIND, one),
+            SubscriptionCommand::Pause(one) => Self::action(KIND, one, "pause"),
+            SubscriptionCommand::Resume(one) => Self::action(KIND, one, "resume"),
+        })
+    }
+}
+
+impl TryFrom<WebhookArgs> for Request {
+    type Error = anyhow::Error;
+
+    fn try_from(args: WebhookArgs) -> anyhow::Result<Self> {
+        let WebhookCommand::Create {
+            fields,
+            new,
+            events,
+            tenant,
+            common,
+        } = args.command;
+        let body = Fields::default()
+            .endpoint(fields)?
+            .new_endpoint(new)
+            .events(events)?;
+        Ok(Self::create("webhooks", &tenant, common, body))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn request(line: &[&str]) -> anyhow::Result<Request> {
+        let words = std::iter::once("anabranch").chain(line.iter().copied());
+        match Cli::try_parse_from(words)?.command {
+            Command::Tenant(args) => args.try_into(),
+            Command::Key(args) => args.try_into(),
+            Command::Endpoint(args) => args.try_into(),
+            Command::Subscription(args) => args.try_into(),
+            Command::Webhook(args) => args.try_into(),
+            other => Err(anyhow!("{other:?} is not about objects")),
+        }
+    }
+
+    fn check(line: &[&str], method: &Method, path: &str, body: Option<Value>) {
+        let request = request(line).unwrap();
+        assert_eq!(
+            (&request.method, request.path.join("/").as_str()),
+            (method, path),
+            "{line:?}"
+        );
+        assert_eq!(request.body, body, "{line:?}");
+    }
+
+    #[test]
+    fn every_command_is_its_request() {
+        let (get, post, patch, delete) =
+            (&Method::GET, &Method::POST, &Method::PATCH, &Method::DELETE);
+        check(
+            &["tenant", "create", "acme", "--name", "A"],
+            post,
+            "tenants",
+            Some(json!({"id": "acme", "name": "A"})),
+        );
+        check(&["tenant", "list"], get, "tenants", None);
+        check(
+            &["tenant", "update", "a", "--events-per-second", "5"],
+            patch,
+            "tenants/a",
+            Some(json!({"events_per_second": 5})),
+        );
+        check(
+            &["key", "create", "--tenant", "a"],
+            post,
+            "tenants/a/keys",
+            Some(json!({})),
+        );
+        check(
+            &["key", "delete", "key_1", "--tenant", "a"],
+            delete,
+            "tenants/a/keys/key_1",
+            None,
+        );
+        check(
+            &[
+                "endpoint",
+                "create",
+                "--tenant",
+                "a",
+                "--url",
+                "https://x/",
+                "--rate",
+                "9",
+                "--json",
+                r#"{"max_age_ms":1000}"#,
+            ],
+            post,
+            "tenants/a/endpoints",
+            Some(json!({"url": "https://x/", "rate": {"requests": 9}, "max_age_ms": 1000})),
+        );
+        check(
+            &["endpoint", "pause", "ep_1", "--tenant", "a"],
+            post,
+            "tenants/a/endpoints/ep_1/pause",
+            None,
+        );
+        check(
+            &[
+                "endpoint",
+                "rotate-secret",
+                "ep_1",
+                "--tenant",
+                "a",
+                "--expires-in",
+                "0",
+            ],
+            post,
+            "tenants/a/endpoints/ep_1/rotate-secret",
+            Some(json!({"expires_in": 0})),
+        );
+        check(
+            &[
+                "subscription",
+                "create",
+                "--tenant",
+                "a",
+                "--endpoint",
+                "ep_1",
+                "--type",
+                "x",
+                "--type",
+                "y",
+            ],
+            post,
+            "tenants/a/subscriptions",
+            Some(json!({"endpoint": "ep_1", "types": ["x", "y"]})),
+        );
+        check(
+            &[
+                "subscription",
+                "update",
+                "sub_1",
+                "--tenant",
+                "a",
+                "--filters",
+                r#"[{"exact":{"type":"x"}}]"#,
+            ],
+            patch,
+            "tenants/a/subscriptions/sub_1",
+            Some(json!({"filters": [{"exact": {"type": "x"}}]})),
+        );
+        check(
+            &[
+                "webhook",
+                "create",
+                "--tenant",
+                "a",
+                "--url",
+                "https://x/",
+                "--type",
+                "t",
+            ],
+            post,
+            "tenants/a/webhooks",
+            Some(json!({"url": "https://x/", "types": ["t"]})),
+        );
+    }
+
+    #[test]
+    fn json_that_is_none_is_a_usage_error() {
+        for wrong in ["{", "[]"] {
+            let line = [
+                "endpoint",
+                "create",
+                "--tenant",
+                "a",
+                "--url",
+                "https://x/",
+                "--json",
+                wrong,
+            ];
+            assert!(request(&line).unwrap_err().is::<Usage>(), "{wrong}");
+        }
+    }
+}
