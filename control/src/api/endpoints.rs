@@ -1,0 +1,386 @@
+//! Owns the endpoints' routes.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use runtime::problem::{Problem, ProblemType};
+use schemas::ids::{EndpointId, TenantId};
+use schemas::records::{ControlKey, ControlObject};
+use schemas::resources::input::EndpointInput;
+use schemas::resources::{Endpoint, EndpointState, KeyScope, Placement, Quota, SealedSecret};
+
+use super::answer::{self, Made, Page, Paging};
+use super::auth::{Principal, not_found};
+use super::request::{JsonBody, Order, Params, Segments, Waiting, invalid};
+use super::schema::{EndpointBody, EndpointPatch};
+use super::secrets::NewSecret;
+use super::tenants::known as known_tenant;
+use super::view::{EndpointPage, EndpointView};
+use super::{App, conflict, later, other_body, put, remove};
+use crate::store::{Plan, State as Objects};
+
+/// A tenant's endpoints.
+const ENDPOINTS_MAX: usize = 100_000;
+
+/// The endpoint `id` of `tenant`, or 404.
+pub(super) fn known<'a>(
+    objects: &'a Objects,
+    tenant: &TenantId,
+    id: EndpointId,
+) -> Result<&'a Arc<Endpoint>, Problem> {
+    objects
+        .endpoints
+        .of(tenant, id)
+        .ok_or_else(|| not_found("endpoint"))
+}
+
+/// An endpoint that is to be made.
+#[derive(Debug)]
+pub(super) struct NewEndpoint {
+    pub(super) id: EndpointId,
+    pub(super) tenant: TenantId,
+    pub(super) input: EndpointInput,
+    pub(super) secret: NewSecret,
+    pub(super) now: i64,
+}
+
+impl NewEndpoint {
+    /// The endpoint, and whether a request with the same idempotency key made it before.
+    pub(super) fn decide(self, objects: &Objects) -> Result<(Endpoint, bool), Problem> {
+        known_tenant(objects, &self.tenant)?;
+        let old = objects.endpoints.get(self.id).cloned();
+        let full = objects.endpoints.count(&self.tenant) >= ENDPOINTS_MAX;
+        let made = self.build(objects)?;
+        match old {
+            Some(old) => {
+                let same = Endpoint {
+                    state: old.state,
+                    secrets: old.secrets.clone(),
+                    created_at: old.created_at,
+                    updated_at: old.updated_at,
+                    ..made
+                };
+                if *old == same {
+                    Ok((same, true))
+                } else {
+                    Err(other_body())
+                }
+            }
+            None if full => Err(conflict(format!(
+                "a tenant has at most {ENDPOINTS_MAX} endpoints"
+            ))),
+            None => Ok((made, false)),
+        }
+    }
+
+    fn build(self, objects: &Objects) -> Result<Endpoint, Problem> {
+        // Recorded before anything is served.
+        let partitions = objects
+            .partitions()
+            .ok_or_else(|| Problem::new(ProblemType::Internal))?;
+        let quota = match &self.input.quota {
+            Some(name) => Quota::shared(&self.tenant, name),
+            None => Quota::of_endpoint(self.id),
+        };
+        let base = Endpoint {
+            id: self.id,
+            tenant: self.tenant,
+            name: None,
+            url: String::new(),
+            placement: Placement::of(&quota, partitions),
+            quota,
+            state: EndpointState::Active,
+            body: self.input.body,
+            secrets: vec![self.secret.stored],
+            rate: None,
+            concurrency: None,
+            timeout_ms: None,
+            retry_schedule_ms: None,
+            max_age_ms: None,
+            created_at: self.now,
+            updated_at: self.now,
+        };
+        Ok(with_input(base, self.input))
+    }
+}
+
+/// The endpoint as its owner says it should be.
+fn with_input(endpoint: Endpoint, input: EndpointInput) -> Endpoint {
+    Endpoint {
+        name: input.name,
+        url: input.url,
+        body: input.body,
+        rate: input.rate,
+        concurrency: input.concurrency,
+        timeout_ms: input.timeout_ms,
+        retry_schedule_ms: input.retry_schedule_ms,
+        max_age_ms: input.max_age_ms,
+        ..endpoint
+    }
+}
+
+/// Makes an endpoint. Where it brings no secret, one is made and shown once.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/endpoints", operation_id = "create_endpoint",
+    tag = "endpoints",
+    params(("tenant" = String, Path, description = "The tenant's id."), Waiting),
+    request_body = EndpointBody,
+    responses((status = 201, body = EndpointView, description = "Made; `secret` is not shown again."),
+        (status = 200, body = EndpointView, description = "A repeat: it was made before.")))]
+pub(super) async fn create(
+    State(app): State<App>,
+    principal: Principal,
+    Segments(tenant): Segments<String>,
+    Order {
+        waiting,
+        repeat,
+        body,
+    }: Order,
+) -> Result<Response, Problem> {
+    let tenant = principal.tenant(&tenant)?;
+    let mut input = EndpointInput::read(&body, &app.urls).map_err(invalid)?;
+    let id = EndpointId::from_bits(repeat.bits("endpoint", tenant.as_str(), || app.fresh_bits()));
+    let secret = NewSecret::make(&app, id, input.secret.take().as_ref(), app.fresh_bits())?;
+    let shown = secret.shown.clone();
+    let new = NewEndpoint {
+        id,
+        tenant,
+        input,
+        secret,
+        now: app.clock.now(),
+    };
+    let written = app
+        .store
+        .write(move |objects| {
+            let (endpoint, repeated) = new.decide(objects)?;
+            let body = EndpointView::of(&endpoint);
+            if repeated {
+                return Ok(Plan {
+                    changes: Vec::new(),
+                    answer: Made {
+                        body,
+                        location: None,
+                    },
+                });
+            }
+            let location = Some(format!("/v1/tenants/{}/endpoints/{id}", endpoint.tenant));
+            let changes = vec![put(ControlObject::Endpoint(Box::new(endpoint)))];
+            Ok(Plan {
+                changes,
+                answer: Made {
+                    body: body.with_secret(shown),
+                    location,
+                },
+            })
+        })
+        .await?;
+    Ok(answer::made(&app, waiting, written).await)
+}
+
+/// Lists a tenant's endpoints.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/endpoints", operation_id = "list_endpoints",
+    tag = "endpoints",
+    params(("tenant" = String, Path, description = "The tenant's id."), Paging),
+    responses((status = 200, body = EndpointPage, description = "A page.")))]
+pub(super) async fn list(
+    State(app): State<App>,
+    principal: Principal,
+    Segments(tenant): Segments<String>,
+    Params(paging): Params<Paging>,
+) -> Result<Response, Problem> {
+    let tenant = principal.tenant(&tenant)?;
+    let (after, limit) = (paging.after()?, paging.limit()?);
+    let Page { items, next } = app.store.read(|objects| {
+        known_tenant(objects, &tenant)?;
+        let rows = objects.endpoints.page(&tenant, after);
+        let page = Page::of(
+            rows,
+            limit,
+            |row| row.0.to_string(),
+            |row| EndpointView::of(row.1),
+        );
+        Ok::<_, Problem>(page)
+    })?;
+    let link = next.clone();
+    Ok(answer::page(
+        EndpointPage { items, next },
+        link.as_deref(),
+        limit,
+    ))
+}
+
+/// Reads an endpoint.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/endpoints/{endpoint}",
+    operation_id = "read_endpoint", tag = "endpoints",
+    params(("tenant" = String, Path, description = "The tenant's id."),
+        ("endpoint" = String, Path, description = "The endpoint's id.")),
+    responses((status = 200, body = EndpointView, description = "The endpoint.")))]
+pub(super) async fn read(
+    State(app): State<App>,
+    principal: Principal,
+    Segments((tenant, endpoint)): Segments<(String, String)>,
+) -> Result<axum::Json<EndpointView>, Problem> {
+    let (tenant, id) = principal.endpoint(&tenant, &endpoint)?;
+    app.store
+        .read(|objects| Ok(axum::Json(EndpointView::of(known(objects, &tenant, id)?))))
+}
+
+/// Changes an endpoint by a merge patch.
+#[utoipa::path(patch, path = "/v1/tenants/{tenant}/endpoints/{endpoint}",
+    operation_id = "patch_endpoint", tag = "endpoints",
+    params(("tenant" = String, Path, description = "The tenant's id."),
+        ("endpoint" = String, Path, description = "The endpoint's id."), Waiting),
+    request_body(content = EndpointPatch, content_type = "application/merge-patch+json"),
+    responses((status = 200, body = EndpointView, description = "Changed.")))]
+pub(super) async fn patch(
+    State(app): State<App>,
+    principal: Principal,
+    Segments((tenant, endpoint)): Segments<(String, String)>,
+    Params(waiting): Params<Waiting>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Problem> {
+    // Not for the endpoint's own key: its limits and its URL are the tenant's to say.
+    principal.tenant(&tenant)?;
+    let (tenant, id) = principal.endpoint(&tenant, &endpoint)?;
+    let urls = Arc::clone(&app.urls);
+    change(&app, waiting, (tenant, id), move |old| {
+        let input = EndpointInput::patched(old, &body, &urls).map_err(invalid)?;
+        Ok(with_input(old.clone(), input))
+    })
+    .await
+}
+
+/// Deletes an endpoint with its subscriptions and its own keys.
+#[utoipa::path(delete, path = "/v1/tenants/{tenant}/endpoints/{endpoint}",
+    operation_id = "delete_endpoint", tag = "endpoints",
+    params(("tenant" = String, Path, description = "The tenant's id."),
+        ("endpoint" = String, Path, description = "The endpoint's id."), Waiting),
+    responses((status = 204, description = "Deleted.")))]
+pub(super) async fn delete(
+    State(app): State<App>,
+    principal: Principal,
+    Segments((tenant, endpoint)): Segments<(String, String)>,
+    Params(waiting): Params<Waiting>,
+) -> Result<Response, Problem> {
+    principal.tenant(&tenant)?;
+    let (tenant, id) = principal.endpoint(&tenant, &endpoint)?;
+    let written = app
+        .store
+        .write(move |objects| {
+            known(objects, &tenant, id)?;
+            let subscriptions = objects.subscriptions_of(id).map(ControlKey::Subscription);
+            let own_keys = objects
+                .keys
+                .page(&tenant, None)
+                .filter(|(_, key)| key.scope == KeyScope::Endpoint(id))
+                .map(|(key, _)| ControlKey::ApiKey(key));
+            let all = subscriptions
+                .chain(own_keys)
+                .chain([ControlKey::Endpoint(id)]);
+            Ok(Plan {
+                changes: all.map(remove).collect(),
+                answer: (),
+            })
+        })
+        .await?;
+    Ok(answer::deleted(&app, waiting, written).await)
+}
+
+/// Holds an endpoint: its deliveries wait.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/endpoints/{endpoint}/pause",
+    operation_id = "pause_endpoint", tag = "endpoints",
+    params(("tenant" = String, Path, description = "The tenant's id."),
+        ("endpoint" = String, Path, description = "The endpoint's id."), Waiting),
+    responses((status = 200, body = EndpointView, description = "It is paused.")))]
+pub(super) async fn pause(
+    State(app): State<App>,
+    principal: Principal,
+    Segments((tenant, endpoint)): Segments<(String, String)>,
+    Params(waiting): Params<Waiting>,
+) -> Result<Response, Problem> {
+    let place = principal.endpoint(&tenant, &endpoint)?;
+    let paused = |old: &Endpoint| {
+        Ok(Endpoint {
+            state: EndpointState::Paused,
+            ..old.clone()
+        })
+    };
+    change(&app, waiting, place, paused).await
+}
+
+/// Attempts an endpoint again that was paused or disabled.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/endpoints/{endpoint}/resume",
+    operation_id = "resume_endpoint", tag = "endpoints",
+    params(("tenant" = String, Path, description = "The tenant's id."),
+        ("endpoint" = String, Path, description = "The endpoint's id."), Waiting),
+    responses((status = 200, body = EndpointView, description = "It is active.")))]
+pub(super) async fn resume(
+    State(app): State<App>,
+    principal: Principal,
+    Segments((tenant, endpoint)): Segments<(String, String)>,
+    Params(waiting): Params<Waiting>,
+) -> Result<Response, Problem> {
+    let place = principal.endpoint(&tenant, &endpoint)?;
+    let active = |old: &Endpoint| {
+        Ok(Endpoint {
+            state: EndpointState::Active,
+            ..old.clone()
+        })
+    };
+    change(&app, waiting, place, active).await
+}
+
+/// Writes what `new` makes of the endpoint at `place`; nothing where it is the same.
+async fn change(
+    app: &App,
+    waiting: Waiting,
+    (tenant, id): (TenantId, EndpointId),
+    new: impl FnOnce(&Endpoint) -> Result<Endpoint, Problem> + Send + 'static,
+) -> Result<Response, Problem> {
+    let now = app.clock.now();
+    let written = app
+        .store
+        .write(move |objects| {
+            let old = known(objects, &tenant, id)?;
+            let new = new(old)?;
+            if **old == new {
+                return Ok(Plan {
+                    changes: Vec::new(),
+                    answer: EndpointView::of(old),
+                });
+            }
+            Ok(replaced(old, new, now))
+        })
+        .await?;
+    Ok(answer::changed(app, waiting, written).await)
+}
+
+/// The plan that puts `new` in the place of `old`.
+pub(super) fn replaced(old: &Endpoint, new: Endpoint, now: i64) -> Plan<EndpointView> {
+    let new = Endpoint {
+        updated_at: later(now, old.updated_at),
+        ..new
+    };
+    let answer = EndpointView::of(&new);
+    Plan {
+        changes: vec![put(ControlObject::Endpoint(Box::new(new)))],
+        answer,
+    }
+}
+
+/// The first of an endpoint's secrets signs; those behind it sign along until they expire.
+pub(super) fn rotated(old: &Endpoint, new: SealedSecret, expires_at: i64, now: i64) -> Endpoint {
+    let still = old.secrets.iter().cloned().map(|secret| SealedSecret {
+        expires_at: Some(
+            secret
+                .expires_at
+                .map_or(expires_at, |own| own.min(expires_at)),
+        ),
+        ..secret
+    });
+    let still = still.filter(|secret| secret.expires_at.is_some_and(|at| at > now));
+    Endpoint {
+        secrets: std::iter::once(new).chain(still).collect(),
+        ..old.clone()
+    }
+}

@@ -1,0 +1,111 @@
+//! Owns how the tables of bodies become schemas of the API's document.
+//!
+//! Never says more or less than the table that is checked.
+
+use schemas::resources::input::{
+    ENDPOINT, KEY, Kind, Member, Members, ROTATION, SUBSCRIPTION, TENANT, WEBHOOK,
+};
+use utoipa::openapi::schema::{AdditionalProperties, ArrayBuilder, ObjectBuilder, Schema, Type};
+use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat};
+use utoipa::{PartialSchema, ToSchema};
+
+/// Whether a body makes an object or changes one: what is fixed cannot be in a patch, and nothing
+/// must be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Create,
+    Patch,
+}
+
+macro_rules! bodies {
+    ($($(#[doc = $doc:literal])+ $name:ident($members:ident, $use:ident);)+) => {
+        $($(#[doc = $doc])+
+        #[derive(Debug)]
+        pub(crate) struct $name;
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                object($members, Use::$use, concat!($($doc),+).trim()).build().into()
+            }
+        }
+
+        impl ToSchema for $name {})+
+    };
+}
+
+bodies! {
+    /// A tenant to make.
+    TenantBody(TENANT, Create);
+    /// A merge patch (RFC 7396) of a tenant.
+    TenantPatch(TENANT, Patch);
+    /// A key to make.
+    KeyBody(KEY, Create);
+    /// An endpoint to make.
+    EndpointBody(ENDPOINT, Create);
+    /// A merge patch (RFC 7396) of an endpoint.
+    EndpointPatch(ENDPOINT, Patch);
+    /// A subscription to make.
+    SubscriptionBody(SUBSCRIPTION, Create);
+    /// A merge patch (RFC 7396) of a subscription.
+    SubscriptionPatch(SUBSCRIPTION, Patch);
+    /// An endpoint and a subscription to it, to make in one call.
+    WebhookBody(WEBHOOK, Create);
+    /// A secret to replace.
+    RotationBody(ROTATION, Create);
+}
+
+fn object(members: Members, what: Use, doc: &str) -> ObjectBuilder {
+    let members = members.iter().copied().flatten();
+    let settable = members.filter(|member| what == Use::Create || member.fixed.is_none());
+    let empty = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .description(Some(doc))
+        .additional_properties(Some(AdditionalProperties::FreeForm(false)));
+    settable.fold(empty, |object, member| {
+        let object = object.property(member.name, schema(member));
+        let required = member.required && what == Use::Create;
+        if required {
+            object.required(member.name)
+        } else {
+            object
+        }
+    })
+}
+
+fn schema(member: &Member) -> RefOr<Schema> {
+    let text = || {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some(member.doc))
+    };
+    let array = |items: ObjectBuilder| -> RefOr<Schema> {
+        ArrayBuilder::new()
+            .items(items)
+            .description(Some(member.doc))
+            .build()
+            .into()
+    };
+    let built = match member.kind {
+        Kind::Text { max_chars } => text().min_length(Some(1)).max_length(Some(max_chars)),
+        Kind::Slug => text().pattern(Some("^[a-z0-9][a-z0-9-]{0,62}$")),
+        Kind::EndpointId => text().pattern(Some("^ep_[0-7][0-9a-hjkmnp-tv-z]{25}$")),
+        Kind::Url => text().format(Some(SchemaFormat::Custom("uri".to_owned()))),
+        Kind::Secret => text()
+            .pattern(Some("^whsec_[A-Za-z0-9+/]+=*$"))
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Password))),
+        Kind::OneOf(texts) => text().enum_values(Some(texts.iter().copied())),
+        Kind::Integer { min, max } => integer()
+            .minimum(Some(min))
+            .maximum(Some(max))
+            .description(Some(member.doc)),
+        Kind::Object(members) => object(members, Use::Create, member.doc),
+        Kind::Waits => return array(integer().minimum(Some(0_u64))),
+        Kind::Types => return array(ObjectBuilder::new().schema_type(Type::String)),
+        Kind::Filters => return array(ObjectBuilder::new().schema_type(Type::Object)),
+    };
+    built.build().into()
+}
+
+fn integer() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::Integer)
+}

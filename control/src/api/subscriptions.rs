@@ -1,0 +1,340 @@
+//! Owns the subscriptions' routes.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use runtime::problem::Problem;
+use schemas::filter::Filters;
+use schemas::ids::{SubscriptionId, TenantId};
+use schemas::records::{ControlKey, ControlObject};
+use schemas::resources::input::SubscriptionInput;
+use schemas::resources::{Endpoint, Subscription, SubscriptionState};
+
+use super::answer::{self, Made, Page, Paging};
+use super::auth::{Principal, not_found};
+use super::request::{JsonBody, Order, Params, Segments, Waiting, invalid};
+use super::schema::{SubscriptionBody, SubscriptionPatch};
+use super::tenants::known as known_tenant;
+use super::view::{SubscriptionPage, SubscriptionView};
+use super::{App, conflict, later, other_body, put, remove};
+use crate::store::{Plan, State as Objects};
+
+/// A tenant's subscriptions.
+const SUBSCRIPTIONS_MAX: usize = 1_000_000;
+/// An endpoint's subscriptions: they are deleted with it in one transaction.
+const OF_ENDPOINT_MAX: usize = 10_000;
+
+fn known<'a>(
+    objects: &'a Objects,
+    tenant: &TenantId,
+    id: SubscriptionId,
+) -> Result<&'a Arc<Subscription>, Problem> {
+    objects
+        .subscriptions
+        .of(tenant, id)
+        .ok_or_else(|| not_found("subscription"))
+}
+
+/// A subscription that is to be made.
+#[derive(Debug)]
+pub(super) struct NewSubscription {
+    pub(super) id: SubscriptionId,
+    pub(super) name: Option<String>,
+    pub(super) filters: Filters,
+    pub(super) now: i64,
+}
+
+impl NewSubscription {
+    /// The subscription to `endpoint`, and whether a request with the same idempotency key made it
+    /// before.
+    pub(super) fn decide(
+        self,
+        objects: &Objects,
+        endpoint: &Endpoint,
+    ) -> Result<(Subscription, bool), Problem> {
+        let made = Subscription {
+            id: self.id,
+            tenant: endpoint.tenant.clone(),
+            endpoint: endpoint.id,
+            placement: endpoint.placement,
+            name: self.name,
+            filters: self.filters,
+            state: SubscriptionState::Active,
+            created_at: self.now,
+            updated_at: self.now,
+        };
+        if let Some(old) = objects.subscriptions.get(self.id) {
+            let same = Subscription {
+                state: old.state,
+                created_at: old.created_at,
+                updated_at: old.updated_at,
+                ..made
+            };
+            return if **old == same {
+                Ok((same, true))
+            } else {
+                Err(other_body())
+            };
+        }
+        if objects.subscriptions.count(&made.tenant) >= SUBSCRIPTIONS_MAX {
+            let limit = format!("a tenant has at most {SUBSCRIPTIONS_MAX} subscriptions");
+            return Err(conflict(limit));
+        }
+        if objects.subscriptions_of(endpoint.id).count() >= OF_ENDPOINT_MAX {
+            let limit = format!("an endpoint has at most {OF_ENDPOINT_MAX} subscriptions");
+            return Err(conflict(limit));
+        }
+        Ok((made, false))
+    }
+}
+
+/// Makes a subscription: events that match go to its endpoint, for as long as it lives.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/subscriptions",
+    operation_id = "create_subscription", tag = "subscriptions",
+    params(("tenant" = String, Path, description = "The tenant's id."), Waiting),
+    request_body = SubscriptionBody,
+    responses((status = 201, body = SubscriptionView, description = "Made."),
+        (status = 200, body = SubscriptionView, description = "A repeat: it was made before.")))]
+pub(super) async fn create(
+    State(app): State<App>,
+    principal: Principal,
+    Segments(tenant): Segments<String>,
+    Order {
+        waiting,
+        repeat,
+        body,
+    }: Order,
+) -> Result<Response, Problem> {
+    let tenant = principal.tenant(&tenant)?;
+    let input = SubscriptionInput::read(&body).map_err(invalid)?;
+    let bits = repeat.bits("subscription", tenant.as_str(), || app.fresh_bits());
+    let SubscriptionInput {
+        endpoint,
+        name,
+        filters,
+    } = input;
+    let id = SubscriptionId::from_bits(bits);
+    let new = NewSubscription {
+        id,
+        name,
+        filters,
+        now: app.clock.now(),
+    };
+    let written = app
+        .store
+        .write(move |objects| {
+            known_tenant(objects, &tenant)?;
+            let unknown = || Problem::validation([("/endpoint", "there is no such endpoint")]);
+            let endpoint = objects
+                .endpoints
+                .of(&tenant, endpoint)
+                .ok_or_else(unknown)?;
+            let (subscription, repeated) = new.decide(objects, endpoint)?;
+            let body = SubscriptionView::of(&subscription);
+            if repeated {
+                return Ok(Plan {
+                    changes: Vec::new(),
+                    answer: Made {
+                        body,
+                        location: None,
+                    },
+                });
+            }
+            let location = Some(format!("/v1/tenants/{tenant}/subscriptions/{id}"));
+            let changes = vec![put(ControlObject::Subscription(Box::new(subscription)))];
+            Ok(Plan {
+                changes,
+                answer: Made { body, location },
+            })
+        })
+        .await?;
+    Ok(answer::made(&app, waiting, written).await)
+}
+
+/// Lists a tenant's subscriptions.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/subscriptions",
+    operation_id = "list_subscriptions", tag = "subscriptions",
+    params(("tenant" = String, Path, description = "The tenant's id."), Paging),
+    responses((status = 200, body = SubscriptionPage, description = "A page.")))]
+pub(super) async fn list(
+    State(app): State<App>,
+    principal: Principal,
+    Segments(tenant): Segments<String>,
+    Params(paging): Params<Paging>,
+) -> Result<Response, Problem> {
+    let tenant = principal.tenant(&tenant)?;
+    let (after, limit) = (paging.after()?, paging.limit()?);
+    let Page { items, next } = app.store.read(|objects| {
+        known_tenant(objects, &tenant)?;
+        let rows = objects.subscriptions.page(&tenant, after);
+        let view = |row: &(SubscriptionId, &Arc<Subscription>)| SubscriptionView::of(row.1);
+        Ok::<_, Problem>(Page::of(rows, limit, |row| row.0.to_string(), view))
+    })?;
+    let link = next.clone();
+    Ok(answer::page(
+        SubscriptionPage { items, next },
+        link.as_deref(),
+        limit,
+    ))
+}
+
+/// Reads a subscription.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/subscriptions/{subscription}",
+    operation_id = "read_subscription", tag = "subscriptions",
+    params(("tenant" = String, Path, description = "The tenant's id."),
+        ("subscription" = String, Path, description = "The subscription's id.")),
+    responses((status = 200, body = SubscriptionView, description = "The subscription.")))]
+pub(super) async fn read(
+    State(app): State<App>,
+    principal: Principal,
+    Segments((tenant, subscription)): Segments<(String, String)>,
+) -> Result<axum::Json<SubscriptionView>, Problem> {
+    let (tenant, id) = place(&principal, &tenant, &subscription)?;
+    app.store.read(|objects| {
+        Ok(axum::Json(SubscriptionView::of(known(
+            objects, &tenant, id,
+        )?)))
+    })
+}
+
+/// Changes a subscription by a merge patch; `types` in it replaces the filters.
+#[utoipa::path(patch, path = "/v1/tenants/{tenant}/subscriptions/{subscription}",
+    operation_id = "patch_subscription", tag = "subscriptions",
+    params(("tenant" = String, Path, description = "The tenant's id."),
+        ("subscription" = String, Path, description = "The subscription's id."), Waiting),
+    request_body(content = SubscriptionPatch, content_type = "application/merge-patch+json"),
+    responses((status = 200, body = SubscriptionView, description = "Changed.")))]
+pub(super) async fn patch(
+    State(app): State<App>,
+    principal: Principal,
+    Segments((tenant, subscription)): Segments<(String, String)>,
+    Params(waiting): Params<Waiting>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, Problem> {
+    let place = place(&principal, &tenant, &subscription)?;
+    change(&app, waiting, place, move |old| {
+        let input = SubscriptionInput::patched(old, &body).map_err(invalid)?;
+        Ok(Subscription {
+            name: input.name,
+            filters: input.filters,
+            ..old.clone()
+        })
+    })
+    .await
+}
+
+/// Deletes a subscription.
+#[utoipa::path(delete, path = "/v1/tenants/{tenant}/subscriptions/{subscription}",
+    operation_id = "delete_subscription", tag = "subscriptions",
+    params(("tenant" = String, Path, description = "The tenant's id."),
+        ("subscription" = String, Path, description = "The subscription's id."), Waiting),
+    responses((status = 204, description = "Deleted.")))]
+pub(super) async fn delete(
+    State(app): State<App>,
+    principal: Principal,
+    Segments((tenant, subscription)): Segments<(String, String)>,
+    Params(waiting): Params<Waiting>,
+) -> Result<Response, Problem> {
+    let (tenant, id) = place(&principal, &tenant, &subscription)?;
+    let written = app
+        .store
+        .write(move |objects| {
+            known(objects, &tenant, id)?;
+            Ok(Plan {
+                changes: vec![remove(ControlKey::Subscription(id))],
+                answer: (),
+            })
+        })
+        .await?;
+    Ok(answer::deleted(&app, waiting, written).await)
+}
+
+/// Holds a subscription: events pass it by.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/subscriptions/{subscription}/pause",
+    operation_id = "pause_subscription", tag = "subscriptions",
+    params(("tenant" = String, Path, description = "The tenant's id."),
+        ("subscription" = String, Path, description = "The subscription's id."), Waiting),
+    responses((status = 200, body = SubscriptionView, description = "It is paused.")))]
+pub(super) async fn pause(
+    State(app): State<App>,
+    principal: Principal,
+    Segments((tenant, subscription)): Segments<(String, String)>,
+    Params(waiting): Params<Waiting>,
+) -> Result<Response, Problem> {
+    let place = place(&principal, &tenant, &subscription)?;
+    change(&app, waiting, place, |old| {
+        Ok(Subscription {
+            state: SubscriptionState::Paused,
+            ..old.clone()
+        })
+    })
+    .await
+}
+
+/// Lets a paused subscription match again.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/subscriptions/{subscription}/resume",
+    operation_id = "resume_subscription", tag = "subscriptions",
+    params(("tenant" = String, Path, description = "The tenant's id."),
+        ("subscription" = String, Path, description = "The subscription's id."), Waiting),
+    responses((status = 200, body = SubscriptionView, description = "It is active.")))]
+pub(super) async fn resume(
+    State(app): State<App>,
+    principal: Principal,
+    Segments((tenant, subscription)): Segments<(String, String)>,
+    Params(waiting): Params<Waiting>,
+) -> Result<Response, Problem> {
+    let place = place(&principal, &tenant, &subscription)?;
+    change(&app, waiting, place, |old| {
+        Ok(Subscription {
+            state: SubscriptionState::Active,
+            ..old.clone()
+        })
+    })
+    .await
+}
+
+fn place(
+    principal: &Principal,
+    tenant: &str,
+    subscription: &str,
+) -> Result<(TenantId, SubscriptionId), Problem> {
+    let tenant = principal.tenant(tenant)?;
+    Ok((
+        tenant,
+        subscription
+            .parse()
+            .map_err(|_| not_found("subscription"))?,
+    ))
+}
+
+/// Writes what `new` makes of the subscription at `place`; nothing where it is the same.
+async fn change(
+    app: &App,
+    waiting: Waiting,
+    (tenant, id): (TenantId, SubscriptionId),
+    new: impl FnOnce(&Subscription) -> Result<Subscription, Problem> + Send + 'static,
+) -> Result<Response, Problem> {
+    let now = app.clock.now();
+    let written = app
+        .store
+        .write(move |objects| {
+            let old = known(objects, &tenant, id)?;
+            let new = new(old)?;
+            if **old == new {
+                return Ok(Plan {
+                    changes: Vec::new(),
+                    answer: SubscriptionView::of(old),
+                });
+            }
+            let new = Subscription {
+                updated_at: later(now, old.updated_at),
+                ..new
+            };
+            let answer = SubscriptionView::of(&new);
+            let changes = vec![put(ControlObject::Subscription(Box::new(new)))];
+            Ok(Plan { changes, answer })
+        })
+        .await?;
+    Ok(answer::changed(app, waiting, written).await)
+}

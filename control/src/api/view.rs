@@ -1,0 +1,302 @@
+//! Owns how objects are shown. No form here has room for a stored secret (rule 17): what is shown
+//! once is a member of its own, filled by the request that made it and by no other.
+
+use jiff::Timestamp;
+use schemas::resources::{
+    ApiKey, BodyMode, Endpoint, EndpointState, KeyScope, Rate, Subscription, SubscriptionState,
+    Tenant,
+};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+/// Unix milliseconds as RFC 3339.
+pub(crate) fn time(millis: i64) -> String {
+    Timestamp::from_millisecond(millis)
+        .unwrap_or(Timestamp::UNIX_EPOCH)
+        .to_string()
+}
+
+/// A tenant.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct TenantView {
+    /// Its slug.
+    id: String,
+    /// A name for people.
+    name: Option<String>,
+    /// Events a second that ingest takes; null for the configured default.
+    events_per_second: Option<u32>,
+    /// Bytes a second that ingest takes; null for the configured default.
+    bytes_per_second: Option<u32>,
+    /// RFC 3339.
+    created_at: String,
+    /// RFC 3339.
+    updated_at: String,
+}
+
+impl TenantView {
+    pub(crate) fn of(tenant: &Tenant) -> Self {
+        Self {
+            id: tenant.id.to_string(),
+            name: tenant.name.clone(),
+            events_per_second: tenant.events_per_second.map(Into::into),
+            bytes_per_second: tenant.bytes_per_second.map(Into::into),
+            created_at: time(tenant.created_at),
+            updated_at: time(tenant.updated_at),
+        }
+    }
+}
+
+/// An API key. Its text is shown once, by the answer that makes it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct KeyView {
+    /// Its id.
+    id: String,
+    /// Its tenant.
+    tenant: String,
+    /// A name for people.
+    name: Option<String>,
+    /// The one endpoint that it is for; null for a key to everything of its tenant.
+    endpoint: Option<String>,
+    /// RFC 3339.
+    created_at: String,
+    /// The key itself: keep it, it is not shown again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    key: Option<String>,
+}
+
+impl KeyView {
+    pub(crate) fn of(key: &ApiKey) -> Self {
+        Self {
+            id: key.id.to_string(),
+            tenant: key.tenant.to_string(),
+            name: key.name.clone(),
+            endpoint: match &key.scope {
+                KeyScope::Tenant => None,
+                KeyScope::Endpoint(endpoint) => Some(endpoint.to_string()),
+            },
+            created_at: time(key.created_at),
+            key: None,
+        }
+    }
+
+    /// The same with the key's text.
+    pub(crate) fn with_text(self, text: String) -> Self {
+        Self {
+            key: Some(text),
+            ..self
+        }
+    }
+}
+
+/// Requests in a span of time.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RateView {
+    /// How many requests.
+    requests: u32,
+    /// In how many milliseconds.
+    per_ms: u32,
+    /// How many may come at once; null for one.
+    burst: Option<u32>,
+}
+
+impl RateView {
+    fn of(rate: Rate) -> Self {
+        Self {
+            requests: rate.requests.get(),
+            per_ms: rate.per_ms.get(),
+            burst: rate.burst.map(Into::into),
+        }
+    }
+}
+
+/// That a secret exists; never the secret.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SecretView {
+    /// Names the secret within its endpoint.
+    id: String,
+    /// RFC 3339.
+    created_at: String,
+    /// Signs until then; null for the current one.
+    expires_at: Option<String>,
+}
+
+/// An endpoint.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EndpointView {
+    /// Its id.
+    id: String,
+    /// Its tenant.
+    tenant: String,
+    /// A name for people.
+    name: Option<String>,
+    /// Where requests go.
+    url: String,
+    /// `active`, `paused` or `disabled`.
+    #[schema(value_type = String)]
+    state: EndpointState,
+    /// How an event is written as a request's body.
+    #[schema(value_type = String)]
+    body: BodyMode,
+    /// What it spends together with others.
+    quota: String,
+    /// The rate it allows.
+    rate: Option<RateView>,
+    /// Requests at once.
+    concurrency: Option<u32>,
+    /// An attempt's total deadline.
+    timeout_ms: Option<u32>,
+    /// Waits between attempts.
+    retry_schedule_ms: Option<Vec<u64>>,
+    /// A delivery older than this ends.
+    max_age_ms: Option<u64>,
+    /// Its signing secrets, the current one first.
+    secrets: Vec<SecretView>,
+    /// RFC 3339.
+    created_at: String,
+    /// RFC 3339.
+    updated_at: String,
+    /// The signing secret that was made: keep it, it is not shown again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    secret: Option<String>,
+}
+
+impl EndpointView {
+    pub(crate) fn of(endpoint: &Endpoint) -> Self {
+        let secret = |secret: &schemas::resources::SealedSecret| SecretView {
+            id: secret.id.clone(),
+            created_at: time(secret.created_at),
+            expires_at: secret.expires_at.map(time),
+        };
+        Self {
+            id: endpoint.id.to_string(),
+            tenant: endpoint.tenant.to_string(),
+            name: endpoint.name.clone(),
+            url: endpoint.url.clone(),
+            state: endpoint.state,
+            body: endpoint.body,
+            quota: endpoint.quota.to_string(),
+            rate: endpoint.rate.map(RateView::of),
+            concurrency: endpoint.concurrency.map(Into::into),
+            timeout_ms: endpoint.timeout_ms.map(Into::into),
+            retry_schedule_ms: endpoint.retry_schedule_ms.clone(),
+            max_age_ms: endpoint.max_age_ms,
+            secrets: endpoint.secrets.iter().map(secret).collect(),
+            created_at: time(endpoint.created_at),
+            updated_at: time(endpoint.updated_at),
+            secret: None,
+        }
+    }
+
+    /// The same with the secret that was made for it.
+    pub(crate) fn with_secret(self, secret: Option<String>) -> Self {
+        Self { secret, ..self }
+    }
+}
+
+/// A subscription.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SubscriptionView {
+    /// Its id.
+    id: String,
+    /// Its tenant.
+    tenant: String,
+    /// Where matching events go.
+    endpoint: String,
+    /// A name for people.
+    name: Option<String>,
+    /// Which events; empty for all of the tenant.
+    #[schema(value_type = Vec<Object>)]
+    filters: Value,
+    /// `active` or `paused`.
+    #[schema(value_type = String)]
+    state: SubscriptionState,
+    /// RFC 3339.
+    created_at: String,
+    /// RFC 3339.
+    updated_at: String,
+}
+
+impl SubscriptionView {
+    pub(crate) fn of(subscription: &Subscription) -> Self {
+        Self {
+            id: subscription.id.to_string(),
+            tenant: subscription.tenant.to_string(),
+            endpoint: subscription.endpoint.to_string(),
+            name: subscription.name.clone(),
+            filters: subscription.filters.to_json(),
+            state: subscription.state,
+            created_at: time(subscription.created_at),
+            updated_at: time(subscription.updated_at),
+        }
+    }
+}
+
+/// An endpoint and the subscription to it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct WebhookView {
+    /// The endpoint; with its secret where one was made.
+    pub(crate) endpoint: EndpointView,
+    /// The subscription.
+    pub(crate) subscription: SubscriptionView,
+}
+
+/// A test event on its way.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct TestView {
+    /// The event's id.
+    pub(crate) event_id: String,
+    /// The delivery's id, which the request carries as `webhook-id`.
+    pub(crate) delivery_id: String,
+}
+
+macro_rules! pages {
+    ($($(#[doc = $doc:literal])+ $name:ident of $view:ident;)+) => {
+        $($(#[doc = $doc])+
+        #[derive(Debug, Serialize, ToSchema)]
+        pub(crate) struct $name {
+            /// The page's objects.
+            pub(crate) items: Vec<$view>,
+            /// The cursor of the next page; null at the end.
+            pub(crate) next: Option<String>,
+        })+
+    };
+}
+
+pages! {
+    /// A page of tenants.
+    TenantPage of TenantView;
+    /// A page of keys.
+    KeyPage of KeyView;
+    /// A page of endpoints.
+    EndpointPage of EndpointView;
+    /// A page of subscriptions.
+    SubscriptionPage of SubscriptionView;
+}
+
+/// An error answer (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ProblemView {
+    /// Identifies the kind of problem; a page about it is at this address.
+    #[serde(rename = "type")]
+    kind: String,
+    /// The kind's title.
+    title: String,
+    /// The HTTP status.
+    status: u16,
+    /// What happened this time.
+    detail: Option<String>,
+    /// What is wrong with which member.
+    errors: Option<Vec<FaultView>>,
+}
+
+/// One fault of one member.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct FaultView {
+    /// What is wrong.
+    detail: String,
+    /// JSON pointer to the member.
+    pointer: String,
+}

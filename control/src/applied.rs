@@ -1,0 +1,174 @@
+//! Owns how far the other services have applied `control`, as they say on `progress`.
+//!
+//! It must never hold a change back: it only tells who is missing. The surprise: a replica that has
+//! not reported for a session is left out, because without its lease it makes no attempts.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use runtime::clock::{Clock, millis};
+use runtime::log::{
+    Assignment, Class, Error, Fetched, Partition, Reader, ReaderOptions, SharedLog, StoredRecord,
+    TopicName,
+};
+use schemas::records::Applied;
+use tokio::sync::watch;
+use tracing::warn;
+
+/// The longest that `?wait=applied` waits.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+const KEY_PREFIX: &[u8] = b"applied/";
+
+type Reports = BTreeMap<String, Applied>;
+
+/// What replicas have reported. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub(crate) struct Replicas {
+    reports: watch::Receiver<Reports>,
+    session: Duration,
+    clock: Clock,
+}
+
+/// Reads the reports; its `run` is a task.
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    log: SharedLog,
+    progress: TopicName,
+    session: Duration,
+    clock: Clock,
+    reports: watch::Sender<Reports>,
+}
+
+impl Replicas {
+    /// The replicas, and the task that keeps them up to date.
+    pub(crate) fn new(
+        log: SharedLog,
+        progress: TopicName,
+        session: Duration,
+        clock: Clock,
+    ) -> (Self, Reporter) {
+        let (sender, receiver) = watch::channel(Reports::new());
+        let replicas = Self {
+            reports: receiver,
+            session,
+            clock: clock.clone(),
+        };
+        (
+            replicas,
+            Reporter {
+                log,
+                progress,
+                session,
+                clock,
+                reports: sender,
+            },
+        )
+    }
+
+    /// Waits until every live replica has applied `offset`, at most ten seconds; returns the names
+    /// of those that have not.
+    pub(crate) async fn missing(&self, offset: i64) -> Vec<String> {
+        let mut reports = self.reports.clone();
+        let all = reports.wait_for(|reports| self.late(reports, offset).is_empty());
+        match tokio::time::timeout(WAIT_MAX, all).await {
+            Ok(Ok(_)) => Vec::new(),
+            Ok(Err(_)) | Err(_) => self.late(&self.reports.borrow(), offset),
+        }
+    }
+
+    fn late(&self, reports: &Reports, offset: i64) -> Vec<String> {
+        let since = self.clock.now().saturating_sub(millis(self.session));
+        reports
+            .values()
+            .filter(|report| report.at >= since && report.control_offset < offset)
+            .map(|report| format!("{}/{}", report.service, report.instance))
+            .collect()
+    }
+}
+
+impl Reporter {
+    /// Follows `progress` from a session ago on.
+    ///
+    /// # Errors
+    /// When the topic cannot be read.
+    pub(crate) async fn run(self) -> Result<(), Error> {
+        let options = ReaderOptions {
+            name: "control-progress".to_owned(),
+            queue_bytes: 1 << 20,
+            batch_bytes: 256 << 10,
+        };
+        let (reader, mut fetched) = self.log.reader(options).await?;
+        let mut assigned = BTreeMap::new();
+        for partition in self.partitions().await? {
+            self.assign(reader.as_ref(), partition, &mut assigned)
+                .await?;
+        }
+        while let Some(message) = fetched.recv().await {
+            match message {
+                Fetched::Records(_, batch) => self.take(&batch.records),
+                Fetched::OutOfRange(assignment, partition) => {
+                    if assigned.get(&partition) == Some(&assignment) {
+                        self.assign(reader.as_ref(), partition, &mut assigned)
+                            .await?;
+                    }
+                }
+                Fetched::Failed(_, error) => warn!(%error, "progress cannot be read now"),
+                Fetched::End(..) => {}
+            }
+        }
+        Err(Error::new(Class::Retry, &self.progress, "reader has ended"))
+    }
+
+    async fn partitions(&self) -> Result<Vec<Partition>, Error> {
+        let missing = || Error::new(Class::Never, &self.progress, "topic does not exist");
+        let shape = self
+            .log
+            .describe_topic(&self.progress)
+            .await?
+            .ok_or_else(missing)?;
+        Ok((0..shape.partitions)
+            .map(|number| self.progress.partition(number))
+            .collect())
+    }
+
+    async fn assign(
+        &self,
+        reader: &dyn Reader,
+        partition: Partition,
+        assigned: &mut BTreeMap<Partition, Assignment>,
+    ) -> Result<(), Error> {
+        let since = self.clock.now().saturating_sub(millis(self.session));
+        let start = match self.log.offset_at(&partition, since).await? {
+            Some(offset) => offset,
+            None => self.log.bounds(&partition).await?.stable_end,
+        };
+        assigned.insert(partition.clone(), reader.assign(partition, start));
+        Ok(())
+    }
+
+    fn take(&self, records: &[StoredRecord]) {
+        let ours = |record: &&StoredRecord| {
+            record
+                .key
+                .as_ref()
+                .is_some_and(|key| key.starts_with(KEY_PREFIX))
+        };
+        let read = records.iter().filter(ours).filter_map(|record| {
+            let value = record.value.as_deref()?;
+            // A version that is not known here is not waited for.
+            serde_json::from_slice::<Applied>(value)
+                .ok()
+                .filter(|applied| applied.version == 1)
+        });
+        let read: Vec<Applied> = read.collect();
+        if read.is_empty() {
+            return;
+        }
+        let old = self.clock.now().saturating_sub(millis(self.session));
+        self.reports.send_modify(|reports| {
+            // Names come and go with processes: what is too old to count is forgotten.
+            reports.retain(|_, report| report.at >= old);
+            reports.extend(read.into_iter().map(|report| (report.key(), report)));
+        });
+    }
+}

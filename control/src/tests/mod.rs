@@ -1,0 +1,8 @@
+//! Behaviour of the service on the simulated log, in paused time.
+
+mod access;
+mod objects;
+mod replicas;
+mod rig;
+mod secrets;
+mod writing;
