@@ -16,6 +16,8 @@ mod engine;
 mod lane;
 mod metrics;
 mod owned;
+#[cfg(test)]
+mod simulation;
 mod work;
 
 use std::sync::Arc;

@@ -124,6 +124,8 @@ impl<T: Transport> Engine<T> {
                 }
                 Turn::Wait(at) => {
                     lane.in_ring = false;
+                    // A millisecond is what timers can tell apart.
+                    let at = at.max(now + Duration::from_millis(1));
                     self.timers.wake_lane(at, tenure, quota);
                 }
                 Turn::Idle => lane.in_ring = false,

@@ -154,7 +154,7 @@ impl<T: Transport> Engine<T> {
             if self.stopping && self.owned.is_empty() {
                 return Ok(());
             }
-            let wake = self.timers.next(self.now());
+            let wake = self.timers.next(self.now(), self.commit.is_some());
             tokio::select! {
                 biased;
                 () = token.cancelled(), if !self.stopping => self.stop(),

@@ -17,8 +17,9 @@ use super::moves::{Move, What};
 use super::{Drain, Engine};
 use crate::delivery::Transport;
 use crate::ledger::{Inherited, Ledger, Place};
+use crate::marks::Marks;
 use crate::metrics::Deferred;
-use crate::owned::{Owned, Phase, Tenure};
+use crate::owned::{DELIVERIES, Owned, Phase, Tenure};
 use crate::{Stopped, dead_letter};
 
 /// The wait before a take-over that failed is tried again.
@@ -130,10 +131,10 @@ impl<T: Transport> Engine<T> {
         } else {
             bounds.start
         };
-        let Some(source) = self
-            .tenant_of(tenure)
-            .and_then(|owned| owned.sources.get_mut(index))
-        else {
+        let Some(owned) = self.tenant_of(tenure) else {
+            return;
+        };
+        let Some(source) = owned.sources.get_mut(index) else {
             return;
         };
         let metadata = if inside {
@@ -149,6 +150,9 @@ impl<T: Transport> Engine<T> {
             .marks_from()
             .unwrap_or(position)
             .clamp(bounds.start, position);
+        if index == DELIVERIES {
+            owned.marks = Marks::resume(from, position);
+        }
         source.ledger = Ledger::resume(position, inherited);
         source.committed = position;
         source.sent = None;

@@ -42,15 +42,15 @@ impl Timers {
         }
     }
 
-    pub(crate) fn next(&self, now: Instant) -> Instant {
+    /// When to look again; `committing` leaves the next commit out, which waits for the one on its
+    /// way and not for a time.
+    pub(crate) fn next(&self, now: Instant, committing: bool) -> Instant {
         let lane = self.lanes.peek().map(|Reverse((at, ..))| *at);
-        let soonest = [lane, self.head, self.transaction_at]
+        let commit = (!committing).then_some(self.commit_at);
+        let soonest = [lane, self.head, self.transaction_at, commit]
             .into_iter()
             .flatten()
-            .fold(
-                self.sweep_at.min(self.commit_at).min(self.report_at),
-                Instant::min,
-            );
+            .fold(self.sweep_at.min(self.report_at), Instant::min);
         soonest.max(now)
     }
 

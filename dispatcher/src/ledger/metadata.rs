@@ -138,20 +138,32 @@ impl Stretches {
 
 pub(super) fn encode(ledger: &Ledger, marks_from: Option<i64>) -> String {
     let position = ledger.position();
-    let (mut stretches, mut partial) = beyond(ledger, position);
-    loop {
-        let text = write(position, marks_from, &stretches.list, &partial);
-        // Never reached while the owner spills in time: forgetting the farthest completions costs
-        // duplicates after a crash, a text that the log refuses would cost the position.
-        if text.len() <= MAX_METADATA_BYTES {
-            return text;
-        }
-        let (_, dropped) = stretches.list.split_at(stretches.list.len() / 2);
-        let from = dropped.first().map_or(position, |(first, _)| *first);
-        partial.retain(|(offset, _)| *offset < from);
-        let keep = stretches.list.len() / 2;
-        stretches.list.truncate(keep);
+    let (Stretches { list }, partial) = beyond(ledger, position);
+    let text = write(position, marks_from, &list, &partial);
+    if text.len() <= MAX_METADATA_BYTES {
+        return text;
     }
+    // Hardly ever reached, since the owner spills in time: forgetting the farthest completions
+    // costs duplicates after a crash, a text that the log refuses would cost the position. As much
+    // is kept as fits, so that the text stays as long as the need to spill says.
+    let mut places: Vec<i64> = list.iter().map(|(first, _)| *first).collect();
+    places.extend(partial.iter().map(|(at, _)| *at));
+    places.sort_unstable();
+    let mut text = write(position, marks_from, &[], &[]);
+    let (mut fits, mut too_many) = (0, places.len());
+    while fits + 1 < too_many {
+        let middle = usize::midpoint(fits, too_many);
+        let until = places.get(middle).copied().unwrap_or(position);
+        let (list, _) = list.split_at(list.partition_point(|(first, _)| *first < until));
+        let (partial, _) = partial.split_at(partial.partition_point(|(at, _)| *at < until));
+        let shorter = write(position, marks_from, list, partial);
+        if shorter.len() <= MAX_METADATA_BYTES {
+            (fits, text) = (middle, shorter);
+        } else {
+            too_many = middle;
+        }
+    }
+    text
 }
 
 fn beyond(ledger: &Ledger, position: i64) -> (Stretches, Vec<(i64, Vec<u8>)>) {
@@ -177,10 +189,14 @@ fn beyond(ledger: &Ledger, position: i64) -> (Stretches, Vec<(i64, Vec<u8>)>) {
     if ledger.next > behind_last {
         stretches.add(behind_last, ledger.next);
     }
+    // Frozen, the ledger still holds what was inherited below what has been read.
     for (first, behind) in &ledger.inherited.completed {
-        stretches.add((*first).max(ledger.next), *behind);
+        if *behind > ledger.next {
+            stretches.add((*first).max(ledger.next), *behind);
+        }
     }
-    partial.extend(ledger.inherited.partial.clone());
+    let ahead = ledger.inherited.partial.range(ledger.next..);
+    partial.extend(ahead.map(|(at, bitmap)| (*at, bitmap.clone())));
     (stretches, partial)
 }
 

@@ -249,3 +249,6 @@ impl Bits {
         (0..self.len).filter(|index| self.is_open(*index))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use schemas::ids::Mark;
 use schemas::records::DeliveryRecord;
 
@@ -60,9 +61,25 @@ pub struct Marks {
     checkpoints: VecDeque<Checkpoint>,
     bytes_read: u64,
     newest_append: i64,
+    replay: Option<Replay>,
+}
+
+/// What is read again for its marks: from an offset up to the position taken over.
+#[derive(Debug, Clone, Copy)]
+struct Replay {
+    from: i64,
+    until: i64,
 }
 
 impl Marks {
+    /// The marks of a partition that is read again from `from` up to its position, `until`.
+    pub fn resume(from: i64, until: i64) -> Self {
+        Self {
+            replay: Some(Replay { from, until }),
+            ..Self::default()
+        }
+    }
+
     /// Marks the targets of `record`, read at `offset` and appended at `appended_at` (unix
     /// milliseconds), and says for each whether it is a repeat to be dropped.
     pub fn admit(
@@ -73,23 +90,26 @@ impl Marks {
         bytes: usize,
     ) -> Vec<bool> {
         self.checkpoint(offset, appended_at, bytes as u64);
+        if self.replay.is_some_and(|replay| offset >= replay.until) {
+            self.replay = None;
+        }
         let origin = self.origin(record);
         record
             .marks()
-            .map(|mark| {
-                let first = *self.first_seen.entry(mark).or_insert(offset);
-                if first == offset {
+            .map(|mark| match self.first_seen.entry(mark) {
+                Entry::Occupied(first) => *first.get() < offset,
+                Entry::Vacant(unseen) => {
+                    unseen.insert(offset);
                     let origin_offset = record.origin.offset;
-                    let marked = Marked {
+                    self.queue.push_back(Marked {
                         mark,
                         offset,
                         origin,
                         origin_offset,
                         appended_at,
-                    };
-                    self.queue.push_back(marked);
+                    });
+                    false
                 }
-                first < offset
             })
             .collect()
     }
@@ -97,45 +117,49 @@ impl Marks {
     /// Forgets the oldest marks that are not mandatory until at most `budget` bytes are held beside
     /// the mandatory ones.
     pub fn shrink_to(&mut self, budget: usize) {
-        let mut excess = (self.queue.len() * MARK_BYTES).saturating_sub(budget) / MARK_BYTES;
-        if excess == 0 {
+        let allowed = budget / MARK_BYTES;
+        if self.queue.len() <= allowed {
             return;
         }
-        let mut kept = VecDeque::new();
-        while excess > 0 {
-            let Some(oldest) = self.queue.pop_front() else {
-                break;
-            };
-            excess -= 1;
-            if self.is_mandatory(&oldest) {
-                kept.push_front(oldest);
-            } else {
-                self.first_seen.remove(&oldest.mark);
+        let mut queue = std::mem::take(&mut self.queue);
+        let optional = queue.iter().filter(|marked| !self.is_mandatory(marked));
+        let mut excess = optional.count().saturating_sub(allowed);
+        queue.retain(|marked| {
+            if excess == 0 || self.is_mandatory(marked) {
+                return true;
             }
-        }
-        for mandatory in kept {
-            self.queue.push_front(mandatory);
-        }
+            excess -= 1;
+            self.first_seen.remove(&marked.mark);
+            false
+        });
+        self.queue = queue;
     }
 
     /// The lowest offset that a new owner must read again for a partition whose position is
     /// `position`; `None` when nothing below it matters.
     pub fn replay_from(&self, position: i64) -> Option<i64> {
+        // Until the replay is over, this owner knows less than the text it found: another take-over
+        // begins where this one did.
+        if let Some(replay) = self.replay {
+            return Some(replay.from).filter(|from| *from < position);
+        }
         let lowest = self
             .queue
             .iter()
             .find(|marked| self.is_mandatory(marked))
             .map(|marked| marked.offset)?;
-        let last_below = self
-            .checkpoints
-            .iter()
-            .rev()
-            .find(|checkpoint| checkpoint.offset < position)?;
-        let floor = self.checkpoints.iter().find(|checkpoint| {
-            checkpoint.appended_at >= last_below.appended_at - REPLAY_MS
-                && last_below.bytes - checkpoint.bytes.min(last_below.bytes) <= REPLAY_BYTES
-        })?;
-        Some(lowest.max(floor.offset)).filter(|from| *from < position)
+        let below = |checkpoint: &&Checkpoint| checkpoint.offset < position;
+        let last_below = self.checkpoints.iter().rev().find(below);
+        let floor = last_below.and_then(|last| {
+            self.checkpoints.iter().find(|checkpoint| {
+                checkpoint.appended_at >= last.appended_at - REPLAY_MS
+                    && last.bytes - checkpoint.bytes.min(last.bytes) <= REPLAY_BYTES
+            })
+        });
+        // A position so far behind that its checkpoints are gone has no floor: then the mark alone
+        // says it, which the routers' windows keep near.
+        let from = floor.map_or(lowest, |floor| lowest.max(floor.offset));
+        Some(from).filter(|from| *from < position)
     }
 
     /// Bytes of memory held.
@@ -201,3 +225,6 @@ impl Marks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

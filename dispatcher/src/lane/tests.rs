@@ -1,0 +1,438 @@
+//! The lane: who goes first, who must wait, and what is handed back.
+
+use std::num::NonZeroU32;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use schemas::event::Event;
+use schemas::ids::{EndpointId, SubscriptionId};
+use schemas::records::{AttemptState, DeliveryRecord, Origin, Target};
+
+use super::*;
+use crate::ledger::Place;
+use crate::work::{Loaded, Meter};
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+const HORIZON: Duration = Duration::from_secs(10);
+
+/// A delivery that is known by its offset; `due` ones come from a delay topic.
+fn delivery(offset: i64, due: bool, queued_at: Instant) -> Delivery {
+    let target = Target::new(SubscriptionId::from_bits(1), EndpointId::from_bits(1));
+    let record = DeliveryRecord {
+        origin: Origin {
+            topic: "events".into(),
+            partition: 0,
+            offset,
+            index: 0,
+        },
+        router_position: None,
+        accepted_at: offset,
+        control_offset: 0,
+        event: Event::builder("1", "/s", "t").build().unwrap(),
+        targets: vec![target.clone()],
+    };
+    let state = AttemptState {
+        hops: u32::from(due),
+        ..AttemptState::default()
+    };
+    Delivery {
+        loaded: Loaded::new(record, 100, [Meter::default(), Meter::default()]),
+        source: 0,
+        place: Place { offset, index: 0 },
+        target,
+        state,
+        queued_at,
+    }
+}
+
+fn rate(requests: u32, per_ms: u32) -> Option<Rate> {
+    Some(Rate {
+        requests: NonZeroU32::new(requests).unwrap(),
+        per_ms: NonZeroU32::new(per_ms).unwrap(),
+        burst: None,
+    })
+}
+
+/// The offset of what may be attempted.
+fn attempted(turn: Turn) -> Option<i64> {
+    match turn {
+        Turn::Attempt(delivery) => Some(delivery.place.offset),
+        Turn::Wait(_) | Turn::Idle => None,
+    }
+}
+
+fn until(turn: &Turn) -> Option<Instant> {
+    match turn {
+        Turn::Wait(until) => Some(*until),
+        Turn::Attempt(_) | Turn::Idle => None,
+    }
+}
+
+/// A lane with room for `concurrency` attempts and fresh deliveries 0, 1, 2, …
+fn lane(now: Instant, concurrency: u32, fresh: i64) -> Lane {
+    let mut lane = Lane::new(now, concurrency);
+    for offset in 0..fresh {
+        lane.push(delivery(offset, false, now));
+    }
+    lane
+}
+
+#[test]
+fn what_has_come_due_goes_before_what_is_fresh() {
+    // rule 7
+    let now = Instant::now();
+    let mut lane = lane(now, 9, 2);
+    lane.push(delivery(10, true, now));
+    lane.push_waiting(now + ms(20), delivery(12, true, now));
+    lane.push_waiting(now + ms(10), delivery(11, true, now));
+    let mut attempted_at = |after: u64| attempted(lane.turn(now + ms(after)));
+    assert_eq!(attempted_at(0), Some(10));
+    assert_eq!(attempted_at(0), Some(0));
+    assert_eq!(attempted_at(20), Some(11), "the earliest due time first");
+    assert_eq!(attempted_at(20), Some(12));
+    assert_eq!(attempted_at(20), Some(1));
+    assert!(matches!(lane.turn(now + ms(20)), Turn::Idle));
+}
+
+#[test]
+fn a_retry_that_is_queued_again_counts_as_due() {
+    let now = Instant::now();
+    let mut lane = lane(now, 9, 1);
+    let mut retry = delivery(10, false, now);
+    retry.state.attempts = 1;
+    lane.push(retry);
+    assert_eq!(attempted(lane.turn(now)), Some(10));
+}
+
+#[test]
+fn a_hold_stops_the_whole_quota_and_is_never_shortened() {
+    // rule 11
+    let now = Instant::now();
+    let mut lane = lane(now, 9, 2);
+    lane.hold(now + ms(500));
+    lane.hold(now + ms(300));
+    assert_eq!(until(&lane.turn(now)), Some(now + ms(500)));
+    assert_eq!(until(&lane.turn(now + ms(499))), Some(now + ms(500)));
+    assert_eq!(attempted(lane.turn(now + ms(500))), Some(0));
+}
+
+#[test]
+fn no_more_than_its_concurrency_is_in_flight() {
+    let now = Instant::now();
+    let mut lane = lane(now, 2, 5);
+    assert_eq!(attempted(lane.turn(now)), Some(0));
+    assert_eq!(attempted(lane.turn(now)), Some(1));
+    assert!(matches!(lane.turn(now), Turn::Idle));
+    lane.finished(ms(5), now);
+    assert_eq!(attempted(lane.turn(now)), Some(2));
+    assert!(matches!(lane.turn(now), Turn::Idle));
+    lane.not_started();
+    assert_eq!(attempted(lane.turn(now)), Some(3));
+    lane.configure(None, 3, now);
+    assert_eq!(
+        attempted(lane.turn(now)),
+        Some(4),
+        "more at once from now on"
+    );
+}
+
+#[test]
+fn a_limit_is_waited_for_without_losing_a_turn() {
+    let now = Instant::now();
+    let mut lane = lane(now, 9, 3);
+    lane.configure(rate(10, 1_000), 9, now);
+    // A new window starts as used (rule 5).
+    assert_eq!(until(&lane.turn(now)), Some(now + ms(100)));
+    assert_eq!(attempted(lane.turn(now + ms(100))), Some(0));
+    assert_eq!(until(&lane.turn(now + ms(100))), Some(now + ms(200)));
+    // The same again is no change, and does not start the window anew.
+    lane.configure(rate(10, 1_000), 9, now + ms(200));
+    assert_eq!(attempted(lane.turn(now + ms(200))), Some(1));
+    lane.configure(None, 9, now + ms(200));
+    assert_eq!(attempted(lane.turn(now + ms(200))), Some(2));
+}
+
+#[test]
+fn a_turn_at_full_concurrency_spends_nothing_of_the_limit() {
+    let now = Instant::now();
+    let mut lane = lane(now, 1, 2);
+    lane.configure(rate(10, 1_000), 1, now);
+    assert_eq!(attempted(lane.turn(now + ms(100))), Some(0));
+    assert!(matches!(lane.turn(now + ms(200)), Turn::Idle));
+    lane.finished(ms(50), now + ms(200));
+    assert_eq!(attempted(lane.turn(now + ms(200))), Some(1));
+}
+
+#[test]
+fn what_waits_longer_than_the_horizon_is_handed_back() {
+    // rule 7
+    let now = Instant::now();
+    let mut lane = lane(now, 0, 2);
+    lane.push(delivery(10, true, now + ms(1)));
+    lane.push_waiting(now + ms(5_000), delivery(11, true, now));
+    let offsets = |taken: Vec<Delivery>| -> Vec<i64> {
+        taken.iter().map(|delivery| delivery.place.offset).collect()
+    };
+    assert!(lane.overdue(now + HORIZON - ms(1), HORIZON).is_empty());
+    assert_eq!(offsets(lane.overdue(now + HORIZON, HORIZON)), [0, 1]);
+    assert_eq!(offsets(lane.overdue(now + HORIZON + ms(1), HORIZON)), [10]);
+    // What waited for its due time waits for its turn only since then.
+    let later = now + HORIZON + HORIZON;
+    assert_eq!(lane.len(), 1);
+    assert_eq!(
+        offsets(lane.overdue(later - ms(2), HORIZON)),
+        [] as [i64; 0]
+    );
+    assert_eq!(lane.len(), 1);
+}
+
+#[test]
+fn a_hold_beyond_the_horizon_hands_everything_back_at_once() {
+    let now = Instant::now();
+    let mut lane = lane(now, 9, 3);
+    lane.hold(now + HORIZON);
+    assert!(lane.overdue(now, HORIZON).is_empty());
+    assert!(!lane.is_full(now, HORIZON, usize::MAX));
+    lane.hold(now + HORIZON + ms(1));
+    assert!(lane.is_full(now, HORIZON, usize::MAX));
+    assert_eq!(lane.overdue(now, HORIZON).len(), 3);
+    assert_eq!(lane.len(), 0);
+}
+
+#[test]
+fn a_lane_is_full_by_its_limit_or_its_bytes() {
+    let now = Instant::now();
+    let check = |queued: i64, rate, bytes_max, full: bool| {
+        let mut lane = lane(now, 1, queued);
+        lane.configure(rate, 1, now);
+        let found = lane.is_full(now, HORIZON, bytes_max);
+        assert_eq!(found, full, "{queued} queued, {rate:?}");
+    };
+    check(100, rate(10, 1_000), usize::MAX, false);
+    check(101, rate(10, 1_000), usize::MAX, true);
+    check(101, None, usize::MAX, false);
+    let each = delivery(0, false, now).bytes();
+    check(3, None, 3 * each + 1, false);
+    check(3, None, 3 * each, true);
+}
+
+#[test]
+fn deferred_deliveries_are_spaced_by_the_limit() {
+    // rule 7: deferring reserves
+    let now = Instant::now();
+    let mut lane = Lane::new(now, 1);
+    lane.configure(rate(10, 1_000), 1, now);
+    for place in 0..50 {
+        assert_eq!(lane.reserve(now, now), now + ms(100) * place);
+    }
+    // No sooner than asked for; the place in the row is spent all the same.
+    assert_eq!(lane.reserve(now, now + ms(60_000)), now + ms(60_000));
+    assert_eq!(lane.reserve(now, now), now + ms(5_100));
+    // What has passed unused is not given out again.
+    let later = now + ms(9_000);
+    assert_eq!(lane.reserve(later, later), later);
+    lane.hold(now + ms(20_000));
+    assert_eq!(lane.reserve(later, later), now + ms(20_000));
+    assert_eq!(lane.reserve(later, later), now + ms(20_100));
+}
+
+#[test]
+fn without_a_limit_the_measured_time_of_attempts_spaces() {
+    let now = Instant::now();
+    let mut lane = lane(now, 4, 1);
+    assert_eq!(lane.reserve(now, now), now);
+    assert_eq!(lane.reserve(now, now), now, "nothing is measured yet");
+    assert!(attempted(lane.turn(now)).is_some());
+    lane.finished(ms(400), now);
+    assert_eq!(lane.reserve(now, now), now);
+    assert_eq!(lane.reserve(now, now), now + ms(100));
+    assert_eq!(lane.reserve(now, now), now + ms(200));
+}
+
+#[test]
+fn a_lane_is_spent_when_a_new_one_would_do() {
+    let now = Instant::now();
+    assert!(Lane::new(now, 1).is_spent(now));
+
+    let mut busy = lane(now, 1, 1);
+    assert!(!busy.is_spent(now), "queued");
+    assert!(attempted(busy.turn(now)).is_some());
+    assert!(!busy.is_spent(now), "in flight");
+    busy.finished(ms(1), now);
+    assert!(busy.is_spent(now));
+
+    let mut waiting = Lane::new(now, 1);
+    waiting.push_waiting(now, delivery(0, true, now));
+    assert!(!waiting.is_spent(now + HORIZON), "waiting");
+    assert_eq!(waiting.drain().len(), 1);
+    assert!(waiting.is_spent(now));
+
+    let mut held = Lane::new(now, 1);
+    held.hold(now + ms(10));
+    assert!(!held.is_spent(now + ms(9)), "held");
+    assert!(held.is_spent(now + ms(10)));
+
+    let mut reserved = Lane::new(now, 1);
+    reserved.configure(rate(10, 1_000), 1, now);
+    reserved.reserve(now, now);
+    reserved.reserve(now + ms(1_900), now);
+    assert!(!reserved.is_spent(now + ms(1_999)), "reserved");
+    assert!(reserved.is_spent(now + ms(2_000)));
+
+    let mut limited = lane(now, 1, 1);
+    limited.configure(rate(1, 60_000), 1, now);
+    assert!(attempted(limited.turn(now)).is_some());
+    limited.finished(ms(1), now + ms(1));
+    assert!(
+        !limited.is_spent(now + ms(60_001)),
+        "its window is not over"
+    );
+    assert!(limited.is_spent(now + ms(60_002)));
+}
+
+#[test]
+fn the_oldest_queued_is_known() {
+    let now = Instant::now();
+    let mut lane = Lane::new(now, 1);
+    assert_eq!(lane.oldest_accepted(), None);
+    lane.push(delivery(7, false, now));
+    lane.push(delivery(5, true, now));
+    assert_eq!(lane.oldest_accepted(), Some(5));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Push { due: bool },
+    PushWaiting(u64),
+    Turn,
+    Finish,
+    Hold(u64),
+    Pass(u64),
+    Overdue,
+    Drain,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => any::<bool>().prop_map(|due| Step::Push { due }),
+        2 => (0_u64..5_000).prop_map(Step::PushWaiting),
+        8 => Just(Step::Turn),
+        3 => Just(Step::Finish),
+        1 => (0_u64..15_000).prop_map(Step::Hold),
+        4 => (0_u64..3_000).prop_map(Step::Pass),
+        1 => Just(Step::Overdue),
+        1 => Just(Step::Drain),
+    ]
+}
+
+/// What a lane must keep, whatever comes.
+struct Watched {
+    lane: Lane,
+    now: Instant,
+    held_until: Instant,
+    inside: std::collections::BTreeSet<i64>,
+    in_flight: u32,
+    taken_at: Vec<Instant>,
+    next: i64,
+}
+
+impl Watched {
+    fn pushed(&mut self, due: bool) -> Delivery {
+        self.inside.insert(self.next);
+        self.next += 1;
+        delivery(self.next - 1, due, self.now)
+    }
+
+    fn left(&mut self, delivery: &Delivery) {
+        assert!(
+            self.inside.remove(&delivery.place.offset),
+            "handed out once"
+        );
+    }
+
+    fn turn(&mut self, concurrency: u32) {
+        match self.lane.turn(self.now) {
+            Turn::Attempt(delivery) => {
+                self.left(&delivery);
+                assert!(self.now >= self.held_until);
+                self.in_flight += 1;
+                assert!(self.in_flight <= concurrency);
+                self.taken_at.push(self.now);
+            }
+            Turn::Wait(until) => assert!(until > self.now),
+            Turn::Idle => assert!(self.inside.is_empty() || self.in_flight == concurrency),
+        }
+    }
+
+    fn step(&mut self, step: &Step, concurrency: u32) {
+        match step {
+            Step::Push { due } => {
+                let delivery = self.pushed(*due);
+                self.lane.push(delivery);
+            }
+            Step::PushWaiting(after) => {
+                let delivery = self.pushed(true);
+                self.lane.push_waiting(self.now + ms(*after), delivery);
+            }
+            Step::Turn => self.turn(concurrency),
+            Step::Finish if self.in_flight > 0 => {
+                self.in_flight -= 1;
+                self.lane.finished(ms(3), self.now);
+            }
+            Step::Finish => {}
+            Step::Hold(after) => {
+                let until = self.now + ms(*after);
+                self.held_until = self.held_until.max(until);
+                self.lane.hold(until);
+            }
+            Step::Pass(passed) => self.now += ms(*passed),
+            Step::Overdue => {
+                for delivery in self.lane.overdue(self.now, HORIZON) {
+                    self.left(&delivery);
+                    let waited = self.now - delivery.queued_at;
+                    assert!(waited >= HORIZON || self.held_until > self.now + HORIZON);
+                }
+            }
+            Step::Drain => {
+                for (delivery, _) in self.lane.drain() {
+                    self.left(&delivery);
+                }
+                assert!(self.inside.is_empty());
+            }
+        }
+        assert_eq!(self.lane.len(), self.inside.len());
+        let each = delivery(0, false, self.now).bytes();
+        assert_eq!(self.lane.queued_bytes, each * self.inside.len());
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_is_lost_or_overrun(
+        steps in vec(step(), 1..120),
+        concurrency in 1_u32..4,
+        limit in any::<bool>(),
+    ) {
+        let now = Instant::now();
+        let mut watched = Watched {
+            lane: Lane::new(now, concurrency),
+            now,
+            held_until: now,
+            inside: std::collections::BTreeSet::new(),
+            in_flight: 0,
+            taken_at: Vec::new(),
+            next: 0,
+        };
+        watched.lane.configure(rate(2, 1_000).filter(|_| limit), concurrency, now);
+        for step in &steps {
+            watched.step(step, concurrency);
+        }
+        if limit {
+            let mut pairs = watched.taken_at.windows(2);
+            prop_assert!(pairs.all(|pair| pair[1] - pair[0] >= ms(500)));
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Whole dispatchers on the simulated log, in paused time, audited: the nouns that the tests are
+//! written with. `SIM_SEEDS` says how many seeds, `SIM_SEED` replays one.
+
+mod audit;
+mod tests;
+mod world;
+
+pub(crate) use world::World;

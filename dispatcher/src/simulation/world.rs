@@ -1,0 +1,385 @@
+//! A simulated world: a log, endpoints that answer as told, dispatchers that can be stopped,
+//! woken, crashed and drained.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use runtime::admin::Readiness;
+use runtime::clock::{Clock, Entropy};
+use runtime::config::Config;
+use runtime::log::simulated::{SimulatedLog, SimulationOptions};
+use runtime::log::topics::{Shape, Topics};
+use runtime::log::{Headers, Position, Producer, ProducerOptions, Record, SharedLog};
+use runtime::secret::{ExposeSecret, Sealer};
+use runtime::telemetry::Metrics as Registry;
+use schemas::event::Event;
+use schemas::ids::{EndpointId, SubscriptionId};
+use schemas::records::{ControlKey, ControlObject, DeliveryRecord, Origin, Target};
+use schemas::resources::{
+    Endpoint, EndpointState, Placement, Quota, SealedSecret, Subscription, SubscriptionState,
+};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::delivery::{Answer, OutgoingRequest, Response, Transport, TransportError};
+use crate::delivery::TransportErrorKind;
+use crate::{Context, Options, Stopped, consumer_group, dead_letter, run};
+
+pub(crate) const PARTITIONS: u32 = 3;
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// One request as an endpoint saw it.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) process: String,
+    pub(crate) endpoint: String,
+    pub(crate) delivery: String,
+    pub(crate) started: Instant,
+    pub(crate) ended: Option<Instant>,
+    pub(crate) status: Option<u16>,
+}
+
+/// What an endpoint does with the requests it gets.
+#[derive(Debug, Clone)]
+pub(crate) enum Behaviour {
+    /// Answers 200 after a time drawn from this range, in milliseconds.
+    Healthy(u64, u64),
+    /// Answers this status, with this `Retry-After`, so many times to each delivery; then 200.
+    Fails(u16, Option<u64>, usize),
+    /// Never answers.
+    Hangs,
+    /// Answers 500, 200, resets and hangs as the dice fall.
+    Flaky,
+}
+
+#[derive(Debug, Default)]
+struct Net {
+    seen: Vec<Seen>,
+    behaviours: BTreeMap<String, Behaviour>,
+}
+
+/// The endpoints, as one process reaches them.
+#[derive(Debug, Clone)]
+pub(crate) struct Wire {
+    process: String,
+    net: Arc<Mutex<Net>>,
+    entropy: Entropy,
+}
+
+impl Transport for Wire {
+    async fn send(&self, request: OutgoingRequest) -> Answer {
+        let endpoint = request.url.host_str().unwrap_or_default().to_owned();
+        let delivery = request.headers["webhook-id"].to_str().unwrap().to_owned();
+        let (at, behaviour, before) = {
+            let mut net = self.net.lock().unwrap();
+            let before = net.seen.iter().filter(|seen| seen.delivery == delivery).count();
+            net.seen.push(Seen {
+                process: self.process.clone(),
+                endpoint: endpoint.clone(),
+                delivery,
+                started: Instant::now(),
+                ended: None,
+                status: None,
+            });
+            let behaviour = net.behaviours.get(&endpoint).cloned();
+            (net.seen.len() - 1, behaviour.unwrap_or(Behaviour::Healthy(1, 5)), before)
+        };
+        let answer = self.answer(&behaviour, before);
+        let answered = tokio::time::timeout(request.timeout, answer).await;
+        let answer = answered.unwrap_or_else(|_| {
+            Err(TransportError::new(TransportErrorKind::Timeout, "deadline passed"))
+        });
+        let mut net = self.net.lock().unwrap();
+        net.seen[at].ended = Some(Instant::now());
+        net.seen[at].status = answer.as_ref().ok().map(|response| response.status);
+        answer
+    }
+}
+
+impl Wire {
+    async fn answer(&self, behaviour: &Behaviour, before: usize) -> Answer {
+        let roll = self.entropy.unit();
+        match behaviour {
+            Behaviour::Healthy(from, to) => {
+                let wait = from + self.entropy.u64() % (to - from + 1);
+                tokio::time::sleep(Duration::from_millis(wait)).await;
+                status(200, None)
+            }
+            Behaviour::Fails(code, retry_after, times) if before < *times => {
+                status(*code, *retry_after)
+            }
+            Behaviour::Fails(..) => status(200, None),
+            Behaviour::Flaky if roll < 0.3 => status(500, None),
+            Behaviour::Flaky if roll < 0.4 => {
+                Err(TransportError::new(TransportErrorKind::Reset, "reset"))
+            }
+            Behaviour::Flaky if roll > 0.05 + 0.4 => status(200, None),
+            Behaviour::Flaky | Behaviour::Hangs => std::future::pending().await,
+        }
+    }
+}
+
+fn status(status: u16, retry_after: Option<u64>) -> Answer {
+    Ok(Response {
+        status,
+        retry_after: retry_after.map(|seconds| seconds.to_string()),
+        content_type: None,
+        body: Bytes::new(),
+        body_bytes_read: 0,
+        truncated: false,
+    })
+}
+
+/// A dispatcher that runs.
+struct Running {
+    token: CancellationToken,
+    task: JoinHandle<Result<(), Stopped>>,
+}
+
+pub(crate) struct World {
+    pub(crate) log: SimulatedLog,
+    pub(crate) topics: Topics,
+    pub(crate) clock: Clock,
+    pub(crate) entropy: Entropy,
+    net: Arc<Mutex<Net>>,
+    sealer: Arc<Sealer>,
+    outside: SharedLog,
+    producer: Arc<dyn Producer>,
+    running: BTreeMap<String, Running>,
+    pub(crate) endpoints: Vec<(Endpoint, SubscriptionId)>,
+    published: i64,
+    pub(crate) retry_schedule_ms: Vec<u64>,
+}
+
+impl World {
+    pub(crate) async fn new(options: SimulationOptions) -> Self {
+        let seed = options.seed;
+        let log = SimulatedLog::new(options);
+        let entropy = Entropy::seeded(seed);
+        let topics = Topics::with_prefix("t.");
+        let outside = log.process("outside");
+        let shape =
+            Shape { partitions: PARTITIONS, replication: 1, retention: Duration::from_secs(1 << 20) };
+        outside.create_topics(&topics.settings(shape)).await.unwrap();
+        let sources = topics.delays.iter().chain([&topics.deliveries]);
+        let positions: Vec<Position> = sources
+            .flat_map(|topic| (0..PARTITIONS).map(|number| topic.partition(number)))
+            .map(|partition| Position { partition, offset: 0, metadata: String::new() })
+            .collect();
+        outside.commit_for_empty_group(&consumer_group(&topics), &positions).await.unwrap();
+        let producer = outside.producer(ProducerOptions::named("outside")).await.unwrap();
+        let key = Sealer::generate("k", &entropy).unwrap();
+        assert!(!key.expose_secret().is_empty());
+        Self {
+            clock: log.clock(),
+            sealer: Arc::new(Sealer::parse(&[key]).unwrap()),
+            log,
+            topics,
+            entropy,
+            net: Arc::default(),
+            outside,
+            producer,
+            running: BTreeMap::new(),
+            endpoints: Vec::new(),
+            published: 0,
+            retry_schedule_ms: vec![1_000, 2_000, 4_000, 8_000],
+        }
+    }
+
+    /// Makes an endpoint that behaves so, and a subscription to it; returns its index.
+    pub(crate) async fn endpoint(&mut self, behaviour: Behaviour) -> usize {
+        let number = self.endpoints.len() as u128 + 1;
+        let id = EndpointId::from_bits(number);
+        let quota = Quota::of_endpoint(id);
+        let placement = Placement::of(&quota, NonZeroU32::new(PARTITIONS).unwrap());
+        let sealed = self.sealer.seal(&id.to_string(), "s1", SECRET.as_bytes(), &self.entropy);
+        let name = format!("e{number}");
+        self.net.lock().unwrap().behaviours.insert(name.clone(), behaviour);
+        let endpoint = Endpoint {
+            id,
+            tenant: "acme".parse().unwrap(),
+            name: None,
+            url: format!("http://{name}/hook"),
+            quota,
+            placement,
+            state: EndpointState::Active,
+            body: Default::default(),
+            secrets: vec![SealedSecret {
+                id: "s1".to_owned(),
+                sealed: sealed.unwrap(),
+                created_at: 0,
+                expires_at: None,
+            }],
+            rate: None,
+            concurrency: NonZeroU32::new(8),
+            timeout_ms: None,
+            retry_schedule_ms: Some(self.retry_schedule_ms.clone()),
+            max_age_ms: None,
+            created_at: 0,
+            updated_at: 0,
+        };
+        let subscription = Subscription {
+            id: SubscriptionId::from_bits(number << 64),
+            tenant: endpoint.tenant.clone(),
+            endpoint: id,
+            placement,
+            name: None,
+            filters: Default::default(),
+            state: SubscriptionState::Active,
+            created_at: 0,
+            updated_at: 0,
+        };
+        self.control(ControlObject::Endpoint(Box::new(endpoint.clone()))).await;
+        let subscription_id = subscription.id;
+        self.control(ControlObject::Subscription(Box::new(subscription))).await;
+        self.endpoints.push((endpoint, subscription_id));
+        self.endpoints.len() - 1
+    }
+
+    pub(crate) async fn control(&self, object: ControlObject) -> i64 {
+        self.control_write(&object.key(), Some(object.encode().into())).await
+    }
+
+    pub(crate) async fn control_write(&self, key: &ControlKey, value: Option<Bytes>) -> i64 {
+        let record = Record {
+            topic: self.topics.control.clone(),
+            partition: Some(0),
+            key: Some(Bytes::from(key.to_string())),
+            value,
+            headers: Headers::default(),
+        };
+        self.write(vec![record]).await
+    }
+
+    /// Writes until the log has it, as an outsider that never gives up, and returns the offset of
+    /// the last record.
+    pub(crate) async fn write(&self, records: Vec<Record>) -> i64 {
+        let mut last = 0;
+        for record in records {
+            loop {
+                let reports = self.producer.send(vec![record.clone()]).await.wait().await;
+                if let Some(Ok(offset)) = reports.first() {
+                    last = *offset;
+                    break;
+                }
+            }
+        }
+        last
+    }
+
+    /// Routes one event to the endpoints of these indices, as a router would; with `repeat`, twice.
+    pub(crate) async fn publish(&mut self, endpoints: &[usize], repeat: bool) -> Vec<String> {
+        self.published += 1;
+        let offset = self.published;
+        let id = format!("event-{offset}");
+        let mut event = Event::builder(&id, "/sim", "sim.happened")
+            .data("application/json", Bytes::from_static(b"{\"n\":1}"))
+            .build()
+            .unwrap();
+        event.set_tenant("acme").unwrap();
+        let mut ids = Vec::new();
+        let mut records = Vec::new();
+        for placement in 0..PARTITIONS {
+            let targets: Vec<Target> = endpoints
+                .iter()
+                .map(|index| &self.endpoints[*index])
+                .filter(|(endpoint, _)| endpoint.placement.partition() == placement)
+                .map(|(endpoint, subscription)| Target::new(*subscription, endpoint.id))
+                .collect();
+            if targets.is_empty() {
+                continue;
+            }
+            let record = DeliveryRecord {
+                origin: Origin { topic: "t.events".into(), partition: 0, offset, index: 0 },
+                router_position: Some((offset - 5).max(0)),
+                accepted_at: self.clock.now(),
+                control_offset: 0,
+                event: event.clone(),
+                targets,
+            };
+            ids.extend(record.targets.iter().map(|target| record.delivery_id(target).to_string()));
+            records.push(Record {
+                topic: self.topics.deliveries.clone(),
+                partition: Some(placement),
+                key: None,
+                value: Some(record.value_for(&record.targets)),
+                headers: dead_letter::headers(&record, None),
+            });
+        }
+        for _ in 0..=u8::from(repeat) {
+            self.write(records.clone()).await;
+        }
+        ids
+    }
+
+    /// Starts a dispatcher of this name.
+    pub(crate) fn start(&mut self, name: &str) {
+        let mut config = Config::default();
+        config.general.instance = Some(name.to_owned());
+        let token = CancellationToken::new();
+        let context = Context {
+            log: self.log.process(name),
+            topics: self.topics.clone(),
+            options: Options::from_config(&config, &self.topics),
+            clock: self.clock.clone(),
+            entropy: self.entropy.fork(name),
+            sealer: Arc::clone(&self.sealer),
+            transport: Arc::new(Wire {
+                process: name.to_owned(),
+                net: Arc::clone(&self.net),
+                entropy: self.entropy.fork("wire"),
+            }),
+            registry: Registry::new(),
+            ready: Readiness::new().gate("dispatcher"),
+        };
+        #[expect(clippy::disallowed_methods, reason = "a test owns its tasks")]
+        let task = tokio::spawn(run(context, token.clone()));
+        self.running.insert(name.to_owned(), Running { token, task });
+    }
+
+    /// Ends a dispatcher as by SIGTERM and waits until it has left.
+    pub(crate) async fn drain(&mut self, name: &str) {
+        let running = self.running.remove(name).unwrap();
+        running.token.cancel();
+        running.task.await.unwrap().unwrap();
+    }
+
+    /// Ends a dispatcher as by SIGKILL.
+    pub(crate) fn crash(&mut self, name: &str) {
+        let running = self.running.remove(name).unwrap();
+        running.task.abort();
+        self.log.crash(name);
+    }
+
+    /// Waits until `done` holds, looking again as time passes.
+    pub(crate) async fn until(&self, what: &str, limit: Duration, done: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + limit;
+        while !done(self) {
+            assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    }
+
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.net.lock().unwrap().seen.clone()
+    }
+
+    pub(crate) fn delivered(&self, delivery: &str) -> usize {
+        let net = self.net.lock().unwrap();
+        net.seen.iter().filter(|seen| seen.delivery == delivery && seen.status == Some(200)).count()
+    }
+
+    pub(crate) fn behave(&self, index: usize, behaviour: Behaviour) {
+        let host = self.endpoints[index].0.url.clone();
+        let host = host.trim_start_matches("http://").trim_end_matches("/hook").to_owned();
+        self.net.lock().unwrap().behaviours.insert(host, behaviour);
+    }
+
+    pub(crate) async fn outside_bounds(&self, partition: &runtime::log::Partition) -> i64 {
+        self.outside.bounds(partition).await.unwrap().stable_end
+    }
+}
