@@ -13,7 +13,7 @@ pub async fn a_reader_starts_where_it_is_told(log: &SharedLog, names: &Names) {
     let offsets = write(log, names, numbered(&partition, 0..10)).await;
     let mut reading = Reading::open(log, names).await;
     let assignment = reading.reader.assign(partition.clone(), offsets[4]);
-    let found = reading.to_end(assignment, 6).await;
+    let found = reading.until_end(assignment, 6).await;
     assert_eq!(found.iter().map(text).collect::<Vec<_>>(), texts(4..10));
     assert_eq!(found[0].offset, offsets[4]);
 }
@@ -25,19 +25,19 @@ pub async fn the_end_is_told_after_assignment_and_after_more(log: &SharedLog, na
     let offsets = write(log, names, numbered(&full, 0..3)).await;
     let mut reading = Reading::open(log, names).await;
     let assignment = reading.reader.assign(empty.clone(), 0);
-    assert!(reading.to_end(assignment, 0).await.is_empty());
+    assert!(reading.until_end(assignment, 0).await.is_empty());
     let assignment = reading.reader.assign(full.clone(), 0);
-    assert_eq!(reading.to_end(assignment, 3).await.len(), 3);
+    assert_eq!(reading.until_end(assignment, 3).await.len(), 3);
     for number in 3..6 {
         write(log, names, numbered(&full, number..number + 1)).await;
-        let found = reading.to_end(assignment, 1).await;
+        let found = reading.until_end(assignment, 1).await;
         assert_eq!(
             found.iter().map(text).collect::<Vec<_>>(),
             texts(number..number + 1)
         );
     }
     let at_end = reading.reader.assign(full, offsets[2] + 4);
-    assert!(reading.to_end(at_end, 0).await.is_empty());
+    assert!(reading.until_end(at_end, 0).await.is_empty());
 }
 
 /// Whatever is fetched around a pause, the records are each handed over once.
@@ -96,7 +96,7 @@ pub async fn a_new_assignment_has_a_new_number(log: &SharedLog, names: &Names) {
     }
     // Assigned without an unassign before: the newest counts.
     let assignment = reading.reader.assign(partition.clone(), offsets[7]);
-    let found = reading.to_end(assignment, 13).await;
+    let found = reading.until_end(assignment, 13).await;
     assert_eq!(found.iter().map(text).collect::<Vec<_>>(), texts(7..20));
 }
 
@@ -121,7 +121,7 @@ pub async fn an_offset_outside_the_log_is_out_of_range(log: &SharedLog, names: &
         }
     }
     let assignment = reading.reader.assign(partition, 0);
-    assert_eq!(reading.to_end(assignment, 3).await.len(), 3);
+    assert_eq!(reading.until_end(assignment, 3).await.len(), 3);
 }
 
 /// Rule 8: a reader that is drained late holds its budget and loses nothing.
@@ -153,7 +153,7 @@ pub async fn a_record_larger_than_a_batch_arrives(log: &SharedLog, names: &Names
     write(log, names, records).await;
     let mut reading = Reading::with(log, names, 64 << 10, 16 << 10).await;
     let assignment = reading.reader.assign(partition, 0);
-    let found = reading.to_end(assignment, 5).await;
+    let found = reading.until_end(assignment, 5).await;
     let sizes: Vec<_> = found.iter().map(|record| text(record).len()).collect();
     assert_eq!(sizes, [1, 1, 1 << 20, 1, 1]);
 }
@@ -163,11 +163,11 @@ pub async fn a_reader_that_was_idle_gets_new_records(log: &SharedLog, names: &Na
     let partition = create(log, &names.settings("topic", 1)).await.partition(0);
     let mut reading = Reading::open(log, names).await;
     let assignment = reading.reader.assign(partition.clone(), 0);
-    assert!(reading.to_end(assignment, 0).await.is_empty());
+    assert!(reading.until_end(assignment, 0).await.is_empty());
     // The idle time is what is tested; nothing waits for it to be long enough.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     write(log, names, numbered(&partition, 0..1)).await;
-    assert_eq!(reading.to_end(assignment, 1).await.len(), 1);
+    assert_eq!(reading.until_end(assignment, 1).await.len(), 1);
 }
 
 /// Readers have nothing in common.
@@ -179,7 +179,7 @@ pub async fn two_readers_read_the_same(log: &SharedLog, names: &Names) {
     let of_two = two.reader.assign(partition.clone(), 0);
     write(log, names, numbered(&partition, 0..100)).await;
     for (reading, assignment) in [(&mut one, of_one), (&mut two, of_two)] {
-        let found = reading.to_end(assignment, 100).await;
+        let found = reading.until_end(assignment, 100).await;
         assert_eq!(found.iter().map(text).collect::<Vec<_>>(), texts(0..100));
     }
 }

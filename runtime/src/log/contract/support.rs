@@ -129,7 +129,7 @@ impl Reading {
     }
 
     /// Everything of `assignment` up to an end that comes when at least `count` records have.
-    pub(super) async fn to_end(
+    pub(super) async fn until_end(
         &mut self,
         assignment: Assignment,
         count: usize,
@@ -167,7 +167,7 @@ pub(super) async fn read(
 ) -> Vec<StoredRecord> {
     let mut reading = Reading::open(log, names).await;
     let assignment = reading.reader.assign(partition.clone(), 0);
-    reading.to_end(assignment, count).await
+    reading.until_end(assignment, count).await
 }
 
 pub(super) async fn read_texts(

@@ -70,7 +70,7 @@ impl Keeper {
             let oldest = now.saturating_sub(kept);
             for slot in &topic.slots {
                 let mut gone = Vec::new();
-                for block in shared.store.blocks_from(slot.id, 0).take(*left) {
+                for block in blocks(shared, slot).take(*left) {
                     let block = block?;
                     if block.last_timestamp >= oldest {
                         break;
@@ -95,7 +95,7 @@ impl Keeper {
             .filter(|topic| !topic.row.compact)
         {
             for slot in &topic.slots {
-                let mut blocks = shared.store.blocks_from(slot.id, 0);
+                let mut blocks = blocks(shared, slot);
                 if let Some(first) = blocks.next().transpose()? {
                     kept = kept.saturating_add(slot.state().appended.saturating_sub(first.before));
                     let slot = Arc::clone(slot);
@@ -155,6 +155,11 @@ impl Keeper {
             writes.commit()
         }
     }
+}
+
+/// From the start on: before it there is nothing but what the store has yet to clean up.
+fn blocks(shared: &Shared, slot: &Slot) -> impl Iterator<Item = Result<Block, Error>> + use<> {
+    shared.store.blocks_from(slot.id, slot.bounds().start)
 }
 
 /// The oldest block that a partition still has, while the oldest of all are looked for.

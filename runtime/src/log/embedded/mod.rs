@@ -15,12 +15,17 @@
 //! | 100 | 0.39 ms, 250,000/s | 0.25 ms, 363,000/s | 0.45 ms, 217,000/s |
 //! | 1,000 | 1.16 ms, 767,000/s | 1.14 ms, 828,000/s | 1.50 ms, 675,000/s |
 //!
-//! So records are kept in blocks, one value of the store for each partition and round.
+//! So records are kept in blocks, one value of the store for each partition and round. The whole log
+//! on the same machine, busy otherwise, six partitions: a durable record at 200/s is with its reader
+//! after 0.14 ms and acknowledged after 0.31 ms (p50); batches of 100, each synced, 50,000 to 89,000
+//! records/s from one producer that waits for each and 240,000 to 370,000/s from eight; acknowledged
+//! in order alone 640,000/s; read from disk 1,300,000/s.
 
 mod block;
 mod clients;
 mod groups;
 mod keeping;
+mod mend;
 mod reader;
 mod round;
 mod slots;
@@ -59,7 +64,8 @@ pub struct EmbeddedOptions {
     /// Nothing is kept longer than this, whatever its topic says; compacted topics excepted.
     pub retention: Duration,
     /// The records of all topics together, compacted ones excepted, take no more than this: the
-    /// oldest go first. The disk may hold up to half as much again for a while.
+    /// oldest go first. Journals (256 MiB) and what is not compacted yet come on top: at most 850
+    /// MiB on disk were measured for a limit of 200, written at full speed.
     pub retention_bytes: u64,
     /// Stamps records and tells their age.
     pub clock: Clock,

@@ -212,11 +212,12 @@ impl Fetcher {
     }
 
     fn queue_turn(&mut self, id: SlotId) {
-        if let Some(assigned) = self.assigned.get_mut(&id) {
-            if !assigned.queued && !assigned.paused {
-                assigned.queued = true;
-                self.turns.push_back(id);
-            }
+        if let Some(assigned) = self.assigned.get_mut(&id)
+            && !assigned.queued
+            && !assigned.paused
+        {
+            assigned.queued = true;
+            self.turns.push_back(id);
         }
     }
 

@@ -19,6 +19,9 @@ use crate::log::{Committed, Error, NotCommitted, NotWritten, Partition, Position
 /// Committed positions by group.
 pub(super) type Groups = HashMap<String, HashMap<Partition, Committed>>;
 
+/// The blocks of a round by partition.
+type Appended = Vec<(Arc<Slot>, Vec<Block>)>;
+
 /// Who waits for the round, and what they are told when it is done.
 #[derive(Debug)]
 pub(super) enum Reply {
@@ -230,7 +233,7 @@ impl<'a> Round<'a> {
     }
 
     /// Moves everything into the write; the blocks by partition.
-    fn fill(&mut self) -> Result<Vec<(Arc<Slot>, Vec<Block>)>, Error> {
+    fn fill(&mut self) -> Result<Appended, Error> {
         let mut all = Vec::new();
         for (id, mut open) in std::mem::take(&mut self.slots) {
             open.close();
@@ -253,7 +256,7 @@ impl<'a> Round<'a> {
 
 /// A round that is in the journal.
 pub(super) struct Written {
-    blocks: Vec<(Arc<Slot>, Vec<Block>)>,
+    blocks: Appended,
     positions: HashMap<(String, Partition), Committed>,
     ordered: Vec<Reply>,
     /// Answered when the journal is on the disk.

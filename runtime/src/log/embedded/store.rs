@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::block::Block;
+use super::mend::mend;
 use crate::log::{Class, Committed, Error, Partition, TopicName, TopicSettings};
 
 /// The store's own cache of blocks read from disk.
@@ -146,18 +147,33 @@ fn lock(dir: &Path) -> Result<File, Error> {
     }
 }
 
+fn database(path: &Path) -> Result<Database, fjall::Error> {
+    let open = || {
+        Database::builder(path)
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES)
+            .worker_threads(2)
+            .open()
+    };
+    match open() {
+        Err(fjall::Error::JournalRecovery(error)) => match mend(path)? {
+            Some(bytes) => {
+                tracing::warn!(path = %path.display(), bytes, "torn end of the journal cut off");
+                open()
+            }
+            None => Err(fjall::Error::JournalRecovery(error)),
+        },
+        opened => opened,
+    }
+}
+
 impl Store {
     /// Takes the lock of `dir` and opens what is there. `released` closes when the folder is free
     /// again.
     pub(super) fn open(dir: &Path, released: oneshot::Sender<()>) -> Result<Self, Error> {
         let lock = lock(dir)?;
         let wrong = |error: fjall::Error| Error::new(Class::Never, dir.display(), error);
-        let database = Database::builder(dir.join("store"))
-            .cache_size(CACHE_BYTES)
-            .max_journaling_size(JOURNAL_BYTES)
-            .worker_threads(2)
-            .open()
-            .map_err(wrong)?;
+        let database = database(&dir.join("store")).map_err(wrong)?;
         let keyspace = |name: &str| {
             let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
             database.keyspace(name, options).map_err(wrong)

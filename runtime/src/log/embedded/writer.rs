@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::Shared;
 use super::groups::{Ask, Standing};
@@ -100,7 +101,8 @@ pub(super) struct Writer {
     tail: Tail,
     keeper: Keeper,
     turn: u64,
-    unsynced: bool,
+    /// When what was written last without a sync is to be on the disk.
+    sync_by: Option<Instant>,
     failure: Option<Error>,
 }
 
@@ -127,7 +129,7 @@ impl Writer {
             epochs: HashMap::new(),
             tail: Tail::default(),
             turn: 0,
-            unsynced: false,
+            sync_by: None,
             failure: None,
         })
     }
@@ -135,23 +137,31 @@ impl Writer {
     /// Works until every handle to the log is gone.
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
+        // What has expired while nobody had the log open goes before anything is answered.
+        self.keep();
         loop {
-            let wait = match (self.keeper.is_due(&shared), self.unsynced) {
-                (true, _) => Duration::ZERO,
-                (false, true) => SYNC_WITHIN,
-                (false, false) => KEEP_EVERY,
-            };
-            match self.queue.recv_timeout(wait) {
+            match self.queue.recv_timeout(self.patience()) {
                 Ok(command) => self.round(&shared.store, command),
-                Err(RecvTimeoutError::Timeout) if self.unsynced => self.sync(Vec::new()),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if self.sync_by.is_some_and(|by| by <= Instant::now()) {
+                self.sync(Vec::new());
             }
             if self.keeper.is_due(&self.shared) {
                 self.keep();
             }
         }
         self.sync(Vec::new());
+    }
+
+    /// How long there is nothing to do but wait for a command.
+    fn patience(&self) -> Duration {
+        if self.keeper.is_due(&self.shared) {
+            return Duration::ZERO;
+        }
+        let until = |by: Instant| by.saturating_duration_since(Instant::now());
+        self.sync_by.map_or(KEEP_EVERY, until)
     }
 
     /// One round: `first`, and what else waits behind it.
@@ -439,7 +449,8 @@ impl Writer {
         }
         match round.write() {
             Ok(mut written) => {
-                self.unsynced = true;
+                self.sync_by
+                    .get_or_insert_with(|| Instant::now() + SYNC_WITHIN);
                 written.publish(&mut self.groups, &mut self.tail);
                 if !written.durable.is_empty() {
                     self.sync(written.durable);
@@ -458,7 +469,7 @@ impl Writer {
     fn sync(&mut self, waiting: Vec<Reply>) {
         match self.shared.store.sync() {
             Ok(()) => {
-                self.unsynced = false;
+                self.sync_by = None;
                 waiting.into_iter().for_each(Reply::done);
             }
             Err(error) => {
@@ -471,10 +482,10 @@ impl Writer {
     }
 
     fn keep(&mut self) {
-        if self.failure.is_none() {
-            if let Err(error) = self.keeper.keep(&self.shared) {
-                self.fail(error);
-            }
+        if self.failure.is_none()
+            && let Err(error) = self.keeper.keep(&self.shared)
+        {
+            self.fail(error);
         }
     }
 
@@ -486,7 +497,7 @@ impl Writer {
                 // As above.
                 drop(coordinator.send(Ask::Failed(error.clone())));
             }
-            self.unsynced = false;
+            self.sync_by = None;
             self.failure = Some(error);
         }
     }
