@@ -94,6 +94,11 @@ pub(super) fn options(instance: &str) -> Options {
 
 pub(super) async fn simulation() -> SimulatedLog {
     let sim = SimulatedLog::new(SimulationOptions::default());
+    create_topics(&sim).await;
+    sim
+}
+
+pub(super) async fn create_topics(sim: &SimulatedLog) {
     let shape = Shape {
         partitions: 6,
         replication: 0,
@@ -101,7 +106,6 @@ pub(super) async fn simulation() -> SimulatedLog {
     };
     let settings = Topics::with_prefix("t.").settings(shape);
     sim.process("setup").create_topics(&settings).await.unwrap();
-    sim
 }
 
 pub(super) fn environment(sim: &SimulatedLog, process: &str) -> (Environment, Readiness) {

@@ -1,9 +1,9 @@
 //! That an answer is never ahead of the log, and that a restart knows what was answered.
 
-use runtime::log::simulated::{Fault, Operation};
+use runtime::log::simulated::{Fault, Operation, SimulatedLog, SimulationOptions};
 use serde_json::{Value, json};
 
-use super::rig::{Rig, options};
+use super::rig::{Rig, create_topics, options};
 
 #[tokio::test(start_paused = true)]
 async fn what_was_answered_is_there_after_a_restart() {
@@ -125,4 +125,48 @@ async fn requests_at_once_never_decide_on_the_same_state() {
     statuses.sort_unstable();
     assert_eq!(statuses, [201, 409, 409]);
     rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_a_rough_log_every_answer_is_true() {
+    for seed in 0..8 {
+        let sim = SimulatedLog::new(SimulationOptions::rough(seed));
+        create_topics(&sim).await;
+        let rig = Rig::on(sim, options("a")).await;
+        let mut made = Vec::new();
+        for number in 0..40 {
+            let id = format!("tenant-{number:02}");
+            let answer = rig.operator("POST /v1/tenants", json!({ "id": id })).await;
+            match answer.status.as_u16() {
+                201 => made.push(id),
+                // Not made, or nobody knows: the list below says which.
+                503 => {}
+                other => panic!("seed {seed}: {other}: {answer:?}"),
+            }
+        }
+        let sim = rig.stop().await;
+        let rig = Rig::on(sim, options("b")).await;
+        let list = rig
+            .operator("GET /v1/tenants?limit=100", Value::Null)
+            .await
+            .expect(200)
+            .json();
+        let items = list["items"].as_array().unwrap();
+        let kept: Vec<_> = items
+            .iter()
+            .map(|item| item["id"].as_str().unwrap())
+            .collect();
+        for id in &made {
+            assert!(
+                kept.contains(&id.as_str()),
+                "seed {seed}: {id} was answered and is lost"
+            );
+        }
+        assert!(
+            made.len() > 20,
+            "seed {seed}: only {} of 40 were made",
+            made.len()
+        );
+        rig.stop().await;
+    }
 }
