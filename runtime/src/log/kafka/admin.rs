@@ -18,6 +18,9 @@ use crate::log::{Class, Error, TopicName, TopicSettings, TopicShape};
 /// A batch of one record is larger than the record by less than this.
 const BATCH_OVERHEAD: usize = 1 << 10;
 
+/// Copies of a topic where there are as many brokers; a write is then on two of them at least.
+const COPIES: usize = 3;
+
 /// See the module.
 pub(super) struct Admin {
     // `None` only while it is being dropped.
@@ -41,7 +44,19 @@ impl Admin {
     }
 
     /// Makes what is missing; returns the names of what it made.
-    pub(super) async fn create(&self, topics: &[TopicSettings]) -> Result<Vec<TopicName>, Error> {
+    pub(super) async fn create(
+        self: &std::sync::Arc<Self>,
+        topics: &[TopicSettings],
+    ) -> Result<Vec<TopicName>, Error> {
+        let mut topics = topics.to_vec();
+        if topics.iter().any(|topic| topic.replication == 0) {
+            let this = std::sync::Arc::clone(self);
+            let brokers = wake::aside("kafka-describe", move || this.brokers()).await??;
+            let chosen = if brokers.len() >= COPIES { COPIES } else { 0 };
+            for topic in topics.iter_mut().filter(|topic| topic.replication == 0) {
+                topic.replication = u16::try_from(chosen).unwrap_or(0);
+            }
+        }
         let settings: Vec<_> = topics.iter().map(settings_of).collect();
         let new: Vec<_> = topics
             .iter()
@@ -127,24 +142,22 @@ impl Admin {
             return Ok(Some(timeout));
         }
         let this = std::sync::Arc::clone(self);
-        let broker = wake::aside("kafka-describe", move || this.any_broker()).await??;
-        let Some(broker) = broker else {
+        let brokers = wake::aside("kafka-describe", move || this.brokers()).await??;
+        let Some(broker) = brokers.first().copied() else {
             return Ok(None);
         };
         let settings = self.settings(ResourceSpecifier::Broker(broker)).await?;
         Ok(millis(&settings, "group.consumer.session.timeout.ms"))
     }
 
-    fn any_broker(&self) -> Result<Option<i32>, Error> {
+    fn brokers(&self) -> Result<Vec<i32>, Error> {
         let metadata = self
             .client()?
             .inner()
             .fetch_metadata(None, ask::ANSWER)
             .map_err(|error| errors::asking("brokers", &error))?;
-        Ok(metadata
-            .brokers()
-            .first()
-            .map(rdkafka::metadata::MetadataBroker::id))
+        let ids = metadata.brokers().iter();
+        Ok(ids.map(rdkafka::metadata::MetadataBroker::id).collect())
     }
 
     async fn settings(
@@ -208,6 +221,9 @@ fn settings_of(topic: &TopicSettings) -> Vec<(&'static str, String)> {
         ),
         ("message.timestamp.type", time.to_owned()),
     ];
+    if usize::from(topic.replication) >= COPIES {
+        settings.push(("min.insync.replicas", "2".to_owned()));
+    }
     if topic.compact {
         settings.push(("cleanup.policy", "compact".to_owned()));
         // Current state is read from its start: keep what is replaced for an hour at most.

@@ -27,6 +27,10 @@ impl ConsumerContext for Lines {}
 /// One line of librdkafka's log.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
     match level {
+        // It calls the router's gapless setting experimental, once for each producer.
+        RDKafkaLogLevel::Warning if facility == "CONFWARN" => {
+            tracing::info!(target: "librdkafka", facility, "{line}");
+        }
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert
         | RDKafkaLogLevel::Critical

@@ -120,7 +120,9 @@ fn settings(kafka: &KafkaOptions, options: &ProducerOptions) -> ClientConfig {
         format!("{}", options.linger.as_secs_f64() * 1_000.0),
     ));
     own.push(("message.timeout.ms", timeout.to_string()));
-    own.push(("enable.gapless.guarantee", options.gapless.to_string()));
+    if options.gapless {
+        own.push(("enable.gapless.guarantee", "true".to_owned()));
+    }
     if options.single_record_batches {
         own.push(("batch.num.messages", "1".to_owned()));
     }
