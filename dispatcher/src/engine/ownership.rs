@@ -34,6 +34,10 @@ pub(super) struct TakenOver {
 impl<T: Transport> Engine<T> {
     pub(super) fn on_membership(&mut self, message: Membership) -> Result<(), Stopped> {
         match message {
+            // What comes while this process leaves is given up with the membership.
+            Membership::Assigned(partitions) if self.stopping => {
+                info!(?partitions, "placements assigned while leaving");
+            }
             Membership::Assigned(partitions) => {
                 info!(?partitions, "placements assigned");
                 for partition in partitions {
@@ -216,11 +220,11 @@ impl<T: Transport> Engine<T> {
         let now = self.now();
         let deadline = now + self.parts.options.drain_deadline;
         for placement in &placements {
-            let serving = self.owned.get(placement).is_some_and(Owned::is_serving);
-            if serving {
-                self.drain(*placement, deadline);
-            } else {
-                self.forget(*placement);
+            match self.owned.get(placement).map(|owned| owned.phase) {
+                Some(Phase::Serving) => self.drain(*placement, deadline),
+                Some(Phase::TakingOver) => self.forget(*placement),
+                // It is being drained already: this revoke waits for the same end.
+                Some(Phase::Draining { .. }) | None => {}
             }
         }
         self.timers.commit_now(now);

@@ -345,7 +345,8 @@ impl World {
     pub(crate) async fn drain(&mut self, name: &str) {
         let running = self.running.remove(name).unwrap();
         running.token.cancel();
-        running.task.await.unwrap().unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(120), running.task).await;
+        ended.unwrap_or_else(|_| panic!("{name} does not end")).unwrap().unwrap();
     }
 
     /// Ends a dispatcher as by SIGKILL.

@@ -11,19 +11,18 @@
 mod headers;
 mod types;
 
-pub mod kafka;
-pub mod embedded;
-pub mod simulated;
-pub mod topics;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+pub mod embedded;
+pub mod kafka;
+pub mod simulated;
+pub mod topics;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
 pub use headers::{Headers, HeadersBuilder};
@@ -201,7 +200,9 @@ impl Acks {
     /// cancel-safe: the reports are lost with the future, the writing goes on.
     pub async fn wait(self) -> Vec<Result<i64, NotWritten>> {
         // A sender dropped without a report is an outcome nobody knows.
-        self.0.await.unwrap_or_else(|_| vec![Err(NotWritten::Unknown)])
+        self.0
+            .await
+            .unwrap_or_else(|_| vec![Err(NotWritten::Unknown)])
     }
 }
 
@@ -264,7 +265,13 @@ impl Revocation {
     /// The revocation of `partitions`, and the receiver that ends when it is acknowledged.
     pub fn new(partitions: Vec<Partition>) -> (Self, oneshot::Receiver<()>) {
         let (sender, receiver) = oneshot::channel();
-        (Self { partitions, _acknowledged: sender }, receiver)
+        (
+            Self {
+                partitions,
+                _acknowledged: sender,
+            },
+            receiver,
+        )
     }
 
     /// The partitions to give up.

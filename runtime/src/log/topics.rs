@@ -56,7 +56,11 @@ impl Topics {
     pub fn settings(&self, shape: Shape) -> Vec<TopicSettings> {
         let topic = |name: &TopicName, compact: bool, append_time: bool| TopicSettings {
             name: name.clone(),
-            partitions: if *name == self.control { 1 } else { shape.partitions },
+            partitions: if *name == self.control {
+                1
+            } else {
+                shape.partitions
+            },
             replication: shape.replication,
             compact,
             retention: shape.retention,

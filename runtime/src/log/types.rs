@@ -26,7 +26,10 @@ impl TopicName {
 
     /// Partition `number` of this topic.
     pub fn partition(&self, number: u32) -> Partition {
-        Partition { topic: self.clone(), number }
+        Partition {
+            topic: self.clone(),
+            number,
+        }
     }
 }
 
@@ -237,7 +240,11 @@ pub struct Error {
 impl Error {
     /// An error of `class` about `subject` (a topic, a partition, a group, a producer).
     pub fn new(class: Class, subject: impl fmt::Display, message: impl fmt::Display) -> Self {
-        Self { class, subject: subject.to_string(), message: message.to_string() }
+        Self {
+            class,
+            subject: subject.to_string(),
+            message: message.to_string(),
+        }
     }
 
     /// What can be done about it.

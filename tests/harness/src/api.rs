@@ -63,6 +63,11 @@ impl Api {
         }
     }
 
+    /// Its address.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// A JSON request.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
         let text = body.map(ToString::to_string).unwrap_or_default();

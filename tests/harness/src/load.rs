@@ -3,8 +3,8 @@
 //! The surprise: an event whose answer did not come is sent again under the same id until it is
 //! acknowledged, as a client would, so that an outage of ingest's log is part of the load.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Sent>,
+    sent: Arc<Mutex<Sent>>,
+    thread: JoinHandle<()>,
 }
 
 /// What a load sent.
@@ -37,16 +38,28 @@ impl Load {
     /// Sends `per_second` events of type `ty` to `path` until it is stopped.
     pub(crate) fn start(api: Api, path: String, ty: String, per_second: u64) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&stop);
+        let sent = Arc::new(Mutex::new(Sent::default()));
+        let stream = Stream {
+            api,
+            path,
+            ty,
+            stop: Arc::clone(&stop),
+            sent: Arc::clone(&sent),
+        };
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();
             runtime
                 .expect("a runtime")
-                .block_on(send(&api, &path, &ty, per_second, &seen))
+                .block_on(stream.send(per_second));
         });
-        Self { stop, thread }
+        Self { stop, sent, thread }
+    }
+
+    /// What it has sent so far.
+    pub fn so_far(&self) -> Sent {
+        lock(&self.sent).clone()
     }
 
     /// Stops it.
@@ -55,27 +68,41 @@ impl Load {
     /// When an event was refused.
     pub fn stop(self) -> Sent {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the load's thread")
+        self.thread.join().expect("the load's thread");
+        lock(&self.sent).clone()
     }
 }
 
-async fn send(api: &Api, path: &str, ty: &str, per_second: u64, stop: &AtomicBool) -> Sent {
-    let mut sent = Sent::default();
-    let mut ticks = interval(Duration::from_secs(1) * 10 / u32::try_from(per_second).unwrap_or(1));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut number = 0;
-    while !stop.load(Ordering::Relaxed) {
-        ticks.tick().await;
-        let batch: Vec<Event> = (number..number + BATCH)
-            .map(|number| event(ty, format!("load-{number:06}")))
-            .collect();
-        number += BATCH;
-        send_batch(api, path, &batch, &mut sent).await;
-    }
-    sent
+fn lock(sent: &Mutex<Sent>) -> MutexGuard<'_, Sent> {
+    sent.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn send_batch(api: &Api, path: &str, batch: &[Event], sent: &mut Sent) {
+#[derive(Debug)]
+struct Stream {
+    api: Api,
+    path: String,
+    ty: String,
+    stop: Arc<AtomicBool>,
+    sent: Arc<Mutex<Sent>>,
+}
+
+impl Stream {
+    async fn send(self, per_second: u64) {
+        let batches = u32::try_from(per_second / BATCH).unwrap_or(1).max(1);
+        let mut ticks = interval(Duration::from_secs(1) / batches);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut number = 0;
+        while !self.stop.load(Ordering::Relaxed) {
+            ticks.tick().await;
+            let named = |number| event(&self.ty, format!("load-{number:06}"));
+            let batch: Vec<Event> = (number..number + BATCH).map(named).collect();
+            number += BATCH;
+            send_batch(&self.api, &self.path, &batch, &self.sent).await;
+        }
+    }
+}
+
+async fn send_batch(api: &Api, path: &str, batch: &[Event], sent: &Mutex<Sent>) {
     let structured: Vec<String> = batch.iter().map(Event::structured).collect();
     let body = format!("[{}]", structured.join(","));
     let json = "application/cloudevents-batch+json".to_owned();
@@ -92,14 +119,14 @@ async fn send_batch(api: &Api, path: &str, batch: &[Event], sent: &mut Sent) {
         let ids = batch.iter().map(|event| event.id.clone());
         match answer {
             Ok(answer) if answer.status == 202 => {
-                sent.acknowledged.extend(ids);
+                lock(sent).acknowledged.extend(ids);
                 return;
             }
             Ok(answer) => assert!([429, 503].contains(&answer.status), "{answer:?}"),
             Err(_) => {}
         }
         if tries == 1 {
-            sent.sent_again.extend(ids);
+            lock(sent).sent_again.extend(ids);
         }
         tokio::time::sleep(PAUSE).await;
     }

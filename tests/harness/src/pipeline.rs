@@ -409,18 +409,19 @@ impl Pipeline {
     pub async fn metric(&self, name: &str) -> f64 {
         let mut sum = 0.0;
         for port in self.admin_ports() {
-            let api = Api::new(&format!("http://127.0.0.1:{port}"), "");
-            let Ok(answer) = api.send(Method::GET, "/metrics", &[], "").await else {
-                continue;
-            };
-            let lines = answer.text.lines().filter(|line| {
-                let rest = line.strip_prefix(name);
-                rest.is_some_and(|rest| rest.starts_with([' ', '{', ',', '}']))
-            });
-            let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-            sum += values.sum::<f64>();
+            sum += metric_at(port, name).await;
         }
         sum
+    }
+
+    /// The same for one process.
+    pub async fn process_metric(&self, process: &str, name: &str) -> f64 {
+        let found = self
+            .processes
+            .iter()
+            .find(|(known, _)| known.name() == process);
+        let (_, admin) = found.expect("a process of that name");
+        metric_at(*admin, name).await
     }
 
     /// Makes an endpoint that behaves so.
@@ -494,7 +495,19 @@ impl Pipeline {
 
     /// Writes a record to the topic `events`, past ingest.
     pub async fn produce(&self, headers: &[(String, String)], value: &str) {
-        topic::produce(self.brokers(), &self.topic("events"), headers, value).await;
+        topic::produce_with(
+            self.brokers(),
+            &self.topic("events"),
+            "none",
+            (headers, value),
+        )
+        .await;
+    }
+
+    /// The same for a record that only compression makes fit.
+    pub async fn produce_compressed(&self, headers: &[(String, String)], value: &str) {
+        let topic = self.topic("events");
+        topic::produce_with(self.brokers(), &topic, "zstd", (headers, value)).await;
     }
 
     /// A steady load of events of type `ty`.
@@ -521,6 +534,20 @@ impl Pipeline {
         })
         .await;
     }
+}
+
+async fn metric_at(admin: u16, name: &str) -> f64 {
+    let api = Api::new(&format!("http://127.0.0.1:{admin}"), "");
+    let Ok(answer) = api.send(Method::GET, "/metrics", &[], "").await else {
+        return 0.0;
+    };
+    let lines = answer.text.lines().filter(|line| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with([' ', '{', ',', '}']))
+    });
+    lines
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
 }
 
 impl Drop for Pipeline {

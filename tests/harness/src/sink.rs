@@ -87,6 +87,8 @@ pub struct Arrival {
     pub at: i64,
     /// Its `webhook-id`.
     pub id: String,
+    /// The id of the event that it carries, where it does.
+    pub event_id: String,
     /// Which request with this id it was, from 1.
     pub attempt: u32,
     /// The status it was answered with; 0 for none.
@@ -110,19 +112,7 @@ impl Arrival {
 
     /// An attribute of the event, from a structured body or from headers.
     pub fn attribute(&self, name: &str) -> Option<String> {
-        if let Some(value) = self.headers.get(format!("ce-{name}")) {
-            return value.to_str().ok().map(str::to_owned);
-        }
-        let json: serde_json::Value = serde_json::from_slice(&self.body).ok()?;
-        json.get(name)?.as_str().map(str::to_owned)
-    }
-
-    /// The event's id.
-    ///
-    /// # Panics
-    /// When it carries none.
-    pub fn event_id(&self) -> String {
-        self.attribute("id").expect("an event with an id")
+        attribute(&self.headers, &self.body, name)
     }
 
     /// The bytes of `data` in a structured body.
@@ -142,6 +132,14 @@ impl Arrival {
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()
     }
+}
+
+fn attribute(headers: &HeaderMap, body: &[u8], name: &str) -> Option<String> {
+    if let Some(value) = headers.get(format!("ce-{name}")) {
+        return value.to_str().ok().map(str::to_owned);
+    }
+    let json: serde_json::Value = serde_json::from_slice(body).ok()?;
+    json.get(name)?.as_str().map(str::to_owned)
 }
 
 #[derive(Debug)]
@@ -198,6 +196,11 @@ impl Sink {
         lock(&self.shared.arrivals).clone()
     }
 
+    /// Looks at what has arrived, without a copy.
+    pub fn look<T>(&self, look: impl FnOnce(&[Arrival]) -> T) -> T {
+        look(&lock(&self.shared.arrivals))
+    }
+
     /// How many requests have arrived.
     pub fn count(&self) -> usize {
         lock(&self.shared.arrivals).len()
@@ -220,11 +223,10 @@ impl Sink {
     /// # Panics
     /// When it does not come.
     pub async fn expect_event(&self, id: &str) -> Arrival {
-        let taken = |arrival: &Arrival| {
-            (200..300).contains(&arrival.status) && arrival.attribute("id").as_deref() == Some(id)
-        };
+        let taken =
+            |arrival: &&Arrival| (200..300).contains(&arrival.status) && arrival.event_id == id;
         eventually(&format!("event {id} delivered"), DEADLINE, async || {
-            self.arrivals().into_iter().find(taken)
+            self.look(|all| all.iter().find(taken).cloned())
         })
         .await
     }
@@ -281,9 +283,11 @@ async fn take(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
     if let Some(wait) = wait {
         tokio::time::sleep(wait).await;
     }
+    let event_id = attribute(&headers, &body, "id").unwrap_or_default();
     let arrival = Arrival {
         at,
         id,
+        event_id,
         attempt,
         status: recorded,
         headers,

@@ -119,10 +119,18 @@ pub fn dead_letters(brokers: &str, prefix: &str) -> Vec<DeadLetter> {
 ///
 /// # Panics
 /// When it is not acknowledged.
-pub(crate) async fn produce(brokers: &str, topic: &str, headers: &[(String, String)], value: &str) {
+pub(crate) async fn produce_with(
+    brokers: &str,
+    topic: &str,
+    compression: &str,
+    (headers, value): (&[(String, String)], &str),
+) {
     let producer: FutureProducer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("acks", "all")
+        .set("compression.type", compression)
+        // What the broker takes is what counts; this is checked before compression.
+        .set("message.max.bytes", "16777216")
         .create()
         .expect("a producer");
     let mut owned = OwnedHeaders::new_with_capacity(headers.len());

@@ -27,6 +27,9 @@ use crate::log::{
 /// One call to the coordinator; tried again until [`GIVE_UP`].
 const CALL: Duration = Duration::from_secs(5);
 
+/// A report that was answered is served this soon, unless other work keeps the queue filled.
+const SERVED: Duration = Duration::from_millis(500);
+
 /// After this long without an answer the outcome is unknown.
 const GIVE_UP: Duration = Duration::from_secs(30);
 
@@ -129,6 +132,8 @@ impl Engine {
         own.push(("transaction.timeout.ms", timeout.clone()));
         own.push(("message.timeout.ms", timeout));
         own.push(("linger.ms", "0.2".to_owned()));
+        // The coordinator asks to come again while the last markers are written (trap 5).
+        own.push(("retry.backoff.ms", "5".to_owned()));
         // A delay partition holds one batch in memory (design: "Delay topics").
         own.push(("batch.size", "65536".to_owned()));
         if single {
