@@ -117,7 +117,9 @@ impl Closed {
 
 impl fmt::Debug for EmbeddedLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmbeddedLog").field("dir", &self.shared.options.dir).finish()
+        f.debug_struct("EmbeddedLog")
+            .field("dir", &self.shared.options.dir)
+            .finish()
     }
 }
 
@@ -146,14 +148,22 @@ impl EmbeddedLog {
         }
         let disk_bytes = store.disk_bytes()?;
         tracing::info!(dir = %options.dir.display(), disk_bytes, "embedded log opened");
-        let shared = Arc::new(Shared { topics, options, store });
+        let shared = Arc::new(Shared {
+            topics,
+            options,
+            store,
+        });
         let (commands, queue) = std::sync::mpsc::channel();
         let (asks, asked) = mpsc::unbounded_channel();
         let writer = Writer::new(Arc::clone(&shared), queue, asks.downgrade())?;
         let coordinator = Coordinator::new(Arc::clone(&shared), asked, commands.clone());
         thread("log-writer", move || writer.run())?;
         async_thread("log-groups", coordinator.run())?;
-        Ok(Self { shared, writer: commands, coordinator: asks })
+        Ok(Self {
+            shared,
+            writer: commands,
+            coordinator: asks,
+        })
     }
 
     fn slot(&self, partition: &Partition) -> Result<Arc<Slot>, Error> {
@@ -170,7 +180,9 @@ fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error>
 
 fn async_thread(name: &str, work: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
     // No timers, no sockets: messages alone.
-    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .map_err(failed)?;
     thread(name, move || runtime.block_on(work))
 }
 
@@ -178,7 +190,10 @@ fn async_thread(name: &str, work: impl Future<Output = ()> + Send + 'static) -> 
 impl Log for EmbeddedLog {
     async fn create_topics(&self, topics: &[TopicSettings]) -> Result<Vec<TopicName>, Error> {
         let (reply, made) = oneshot::channel();
-        let command = Command::CreateTopics { topics: topics.to_vec(), reply };
+        let command = Command::CreateTopics {
+            topics: topics.to_vec(),
+            reply,
+        };
         self.writer.send(command).map_err(|_| closed())?;
         made.await.map_err(|_| closed())?
     }
@@ -213,13 +228,20 @@ impl Log for EmbeddedLog {
     ) -> Result<(), Error> {
         let (reply, committed) = oneshot::channel();
         let (group, positions) = (group.to_owned(), positions.to_vec());
-        let ask = Ask::CommitVacant { group, positions, reply };
+        let ask = Ask::CommitVacant {
+            group,
+            positions,
+            reply,
+        };
         self.coordinator.send(ask).map_err(|_| closed())?;
         committed.await.map_err(|_| closed())?
     }
 
     async fn producer(&self, options: ProducerOptions) -> Result<Arc<dyn Producer>, Error> {
-        Ok(Arc::new(EmbeddedProducer::new(self.writer.clone(), &options)))
+        Ok(Arc::new(EmbeddedProducer::new(
+            self.writer.clone(),
+            &options,
+        )))
     }
 
     async fn transactions(
@@ -227,7 +249,9 @@ impl Log for EmbeddedLog {
         options: TransactionOptions,
     ) -> Result<Box<dyn Transactions>, Error> {
         // The timeout is for producers that fall silent in mid-transaction; here one is one message.
-        Ok(Box::new(EmbeddedTransactions::open(self.writer.clone(), options.id).await?))
+        Ok(Box::new(
+            EmbeddedTransactions::open(self.writer.clone(), options.id).await?,
+        ))
     }
 
     async fn member(
@@ -236,7 +260,11 @@ impl Log for EmbeddedLog {
     ) -> Result<(Arc<dyn Member>, mpsc::UnboundedReceiver<Membership>), Error> {
         let (events, membership) = mpsc::unbounded_channel();
         let (reply, joined) = oneshot::channel();
-        let ask = Ask::Join { options, events, reply };
+        let ask = Ask::Join {
+            options,
+            events,
+            reply,
+        };
         self.coordinator.send(ask).map_err(|_| closed())?;
         let joined = joined.await.map_err(|_| closed())?;
         let member = EmbeddedMember::new(self.writer.clone(), self.coordinator.clone(), joined);
@@ -257,9 +285,16 @@ impl Log for EmbeddedLog {
 /// The settings under Kafka's names.
 fn shape(topic: &Topic) -> TopicShape {
     let row = &topic.row;
-    let time = if row.append_time { "LogAppendTime" } else { "CreateTime" };
+    let time = if row.append_time {
+        "LogAppendTime"
+    } else {
+        "CreateTime"
+    };
     let settings = [
-        ("cleanup.policy", if row.compact { "compact" } else { "delete" }.to_owned()),
+        (
+            "cleanup.policy",
+            if row.compact { "compact" } else { "delete" }.to_owned(),
+        ),
         ("max.message.bytes", row.max_record_bytes.to_string()),
         ("message.timestamp.type", time.to_owned()),
         ("retention.ms", row.retention_ms.to_string()),
@@ -267,7 +302,9 @@ fn shape(topic: &Topic) -> TopicShape {
     TopicShape {
         partitions: row.partitions,
         replication: 1,
-        settings: settings.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+        settings: settings
+            .map(|(name, value)| (name.to_owned(), value))
+            .to_vec(),
     }
 }
 
