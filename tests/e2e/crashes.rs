@@ -1,0 +1,326 @@
+//! Processes that die, stop or lose their broker under load.
+//!
+//! A few rounds each; twenty with `./test --long`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use harness::{Arrival, Broker, Endpoint, Log, Pipeline, Sent, eventually, now_ms, ok};
+
+use crate::pipeline;
+
+/// Kills.
+fn rounds() -> usize {
+    if harness::long() { 20 } else { 3 }
+}
+
+/// Enough that both dispatchers own some of them.
+const ENDPOINTS: usize = 6;
+/// The bar for a new owner's first delivery.
+const TAKE_OVER_MS: i64 = 15_000;
+/// What may have ended before a kill and is repeated after it.
+const UNCOMMITTED_MS: i64 = 500;
+const BOTH_WAYS: Duration = Duration::from_secs(90);
+
+#[tokio::test]
+async fn routers_die_in_the_classic_group() {
+    routers_die("classic").await;
+}
+
+#[tokio::test]
+async fn routers_die_in_a_group_of_kip_848() {
+    routers_die("consumer").await;
+}
+
+#[tokio::test]
+async fn dispatchers_die_in_the_classic_group() {
+    dispatchers_die("classic").await;
+}
+
+#[tokio::test]
+async fn dispatchers_die_in_a_group_of_kip_848() {
+    dispatchers_die("consumer").await;
+}
+
+/// Rule 3: routing loses nothing, and what a router repeats is sent once.
+async fn routers_die(protocol: &str) {
+    let protocol = format!("kafka.group_protocol={protocol}");
+    let mut pipeline = pipeline().heavy().routers(2).set(&protocol).start().await;
+    let endpoint = pipeline.subscribed(ok()).await;
+    let endpoints = [endpoint];
+    let load = pipeline.load("com.acme.load", 300);
+    endpoints[0].sink.expect_requests(300).await;
+    for round in 0..rounds() {
+        let name = format!("router-{}", round % 2 + 1);
+        pipeline.process(&name).kill();
+        if round % 2 == 1 {
+            // At once: what it owned is taken over by the group and by itself.
+            pipeline.process(&name).restart();
+        }
+        let sent = eventually(
+            "events acknowledged after the kill",
+            BOTH_WAYS,
+            async || {
+                let before = load.so_far();
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                let after = load.so_far();
+                (after.acknowledged.len() > before.acknowledged.len() + 50).then_some(after)
+            },
+        )
+        .await;
+        all_arrive(&endpoints, &sent).await;
+        if round % 2 == 0 {
+            pipeline.process(&name).restart();
+        }
+        pipeline.ready(&name).await;
+    }
+    let sent = load.stop();
+    all_arrive(&endpoints, &sent).await;
+    let repeated: Vec<String> = repeats(&endpoints[0], &sent).into_keys().collect();
+    assert!(
+        repeated.is_empty(),
+        "sent twice though only routers died: {repeated:?}"
+    );
+    assert_eq!(pipeline.metric("anabranch_dead_letters_total").await, 0.0);
+}
+
+/// Rules 6 and 13, and the bar for a take-over.
+async fn dispatchers_die(protocol: &str) {
+    let protocol = format!("kafka.group_protocol={protocol}");
+    let mut pipeline = pipeline()
+        .heavy()
+        .dispatchers(2)
+        .set(&protocol)
+        .start()
+        .await;
+    let endpoints = endpoints(&pipeline).await;
+    let load = pipeline.load("com.acme.load", 50);
+    for endpoint in &endpoints {
+        endpoint.sink.expect_requests(50).await;
+    }
+    let mut kills = Vec::new();
+    for round in 0..rounds() {
+        let name = format!("dispatcher-{}", round % 2 + 1);
+        let killed = now_ms();
+        pipeline.process(&name).kill();
+        kills.push((killed, now_ms()));
+        for endpoint in &endpoints {
+            let first = eventually("a delivery after the kill", BOTH_WAYS, async || {
+                endpoint.sink.look(|all| {
+                    // Requests that were on their way when it died do not count.
+                    let after = |arrival: &&Arrival| arrival.at > killed + 200;
+                    all.iter()
+                        .rev()
+                        .take_while(after)
+                        .last()
+                        .map(|arrival| arrival.at)
+                })
+            })
+            .await;
+            let took = first - killed;
+            assert!(
+                took <= TAKE_OVER_MS,
+                "first delivery {took} ms after the kill of {name}"
+            );
+        }
+        pipeline.process(&name).restart();
+        pipeline.ready(&name).await;
+        // The next kill is of one that has work again.
+        let placements = "anabranch_dispatch_placements";
+        eventually(
+            "placements of the one that is back",
+            BOTH_WAYS,
+            async || (pipeline.process_metric(&name, placements).await > 0.0).then_some(()),
+        )
+        .await;
+    }
+    let sent = load.stop();
+    all_arrive(&endpoints, &sent).await;
+    for endpoint in &endpoints {
+        for (id, times) in repeats(endpoint, &sent) {
+            expect_in_flight(&id, &times, &kills);
+        }
+    }
+    assert_eq!(pipeline.metric("anabranch_dead_letters_total").await, 0.0);
+}
+
+/// Rule 13: each repeat follows a kill, and what it repeats was in flight or ended shortly before.
+fn expect_in_flight(id: &str, times: &[i64], kills: &[(i64, i64)]) {
+    for pair in times.windows(2) {
+        let between = |&&(before, after): &&(i64, i64)| {
+            // Arrivals are noted by another thread than kills.
+            pair[0] <= after + 50 && pair[1] >= before
+        };
+        let kill = kills.iter().find(between);
+        let ended = kill.map(|(before, _)| before - pair[0]);
+        assert!(
+            ended.is_some_and(|ended| ended < UNCOMMITTED_MS),
+            "{id} at {times:?} came again, {ended:?} ms from a kill; kills: {kills:?}"
+        );
+    }
+}
+
+async fn endpoints(pipeline: &Pipeline) -> Vec<Endpoint> {
+    let mut endpoints = Vec::new();
+    for _ in 0..ENDPOINTS {
+        endpoints.push(pipeline.subscribed(ok()).await);
+    }
+    endpoints
+}
+
+/// Rule 1: nothing that was acknowledged is missing.
+async fn all_arrive(endpoints: &[Endpoint], sent: &Sent) {
+    for endpoint in endpoints {
+        let missing = || {
+            let arrived: BTreeSet<String> = endpoint
+                .sink
+                .look(|all| all.iter().map(|arrival| arrival.event_id.clone()).collect());
+            let missing = sent.acknowledged.iter().filter(|id| !arrived.contains(*id));
+            missing.cloned().collect::<Vec<String>>()
+        };
+        let start = now_ms();
+        while !missing().is_empty() {
+            let patience = i64::try_from(BOTH_WAYS.as_millis()).expect("a bound");
+            let missing = missing();
+            let total = sent.acknowledged.len();
+            assert!(
+                now_ms() - start < patience,
+                "{} of {total} are missing: {:?} to {:?}",
+                missing.len(),
+                missing.first(),
+                missing.last()
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// Ids that arrived more than once, with the times, but for those that were published twice.
+fn repeats(endpoint: &Endpoint, sent: &Sent) -> BTreeMap<String, Vec<i64>> {
+    let again: BTreeSet<&String> = sent.sent_again.iter().collect();
+    let mut times: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    endpoint.sink.look(|all| {
+        for arrival in all {
+            times
+                .entry(arrival.event_id.clone())
+                .or_default()
+                .push(arrival.at);
+        }
+    });
+    times.retain(|id, times| times.len() > 1 && !again.contains(id));
+    times
+}
+
+/// Rule 1 and 3 when the log itself goes away for a while.
+#[tokio::test]
+async fn the_broker_restarts_in_mid_load() {
+    let broker = Broker::own();
+    let log = Log::Brokers(broker.brokers().to_owned());
+    let pipeline = pipeline()
+        .on(log)
+        .heavy()
+        .routers(2)
+        .dispatchers(2)
+        .start()
+        .await;
+    let endpoints = [pipeline.subscribed(ok()).await];
+    let load = pipeline.load("com.acme.load", 200);
+    endpoints[0].sink.expect_requests(200).await;
+    let broker = tokio::task::spawn_blocking(move || {
+        broker.restart();
+        broker
+    })
+    .await
+    .expect("the restart");
+    let back = load.so_far().acknowledged.len();
+    eventually(
+        "400 events acknowledged after the restart",
+        BOTH_WAYS,
+        async || (load.so_far().acknowledged.len() > back + 400).then_some(()),
+    )
+    .await;
+    let sent = load.stop();
+    all_arrive(&endpoints, &sent).await;
+    assert_eq!(pipeline.metric("anabranch_dead_letters_total").await, 0.0);
+    drop(pipeline);
+    drop(broker);
+}
+
+/// Rule 5: the lease. A dispatcher that was stopped for two sessions starts no attempt of what is no
+/// longer its own.
+#[tokio::test]
+async fn a_stopped_dispatcher_attempts_nothing_that_it_lost() {
+    let mut pipeline = pipeline().heavy().dispatchers(2).start().await;
+    let endpoints = endpoints(&pipeline).await;
+    let load = pipeline.load("com.acme.load", 50);
+    for endpoint in &endpoints {
+        endpoint.sink.expect_requests(50).await;
+    }
+    let stopped = now_ms();
+    pipeline.process("dispatcher-1").signal("STOP");
+    // Twice the session timeout of 10 s.
+    eventually("two sessions", BOTH_WAYS, async || {
+        (now_ms() > stopped + 20_000).then_some(())
+    })
+    .await;
+    let resumed = now_ms();
+    pipeline.process("dispatcher-1").signal("CONT");
+    // Until it has attempted again as a rightful owner, or some time has passed.
+    eventually("the stopped one takes part again", BOTH_WAYS, async || {
+        (pipeline
+            .process_metric("dispatcher-1", "anabranch_dispatch_placements")
+            .await
+            > 0.0
+            && now_ms() > resumed + 5_000)
+            .then_some(())
+    })
+    .await;
+    let sent = load.stop();
+    all_arrive(&endpoints, &sent).await;
+    let last = sent.acknowledged.last().expect("events were sent").clone();
+    let attempts = eventually("every attempt recorded", BOTH_WAYS, async || {
+        let attempts = harness::attempts(pipeline.brokers(), pipeline.prefix());
+        let ends = attempts
+            .iter()
+            .filter(|attempt| attempt.event_id == last)
+            .count();
+        (ends >= ENDPOINTS).then_some(attempts)
+    })
+    .await;
+    let mut by_delivery: HashMap<_, Vec<_>> = HashMap::new();
+    let mut by_endpoint: HashMap<_, Vec<_>> = HashMap::new();
+    for attempt in &attempts {
+        by_delivery
+            .entry(attempt.delivery)
+            .or_default()
+            .push(attempt);
+        by_endpoint
+            .entry(attempt.endpoint)
+            .or_default()
+            .push(attempt);
+    }
+    for attempts in by_delivery.values_mut() {
+        attempts.sort_by_key(|attempt| attempt.started_at);
+        let new = attempts
+            .iter()
+            .position(|attempt| attempt.instance == "dispatcher-2");
+        let late = attempts
+            .iter()
+            .skip(new.unwrap_or(attempts.len()))
+            .find(|attempt| attempt.instance == "dispatcher-1" && attempt.started_at > stopped);
+        assert!(
+            late.is_none(),
+            "the old owner attempted what the new one had: {attempts:?}"
+        );
+    }
+    for attempts in by_endpoint.values_mut() {
+        attempts.sort_by_key(|attempt| attempt.started_at);
+        let later = attempts
+            .iter()
+            .filter(|attempt| attempt.started_at > stopped);
+        let mut owners: Vec<&str> = later.map(|attempt| attempt.instance.as_str()).collect();
+        owners.dedup();
+        // To the new owner and, when the old one has joined again, maybe back: never to and fro.
+        assert!(owners.len() <= 3, "owners in turn: {owners:?}");
+    }
+}
