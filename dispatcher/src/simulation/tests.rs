@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use runtime::log::simulated::SimulationOptions;
+use runtime::log::simulated::{Fault, Operation, SimulationOptions};
 use schemas::records::{ControlKey, DeadReason};
 
 use super::World;
@@ -178,7 +178,6 @@ fn nothing_is_lost_whatever_goes_wrong() {
         paused(async {
             let mut world = World::new(SimulationOptions::rough(seed)).await;
             let _trace = world.log.trace_on_panic();
-            world.log.faults().heal();
             for index in 0..8 {
                 let behaviour = match index % 4 {
                     0 => Behaviour::Healthy(1, 50),
@@ -187,6 +186,12 @@ fn nothing_is_lost_whatever_goes_wrong() {
                     _ => Behaviour::Healthy(1, 2_000),
                 };
                 world.endpoint(behaviour).await;
+            }
+            // Every other world has a log that fails now and then, in every way.
+            for operation in [Operation::Produce, Operation::Commit, Operation::Transaction] {
+                for fault in Fault::ALL.into_iter().filter(|_| seed % 2 == 1) {
+                    world.log.faults().set_probability(operation, fault, 0.01);
+                }
             }
             world.start("d0");
             world.start("d1");

@@ -159,6 +159,8 @@ impl World {
     pub(crate) async fn new(options: SimulationOptions) -> Self {
         let seed = options.seed;
         let log = SimulatedLog::new(options);
+        // Setting up is not what is tested.
+        log.faults().heal();
         let entropy = Entropy::seeded(seed);
         let topics = Topics::with_prefix("t.");
         let outside = log.process("outside");
