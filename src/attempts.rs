@@ -200,3 +200,74 @@ pub(crate) async fn ask(
     stream.write_all(format!("{question}\n").as_bytes()).await?;
     Ok(BufReader::new(stream))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use runtime::log::embedded::{EmbeddedLog, EmbeddedOptions};
+    use runtime::log::{Headers, ProducerOptions, Record, TopicSettings};
+
+    use super::*;
+
+    async fn log_with(dir: &Path, topic: &TopicName, values: &[&'static str]) -> SharedLog {
+        let (log, _) = EmbeddedLog::open(EmbeddedOptions::in_dir(dir.join("log")))
+            .await
+            .unwrap();
+        let log: SharedLog = Arc::new(log);
+        let settings = TopicSettings {
+            name: topic.clone(),
+            partitions: 2,
+            replication: 0,
+            compact: false,
+            retention: Duration::from_secs(3_600),
+            max_record_bytes: 1 << 20,
+            append_time: false,
+        };
+        log.create_topics(&[settings]).await.unwrap();
+        let producer = log.producer(ProducerOptions::named("test")).await.unwrap();
+        let records = values.iter().enumerate().map(|(index, value)| Record {
+            topic: topic.clone(),
+            partition: u32::try_from(index % 2).ok(),
+            key: None,
+            value: Some(Bytes::from_static(value.as_bytes())),
+            headers: Headers::default(),
+        });
+        let acks = producer.send(records.collect()).await.wait().await;
+        assert!(acks.iter().all(Result::is_ok));
+        log
+    }
+
+    #[tokio::test]
+    async fn whoever_has_the_folder_sees_the_attempts_of_all_partitions() {
+        let dir = tempfile::tempdir().unwrap();
+        let topic = TopicName::new("attempts");
+        let log = log_with(dir.path(), &topic, &["{\"n\":1}", "{\"n\":2}", "{\"n\":3}"]).await;
+        // A socket left by a process that was killed is no obstacle.
+        let path = socket(dir.path());
+        drop(bind(&path).unwrap());
+        let listener = bind(&path).unwrap();
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        let tasks = Tasks::new("test");
+        tasks.spawn(
+            TaskKind::Command,
+            serve(listener, log, topic, tasks.clone()),
+        );
+        let mut lines = ask(dir.path(), Some(0)).await.unwrap().lines();
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            seen.push(lines.next_line().await.unwrap().unwrap());
+        }
+        seen.sort();
+        assert_eq!(seen, ["{\"n\":1}", "{\"n\":2}", "{\"n\":3}"]);
+        tasks.cancel();
+        tasks.finished().await;
+        assert!(
+            ask(dir.path(), None).await.is_err(),
+            "nobody is there any more"
+        );
+    }
+}

@@ -40,11 +40,7 @@ const LINGER: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     match Cli::try_parse() {
-        Ok(cli) => story(cli).unwrap_or_else(|error| {
-            let usage = error.is::<Usage>();
-            output::error(&runtime::task::chain(&*error));
-            ExitCode::from(if usage { EXIT_USAGE } else { EXIT_FAILURE })
-        }),
+        Ok(cli) => story(cli).unwrap_or_else(|error| fail(&error)),
         // Help and the version come this way too, and are no mistakes.
         Err(error) => {
             let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
@@ -53,6 +49,19 @@ fn main() -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    if output::is_closed(error) {
+        // `| head` has seen enough.
+        return ExitCode::SUCCESS;
+    }
+    output::error(&runtime::task::chain(&**error));
+    ExitCode::from(if error.is::<Usage>() {
+        EXIT_USAGE
+    } else {
+        EXIT_FAILURE
+    })
 }
 
 fn story(cli: Cli) -> anyhow::Result<ExitCode> {

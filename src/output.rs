@@ -2,7 +2,7 @@
 //! to standard error.
 //!
 //! It must never be used by a service for logs. The surprise: a reader that has gone (`| head`) is
-//! an error here, which ends the command like any other.
+//! an error here, which ends the command, quietly.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -25,6 +25,13 @@ pub(crate) fn text(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
+}
+
+/// Whether `error` says that nobody reads standard output any more.
+pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Writes one line for the person at the terminal to standard error.

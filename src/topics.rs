@@ -301,6 +301,8 @@ fn election_fault(found: &TopicShape) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use runtime::log::embedded::{EmbeddedLog, EmbeddedOptions};
+
     use super::*;
 
     fn expected(compact: bool, append_time: bool, partitions: u32) -> TopicSettings {
@@ -396,6 +398,38 @@ mod tests {
             &["exactly 1", "cleanup"],
         );
         assert_eq!(faults(&control, None), ["topic `t` does not exist"]);
+    }
+
+    #[tokio::test]
+    async fn every_partition_has_a_first_position_and_none_is_moved() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = EmbeddedOptions::in_dir(dir.path());
+        let (log, _) = EmbeddedLog::open(options).await.unwrap();
+        let log: SharedLog = std::sync::Arc::new(log);
+        let mut config = Config::default();
+        config.topics.partitions = 3;
+        assert_eq!(create(&log, &config).await.unwrap().len(), 13);
+        let events = TopicName::new("anabranch.events");
+        let partitions: Vec<Partition> = (0..3).map(|number| events.partition(number)).collect();
+        let group = router::group(&config.topics.prefix);
+        let committed = || async { log.committed(&group, &partitions).await.unwrap() };
+        assert!(committed().await.iter().all(|(_, position)| {
+            position
+                .as_ref()
+                .is_some_and(|position| position.offset == 0)
+        }));
+        let moved = Position {
+            partition: partitions[1].clone(),
+            offset: 7,
+            metadata: String::new(),
+        };
+        log.commit_for_empty_group(&group, &[moved]).await.unwrap();
+        assert!(create(&log, &config).await.unwrap().is_empty());
+        assert_eq!(committed().await[1].1.as_ref().unwrap().offset, 7);
+        assert!(super::check(&log, &config).await.unwrap().is_empty());
+        // A partition count that is larger than what exists cannot be placed on.
+        config.topics.partitions = 4;
+        assert!(!super::check(&log, &config).await.unwrap().is_empty());
     }
 
     #[test]
