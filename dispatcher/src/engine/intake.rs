@@ -1,6 +1,7 @@
 //! Owns the way from records read to deliveries in lanes: bounds, marks, control's progress, due
 //! times, and what cannot be attempted here.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::delivery::Transport;
 use crate::endpoints;
 use crate::ledger::Place;
 use crate::metrics::Deferred;
-use crate::owned::{DELIVERIES, SOURCES, Tenure};
+use crate::owned::{DELIVERIES, Tenure};
 use crate::schedule::tier_for;
 use crate::work::{Delivery, Loaded};
 
@@ -60,13 +61,11 @@ impl<T: Transport> Engine<T> {
     fn on_fetched(&mut self, fetched: Fetched) {
         match fetched {
             Fetched::Records(assignment, batch) => {
-                let owned = self.owned.get_mut(&batch.partition.number);
-                let source = owned.and_then(|owned| {
-                    let index = owned.source_of(&batch.partition, assignment)?;
-                    owned.sources.get_mut(index)
-                });
-                if let Some(source) = source {
+                let Some(owned) = self.owned.get_mut(&batch.partition.number) else { return };
+                let Some(index) = owned.source_of(&batch.partition, assignment) else { return };
+                if let Some(source) = owned.sources.get_mut(index) {
                     source.push_pending(batch.records);
+                    self.unread.insert((Reverse(index), owned.tenure));
                 }
             }
             Fetched::End(..) => {}
@@ -92,19 +91,20 @@ impl<T: Transport> Engine<T> {
         self.report_applied();
     }
 
-    /// Takes in what is read and may go on, of every placement.
+    /// Takes in what is read and may go on. Only sources that hold something are looked at, so that
+    /// the number of partitions costs nothing.
     pub(super) fn take_in(&mut self, now: Instant) {
         self.timers.clear_head();
-        let tenures: Vec<Tenure> = self
-            .owned
-            .values()
-            .filter(|owned| owned.is_serving())
-            .map(|owned| owned.tenure)
-            .collect();
-        for tenure in tenures {
-            // What has come due before what is fresh: the delay topics first.
-            for index in (0..SOURCES).rev() {
-                self.take_in_source(tenure, index, now);
+        if self.unread.is_empty() {
+            return;
+        }
+        // What has come due before what is fresh: the delay topics first.
+        let unread: Vec<(Reverse<usize>, Tenure)> = self.unread.iter().copied().collect();
+        for (Reverse(index), tenure) in unread {
+            self.take_in_source(tenure, index, now);
+            let source = self.tenant_of(tenure).and_then(|owned| owned.sources.get(index));
+            if source.is_none_or(|source| source.pending.is_empty() && !source.paused) {
+                self.unread.remove(&(Reverse(index), tenure));
             }
         }
     }

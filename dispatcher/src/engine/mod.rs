@@ -12,7 +12,8 @@ mod moves;
 mod ownership;
 mod timers;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,6 +91,8 @@ pub(crate) struct Engine<T> {
     meter: Meter,
     lease: Lease,
     ring: VecDeque<(Tenure, Quota)>,
+    /// Sources that hold records not taken in, the delay topics first.
+    unread: BTreeSet<(Reverse<usize>, Tenure)>,
     timers: Timers,
     attempts: FuturesUnordered<BoxFuture<'static, Finished>>,
     takeovers: FuturesUnordered<BoxFuture<'static, TakenOver>>,
@@ -127,6 +130,7 @@ impl<T: Transport> Engine<T> {
             tenures: 0,
             meter: Meter::default(),
             ring: VecDeque::new(),
+            unread: BTreeSet::new(),
             attempts: FuturesUnordered::new(),
             takeovers: FuturesUnordered::new(),
             reproducing: FuturesUnordered::new(),
