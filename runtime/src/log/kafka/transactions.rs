@@ -266,9 +266,16 @@ impl Open<'_> {
         let (sender, reports) = oneshot::channel();
         let answer = Box::new(move |outcomes| drop(sender.send(outcomes)));
         self.writer.write(records, answer, None);
-        reports
+        let outcomes = reports
             .blocking_recv()
-            .unwrap_or_else(|_| vec![Outcome::Unknown])
+            .unwrap_or_else(|_| vec![Outcome::Unknown]);
+        // The last report is still being served: librdkafka counts its records until that is done.
+        let end = Instant::now() + SERVED;
+        while self.writer.raw().in_flight_count() > 0 && Instant::now() < end {
+            self.writer.raw().poll(Duration::ZERO);
+            std::thread::park_timeout(Duration::from_micros(20));
+        }
+        outcomes
     }
 
     fn send_positions(
