@@ -26,16 +26,28 @@ fn anabranch(dir: &Path, args: &[&str], input: &str) -> Output {
         }
     }
     command.args(args).current_dir(dir).stdin(Stdio::piped());
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
     let mut child = child.expect("the binary");
     // A command that reads nothing may have ended.
-    child.stdin.take().expect("a pipe").write_all(input.as_bytes()).ok();
+    child
+        .stdin
+        .take()
+        .expect("a pipe")
+        .write_all(input.as_bytes())
+        .ok();
     child.wait_with_output().expect("the binary")
 }
 
 fn text(output: &Output) -> String {
     let (out, err) = (&output.stdout, &output.stderr);
-    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(out),
+        String::from_utf8_lossy(err)
+    )
 }
 
 #[tokio::test]
@@ -66,18 +78,21 @@ async fn a_second_process_on_one_data_folder_is_refused() {
     let data = pipeline.data_dir().display().to_string();
     let mut args = vec!["up", "--data-dir", &data];
     for bind in ["admin", "ingest", "control"] {
-        args.extend(["--set", match bind {
-            "admin" => "admin.bind=127.0.0.1:0",
-            "ingest" => "ingest.bind=127.0.0.1:0",
-            _ => "control.bind=127.0.0.1:0",
-        }]);
+        args.extend([
+            "--set",
+            match bind {
+                "admin" => "admin.bind=127.0.0.1:0",
+                "ingest" => "ingest.bind=127.0.0.1:0",
+                _ => "control.bind=127.0.0.1:0",
+            },
+        ]);
     }
     let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
     let mut second = Process::start("second", Path::new(BINARY), &args, dir.path());
     let status = second.exit(Duration::from_secs(30)).await;
     assert_eq!(status.code(), Some(1), "{}", second.output());
     let said = second.output();
-    assert!(said.contains("another process") || said.contains("lock"), "{said}");
+    assert!(said.contains("in use by process"), "{said}");
     assert!(said.contains(&data), "names the folder: {said}");
 }
 
@@ -86,9 +101,16 @@ fn a_service_without_brokers_says_what_to_do() {
     let dir = tempfile::tempdir().expect("a folder");
     for service in ["ingest", "router", "dispatcher", "control"] {
         let output = anabranch(dir.path(), &[service], "");
-        assert_eq!(output.status.code(), Some(EXIT_USAGE), "{service}: {output:?}");
+        assert_eq!(
+            output.status.code(),
+            Some(EXIT_USAGE),
+            "{service}: {output:?}"
+        );
         let said = text(&output);
-        assert!(said.contains(service) && said.contains("anabranch up"), "{said}");
+        assert!(
+            said.contains(service) && said.contains("anabranch up"),
+            "{said}"
+        );
     }
 }
 
@@ -107,8 +129,12 @@ async fn keys_open_what_is_theirs_and_nothing_else(log: Log) {
     let endpoint = pipeline.subscribed(ok()).await;
     let tenant = pipeline.control();
     let operator = tenant.with_key(pipeline.operator_key());
-    let _other = operator.make("/v1/tenants?wait=applied", &json!({ "id": "other" })).await;
-    let made = tenant.make(&pipeline.path("/keys"), &json!({ "endpoint": endpoint.id })).await;
+    let _other = operator
+        .make("/v1/tenants?wait=applied", &json!({ "id": "other" }))
+        .await;
+    let made = tenant
+        .make(&pipeline.path("/keys"), &json!({ "endpoint": endpoint.id }))
+        .await;
     let owner = tenant.with_key(made["key"].as_str().expect("shown once"));
     let of_the_endpoint = pipeline.path(&format!("/endpoints/{}", endpoint.id));
     let check = async |api: &harness::Api, path: &str, expected: &[u16]| {
@@ -129,13 +155,19 @@ async fn keys_open_what_is_theirs_and_nothing_else(log: Log) {
     // Ingest: no key, somebody else's tenant, the owner of an endpoint.
     let events = pipeline.path("/events");
     let event = json!({ "specversion": "1.0", "id": "1", "source": "/", "type": "a" });
-    for (key, expected) in [("", vec![401]), (made["key"].as_str().unwrap_or(""), vec![401, 403])] {
+    for (key, expected) in [
+        ("", vec![401]),
+        (made["key"].as_str().unwrap_or(""), vec![401, 403]),
+    ] {
         let api = pipeline.ingest().with_key(key);
         let answer = api.call(Method::POST, &events, Some(&event)).await;
         assert!(expected.contains(&answer.status), "{answer:?}");
     }
     let foreign = "/v1/tenants/other/events";
-    let answer = pipeline.ingest().call(Method::POST, foreign, Some(&event)).await;
+    let answer = pipeline
+        .ingest()
+        .call(Method::POST, foreign, Some(&event))
+        .await;
     assert!([403, 404].contains(&answer.status), "{answer:?}");
     assert_eq!(endpoint.sink.count(), 0);
 }
@@ -159,15 +191,22 @@ async fn a_webhook_is_made_and_events_are_published_by_hand() {
     let made = run(&["tenant", "create", "by-hand"], "");
     assert!(made.status.success(), "{}", text(&made));
     let url = sink.url();
-    let made = run(&["webhook", "create", "--tenant", "by-hand", "--url", &url], "");
+    let made = run(
+        &["webhook", "create", "--tenant", "by-hand", "--url", &url],
+        "",
+    );
     assert!(made.status.success(), "{}", text(&made));
     let lines: String = (0..3)
         .map(|number| harness::event("com.acme.a", format!("line-{number}")).structured() + "\n")
         .collect();
-    let published = eventually("the tenant known to ingest", harness::DEADLINE, async || {
-        let output = run(&["publish", "--tenant", "by-hand", "-"], &lines);
-        output.status.success().then_some(output)
-    })
+    let published = eventually(
+        "the tenant known to ingest",
+        harness::DEADLINE,
+        async || {
+            let output = run(&["publish", "--tenant", "by-hand", "-"], &lines);
+            output.status.success().then_some(output)
+        },
+    )
     .await;
     assert!(text(&published).contains('3'), "{}", text(&published));
     for number in 0..3 {

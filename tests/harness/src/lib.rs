@@ -27,6 +27,7 @@ pub use event::{Event, event};
 pub use load::{Load, Sent};
 pub use pipeline::{Builder, Endpoint, Log, Pipeline, pipeline};
 pub use poll::{DEADLINE, eventually, never};
+pub use ports::free_port;
 pub use process::Process;
 pub use sink::{
     Arrival, Behaviour, Sink, always, big, fails, hangs, ok, redirects, slow, throttles,

@@ -14,7 +14,7 @@ static NEXT: AtomicU16 = AtomicU16::new(0);
 ///
 /// # Panics
 /// When there is none.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     // Test binaries that run beside each other begin at different places.
     let start = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap_or(0);
     for _ in 0..COUNT {
