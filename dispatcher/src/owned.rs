@@ -61,6 +61,8 @@ pub(crate) struct Source {
     pub(crate) tier: Option<Duration>,
     /// Whether there may be something new to commit.
     pub(crate) dirty: bool,
+    /// Whether the text to commit grows near its limit.
+    pub(crate) crowded: bool,
     /// The control offset that its head waits for, and since when.
     pub(crate) waits_for_control: Option<(i64, Instant)>,
 }
@@ -78,6 +80,7 @@ impl Source {
             paused: false,
             tier,
             dirty: false,
+            crowded: false,
             waits_for_control: None,
         }
     }
@@ -113,8 +116,6 @@ pub(crate) struct Owned {
     /// Verdicts that wait for a transaction.
     pub(crate) moves: usize,
     pub(crate) meter: Meter,
-    /// Whether the committed text grows near its limit, so that deferring is in order.
-    pub(crate) crowded: bool,
 }
 
 impl Owned {
@@ -134,8 +135,12 @@ impl Owned {
             in_flight: 0,
             moves: 0,
             meter: Meter::default(),
-            crowded: false,
         }
+    }
+
+    /// Whether a committed text grows near its limit, so that deferring is in order.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.sources.iter().any(|source| source.crowded)
     }
 
     pub(crate) fn is_serving(&self) -> bool {

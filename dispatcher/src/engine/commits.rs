@@ -65,7 +65,6 @@ impl<T: Transport> Engine<T> {
     fn changed_positions(&mut self) -> Vec<(Tenure, usize, Position)> {
         let mut positions = Vec::new();
         for owned in self.owned.values_mut() {
-            let mut crowded = false;
             for index in 0..owned.sources.len() {
                 let Some(source) = owned.sources.get(index) else {
                     continue;
@@ -76,20 +75,28 @@ impl<T: Transport> Engine<T> {
                 let Some(position) = owned.position(index) else {
                     continue;
                 };
-                crowded |= position.metadata.len() > MAX_METADATA_BYTES / 4 * 3;
                 let Some(source) = owned.sources.get_mut(index) else {
                     continue;
                 };
                 source.dirty = false;
+                source.crowded = position.metadata.len() > MAX_METADATA_BYTES / 4 * 3;
                 let sent = (position.offset, position.metadata.clone());
                 if source.sent.as_ref() != Some(&sent) {
                     source.sent = Some(sent);
                     positions.push((owned.tenure, index, position));
                 }
             }
-            owned.crowded = crowded;
         }
         positions
+    }
+
+    /// Commits every position anew: Kafka forgets those of topics that the group is not subscribed
+    /// to after a week.
+    pub(super) fn recommit(&mut self) {
+        for source in self.owned.values_mut().flat_map(|owned| &mut owned.sources) {
+            source.dirty = true;
+            source.sent = None;
+        }
     }
 
     fn any_position(&self) -> Option<(Tenure, usize, Position)> {
@@ -133,7 +140,7 @@ impl<T: Transport> Engine<T> {
         let mut overdue = Vec::new();
         for owned in self.owned.values_mut().filter(|owned| owned.is_serving()) {
             owned.marks.shrink_to(share);
-            let horizon = if owned.crowded {
+            let horizon = if owned.is_crowded() {
                 horizon / CROWDED_HORIZON
             } else {
                 horizon

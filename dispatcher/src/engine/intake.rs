@@ -61,8 +61,12 @@ impl<T: Transport> Engine<T> {
     fn on_fetched(&mut self, fetched: Fetched) {
         match fetched {
             Fetched::Records(assignment, batch) => {
-                let Some(owned) = self.owned.get_mut(&batch.partition.number) else { return };
-                let Some(index) = owned.source_of(&batch.partition, assignment) else { return };
+                let Some(owned) = self.owned.get_mut(&batch.partition.number) else {
+                    return;
+                };
+                let Some(index) = owned.source_of(&batch.partition, assignment) else {
+                    return;
+                };
                 if let Some(source) = owned.sources.get_mut(index) {
                     source.push_pending(batch.records);
                     self.unread.insert((Reverse(index), owned.tenure));
@@ -102,7 +106,9 @@ impl<T: Transport> Engine<T> {
         let unread: Vec<(Reverse<usize>, Tenure)> = self.unread.iter().copied().collect();
         for (Reverse(index), tenure) in unread {
             self.take_in_source(tenure, index, now);
-            let source = self.tenant_of(tenure).and_then(|owned| owned.sources.get(index));
+            let source = self
+                .tenant_of(tenure)
+                .and_then(|owned| owned.sources.get(index));
             if source.is_none_or(|source| source.pending.is_empty() && !source.paused) {
                 self.unread.remove(&(Reverse(index), tenure));
             }
@@ -153,7 +159,7 @@ impl<T: Transport> Engine<T> {
         let Some(owned) = self.tenant_of(tenure) else {
             return Gate::Blocked;
         };
-        let full = total >= limit || owned.meter.bytes() >= own_limit || owned.crowded;
+        let full = total >= limit || owned.meter.bytes() >= own_limit || owned.is_crowded();
         let Some(source) = owned.sources.get_mut(index) else {
             return Gate::Blocked;
         };

@@ -181,6 +181,9 @@ impl<T: Transport> Engine<T> {
         let now = self.now();
         if self.timers.sweep_due(now) {
             self.sweep(now);
+            if self.timers.recommit_due(now) {
+                self.recommit();
+            }
             self.report_metrics();
         }
         if self.timers.report_due(now) {

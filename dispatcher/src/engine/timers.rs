@@ -11,6 +11,8 @@ use crate::owned::Tenure;
 
 /// How often lanes are looked through for what waits too long.
 const SWEEP: Duration = Duration::from_millis(250);
+/// How often every position is committed anew.
+const RECOMMIT: Duration = Duration::from_secs(24 * 3600);
 
 /// A lane that can go on at a time.
 type LaneWake = Reverse<(Instant, Tenure, Quota)>;
@@ -23,6 +25,7 @@ pub(crate) struct Timers {
     sweep_at: Instant,
     report_at: Instant,
     report_every: Duration,
+    recommit_at: Instant,
     pub(crate) commit_at: Instant,
     commit_every: Duration,
     pub(crate) transaction_at: Option<Instant>,
@@ -36,6 +39,7 @@ impl Timers {
             sweep_at: now,
             report_at: now,
             report_every,
+            recommit_at: now + RECOMMIT,
             commit_at: now,
             commit_every,
             transaction_at: None,
@@ -79,6 +83,15 @@ impl Timers {
         let due = now >= self.sweep_at;
         if due {
             self.sweep_at = now + SWEEP;
+        }
+        due
+    }
+
+    /// Looked at with each sweep.
+    pub(crate) fn recommit_due(&mut self, now: Instant) -> bool {
+        let due = now >= self.recommit_at;
+        if due {
+            self.recommit_at = now + RECOMMIT;
         }
         due
     }

@@ -13,9 +13,11 @@ impl World {
         (0..PARTITIONS)
             .flat_map(|number| self.log.records(&self.topics.dead.partition(number)))
             .map(|record| {
-                let (letter, _) =
-                    DeadLetter::decode(record.headers.iter().collect::<Vec<_>>().into_iter(), record.value.as_ref())
-                        .unwrap();
+                let (letter, _) = DeadLetter::decode(
+                    record.headers.iter().collect::<Vec<_>>().into_iter(),
+                    record.value.as_ref(),
+                )
+                .unwrap();
                 let id = letter.delivery.map_or_else(
                     || format!("{:?}", letter.origin),
                     |delivery| delivery.to_string(),
@@ -34,13 +36,18 @@ impl World {
             .filter(|seen| seen.status == Some(200))
             .map(|seen| seen.delivery)
             .collect();
-        ids.iter().all(|id| delivered.contains(id) || dead.contains_key(id))
+        ids.iter()
+            .all(|id| delivered.contains(id) || dead.contains_key(id))
     }
 
     /// Rule 3 and 13 without a death: nothing is sent twice.
     pub(crate) fn audit_exactly_once(&self, ids: &[String]) {
         for id in ids {
-            assert!(self.delivered(id) <= 1, "{id} was delivered more than once: {:?}", self.of(id));
+            assert!(
+                self.delivered(id) <= 1,
+                "{id} was delivered more than once: {:?}",
+                self.of(id)
+            );
         }
     }
 
@@ -57,7 +64,10 @@ impl World {
             .collect();
         let mut attempts: BTreeMap<u32, Vec<_>> = BTreeMap::new();
         for seen in self.seen() {
-            attempts.entry(placements[&seen.endpoint]).or_default().push(seen);
+            attempts
+                .entry(placements[&seen.endpoint])
+                .or_default()
+                .push(seen);
         }
         let deadline = std::time::Duration::from_secs(5);
         for seen in attempts.values().flat_map(|seen| seen.windows(2)) {
@@ -68,16 +78,20 @@ impl World {
             );
             // Interleaving owners would swap back and forth faster than any lease.
             if before.process != after.process {
-                let swapped_back = seen
-                    .iter()
-                    .any(|seen| seen.process == before.process && seen.started > after.started
-                        && seen.started < after.started + deadline);
+                let swapped_back = seen.iter().any(|seen| {
+                    seen.process == before.process
+                        && seen.started > after.started
+                        && seen.started < after.started + deadline
+                });
                 assert!(!swapped_back, "two owners at once: {before:?} {after:?}");
             }
         }
     }
 
     fn of(&self, id: &str) -> Vec<super::world::Seen> {
-        self.seen().into_iter().filter(|seen| seen.delivery == id).collect()
+        self.seen()
+            .into_iter()
+            .filter(|seen| seen.delivery == id)
+            .collect()
     }
 }

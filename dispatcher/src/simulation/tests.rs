@@ -16,7 +16,11 @@ fn calm() -> SimulationOptions {
 
 /// Runs `scenario` for each seed asked for.
 fn seeds(default: u64, scenario: impl Fn(u64)) {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
     match number("SIM_SEED") {
         Some(seed) => scenario(seed),
         None => (0..number("SIM_SEEDS").unwrap_or(default)).for_each(scenario),
@@ -44,7 +48,9 @@ fn every_target_is_delivered_once_and_repeats_of_the_router_are_dropped() {
         for event in 0..200 {
             ids.extend(world.publish(&[0, 1, 2, 3, 4, 5], event % 3 == 0).await);
         }
-        world.until("all delivered", MINUTES, |world| world.ended(&ids)).await;
+        world
+            .until("all delivered", MINUTES, |world| world.ended(&ids))
+            .await;
         world.audit_exactly_once(&ids);
         assert!(world.dead().is_empty());
     });
@@ -58,13 +64,18 @@ fn failures_are_retried_on_schedule_through_memory_and_delay_topics() {
         let flaky = world.endpoint(Behaviour::Fails(500, None, 3)).await;
         world.start("d1");
         let ids = world.publish(&[flaky], false).await;
-        world.until("delivered", MINUTES, |world| world.ended(&ids)).await;
+        world
+            .until("delivered", MINUTES, |world| world.ended(&ids))
+            .await;
         let starts: Vec<_> = world.seen().iter().map(|seen| seen.started).collect();
         assert_eq!(starts.len(), 4);
         for (pair, wait_ms) in starts.windows(2).zip([1_000_u64, 6_000, 40_000]) {
             let waited = (pair[1] - pair[0]).as_millis() as u64;
             assert!(waited >= wait_ms * 8 / 10, "waited {waited} of {wait_ms}");
-            assert!(waited <= wait_ms * 13 / 10 + 600, "waited {waited} of {wait_ms}");
+            assert!(
+                waited <= wait_ms * 13 / 10 + 600,
+                "waited {waited} of {wait_ms}"
+            );
         }
         let delays = world.topics.delays.clone();
         let hops: i64 = {
@@ -93,14 +104,20 @@ fn what_ends_undelivered_says_why() {
         world.start("d1");
         let check = async |world: &mut World, endpoint: usize, reason: DeadReason| {
             let ids = world.publish(&[endpoint], false).await;
-            world.until("dead", MINUTES, |world| world.dead().contains_key(&ids[0])).await;
+            world
+                .until("dead", MINUTES, |world| world.dead().contains_key(&ids[0]))
+                .await;
             assert_eq!(world.dead()[&ids[0]].reason, reason);
         };
         check(&mut world, rejects, DeadReason::Rejected).await;
         check(&mut world, gone, DeadReason::EndpointGone).await;
         let attempts = world.seen().len();
         check(&mut world, gone, DeadReason::EndpointGone).await;
-        assert_eq!(world.seen().len(), attempts, "WH-12: a 410 stops further attempts");
+        assert_eq!(
+            world.seen().len(),
+            attempts,
+            "WH-12: a 410 stops further attempts"
+        );
         check(&mut world, failing, DeadReason::AttemptsExhausted).await;
         check(&mut world, deleted, DeadReason::Deleted).await;
     });
@@ -114,10 +131,14 @@ fn retry_after_holds_the_whole_quota_and_costs_no_attempt() {
         let limited = world.endpoint(Behaviour::Fails(429, Some(60), 1)).await;
         world.start("d1");
         let first = world.publish(&[limited], false).await;
-        world.until("first attempt", MINUTES, |world| world.seen().len() == 1).await;
+        world
+            .until("first attempt", MINUTES, |world| world.seen().len() == 1)
+            .await;
         let second = world.publish(&[limited], false).await;
         let both = [first, second].concat();
-        world.until("delivered", MINUTES, |world| world.ended(&both)).await;
+        world
+            .until("delivered", MINUTES, |world| world.ended(&both))
+            .await;
         let seen = world.seen();
         let held = seen[1].started - seen[0].started;
         assert!(held >= Duration::from_secs(60), "attempted after {held:?}");
@@ -143,7 +164,9 @@ fn a_drained_dispatcher_hands_over_without_a_duplicate() {
                 world.start("d3");
             }
         }
-        world.until("all delivered", MINUTES, |world| world.ended(&ids)).await;
+        world
+            .until("all delivered", MINUTES, |world| world.ended(&ids))
+            .await;
         world.audit_exactly_once(&ids);
         world.audit_ownership();
     });
@@ -158,7 +181,9 @@ fn a_stopped_dispatcher_attempts_nothing_after_it_is_woken_until_it_owns_again()
         }
         world.start("d1");
         let warm = world.publish(&[0, 1, 2, 3, 4, 5], false).await;
-        world.until("warm", MINUTES, |world| world.ended(&warm)).await;
+        world
+            .until("warm", MINUTES, |world| world.ended(&warm))
+            .await;
         world.start("d2");
         world.log.stop("d1");
         let mut ids = Vec::new();
@@ -167,7 +192,9 @@ fn a_stopped_dispatcher_attempts_nothing_after_it_is_woken_until_it_owns_again()
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
         world.log.wake("d1");
-        world.until("all delivered", MINUTES, |world| world.ended(&ids)).await;
+        world
+            .until("all delivered", MINUTES, |world| world.ended(&ids))
+            .await;
         world.audit_ownership();
     });
 }
@@ -188,7 +215,11 @@ fn nothing_is_lost_whatever_goes_wrong() {
                 world.endpoint(behaviour).await;
             }
             // Every other world has a log that fails now and then, in every way.
-            for operation in [Operation::Produce, Operation::Commit, Operation::Transaction] {
+            for operation in [
+                Operation::Produce,
+                Operation::Commit,
+                Operation::Transaction,
+            ] {
                 for fault in Fault::ALL.into_iter().filter(|_| seed % 2 == 1) {
                     world.log.faults().set_probability(operation, fault, 0.01);
                 }
@@ -212,7 +243,9 @@ fn nothing_is_lost_whatever_goes_wrong() {
                     next += 1;
                 }
             }
-            world.until("all ended", MINUTES, |world| world.ended(&ids)).await;
+            world
+                .until("all ended", MINUTES, |world| world.ended(&ids))
+                .await;
             world.audit_ownership();
         });
     });

@@ -25,8 +25,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::delivery::{Answer, OutgoingRequest, Response, Transport, TransportError};
 use crate::delivery::TransportErrorKind;
+use crate::delivery::{Answer, OutgoingRequest, Response, Transport, TransportError};
 use crate::{Context, Options, Stopped, consumer_group, dead_letter, run};
 
 pub(crate) const PARTITIONS: u32 = 3;
@@ -76,7 +76,11 @@ impl Transport for Wire {
         let delivery = request.headers["webhook-id"].to_str().unwrap().to_owned();
         let (at, behaviour, before) = {
             let mut net = self.net.lock().unwrap();
-            let before = net.seen.iter().filter(|seen| seen.delivery == delivery).count();
+            let before = net
+                .seen
+                .iter()
+                .filter(|seen| seen.delivery == delivery)
+                .count();
             net.seen.push(Seen {
                 process: self.process.clone(),
                 endpoint: endpoint.clone(),
@@ -86,12 +90,19 @@ impl Transport for Wire {
                 status: None,
             });
             let behaviour = net.behaviours.get(&endpoint).cloned();
-            (net.seen.len() - 1, behaviour.unwrap_or(Behaviour::Healthy(1, 5)), before)
+            (
+                net.seen.len() - 1,
+                behaviour.unwrap_or(Behaviour::Healthy(1, 5)),
+                before,
+            )
         };
         let answer = self.answer(&behaviour, before);
         let answered = tokio::time::timeout(request.timeout, answer).await;
         let answer = answered.unwrap_or_else(|_| {
-            Err(TransportError::new(TransportErrorKind::Timeout, "deadline passed"))
+            Err(TransportError::new(
+                TransportErrorKind::Timeout,
+                "deadline passed",
+            ))
         });
         let mut net = self.net.lock().unwrap();
         net.seen[at].ended = Some(Instant::now());
@@ -164,16 +175,32 @@ impl World {
         let entropy = Entropy::seeded(seed);
         let topics = Topics::with_prefix("t.");
         let outside = log.process("outside");
-        let shape =
-            Shape { partitions: PARTITIONS, replication: 1, retention: Duration::from_secs(1 << 20) };
-        outside.create_topics(&topics.settings(shape)).await.unwrap();
+        let shape = Shape {
+            partitions: PARTITIONS,
+            replication: 1,
+            retention: Duration::from_secs(1 << 20),
+        };
+        outside
+            .create_topics(&topics.settings(shape))
+            .await
+            .unwrap();
         let sources = topics.delays.iter().chain([&topics.deliveries]);
         let positions: Vec<Position> = sources
             .flat_map(|topic| (0..PARTITIONS).map(|number| topic.partition(number)))
-            .map(|partition| Position { partition, offset: 0, metadata: String::new() })
+            .map(|partition| Position {
+                partition,
+                offset: 0,
+                metadata: String::new(),
+            })
             .collect();
-        outside.commit_for_empty_group(&consumer_group(&topics), &positions).await.unwrap();
-        let producer = outside.producer(ProducerOptions::named("outside")).await.unwrap();
+        outside
+            .commit_for_empty_group(&consumer_group(&topics), &positions)
+            .await
+            .unwrap();
+        let producer = outside
+            .producer(ProducerOptions::named("outside"))
+            .await
+            .unwrap();
         let key = Sealer::generate("k", &entropy).unwrap();
         assert!(!key.expose_secret().is_empty());
         Self {
@@ -198,9 +225,15 @@ impl World {
         let id = EndpointId::from_bits(number);
         let quota = Quota::of_endpoint(id);
         let placement = Placement::of(&quota, NonZeroU32::new(PARTITIONS).unwrap());
-        let sealed = self.sealer.seal(&id.to_string(), "s1", SECRET.as_bytes(), &self.entropy);
+        let sealed = self
+            .sealer
+            .seal(&id.to_string(), "s1", SECRET.as_bytes(), &self.entropy);
         let name = format!("e{number}");
-        self.net.lock().unwrap().behaviours.insert(name.clone(), behaviour);
+        self.net
+            .lock()
+            .unwrap()
+            .behaviours
+            .insert(name.clone(), behaviour);
         let endpoint = Endpoint {
             id,
             tenant: "acme".parse().unwrap(),
@@ -235,15 +268,18 @@ impl World {
             created_at: 0,
             updated_at: 0,
         };
-        self.control(ControlObject::Endpoint(Box::new(endpoint.clone()))).await;
+        self.control(ControlObject::Endpoint(Box::new(endpoint.clone())))
+            .await;
         let subscription_id = subscription.id;
-        self.control(ControlObject::Subscription(Box::new(subscription))).await;
+        self.control(ControlObject::Subscription(Box::new(subscription)))
+            .await;
         self.endpoints.push((endpoint, subscription_id));
         self.endpoints.len() - 1
     }
 
     pub(crate) async fn control(&self, object: ControlObject) -> i64 {
-        self.control_write(&object.key(), Some(object.encode().into())).await
+        self.control_write(&object.key(), Some(object.encode().into()))
+            .await
     }
 
     pub(crate) async fn control_write(&self, key: &ControlKey, value: Option<Bytes>) -> i64 {
@@ -296,14 +332,24 @@ impl World {
                 continue;
             }
             let record = DeliveryRecord {
-                origin: Origin { topic: "t.events".into(), partition: 0, offset, index: 0 },
+                origin: Origin {
+                    topic: "t.events".into(),
+                    partition: 0,
+                    offset,
+                    index: 0,
+                },
                 router_position: Some((offset - 5).max(0)),
                 accepted_at: self.clock.now(),
                 control_offset: 0,
                 event: event.clone(),
                 targets,
             };
-            ids.extend(record.targets.iter().map(|target| record.delivery_id(target).to_string()));
+            ids.extend(
+                record
+                    .targets
+                    .iter()
+                    .map(|target| record.delivery_id(target).to_string()),
+            );
             records.push(Record {
                 topic: self.topics.deliveries.clone(),
                 partition: Some(placement),
@@ -340,7 +386,8 @@ impl World {
         };
         #[expect(clippy::disallowed_methods, reason = "a test owns its tasks")]
         let task = tokio::spawn(run(context, token.clone()));
-        self.running.insert(name.to_owned(), Running { token, task });
+        self.running
+            .insert(name.to_owned(), Running { token, task });
     }
 
     /// Ends a dispatcher as by SIGTERM and waits until it has left.
@@ -348,7 +395,10 @@ impl World {
         let running = self.running.remove(name).unwrap();
         running.token.cancel();
         let ended = tokio::time::timeout(Duration::from_secs(120), running.task).await;
-        ended.unwrap_or_else(|_| panic!("{name} does not end")).unwrap().unwrap();
+        ended
+            .unwrap_or_else(|_| panic!("{name} does not end"))
+            .unwrap()
+            .unwrap();
     }
 
     /// Ends a dispatcher as by SIGKILL.
@@ -373,12 +423,18 @@ impl World {
 
     pub(crate) fn delivered(&self, delivery: &str) -> usize {
         let net = self.net.lock().unwrap();
-        net.seen.iter().filter(|seen| seen.delivery == delivery && seen.status == Some(200)).count()
+        net.seen
+            .iter()
+            .filter(|seen| seen.delivery == delivery && seen.status == Some(200))
+            .count()
     }
 
     pub(crate) fn behave(&self, index: usize, behaviour: Behaviour) {
         let host = self.endpoints[index].0.url.clone();
-        let host = host.trim_start_matches("http://").trim_end_matches("/hook").to_owned();
+        let host = host
+            .trim_start_matches("http://")
+            .trim_end_matches("/hook")
+            .to_owned();
         self.net.lock().unwrap().behaviours.insert(host, behaviour);
     }
 
