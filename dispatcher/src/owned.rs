@@ -18,8 +18,6 @@ use crate::ledger::{Inherited, Ledger};
 use crate::marks::Marks;
 use crate::work::Meter;
 
-/// `deliveries` and the delay topics.
-pub(crate) const SOURCES: usize = 1 + DELAY_TIERS.len();
 /// The index of `deliveries` among the sources.
 pub(crate) const DELIVERIES: usize = 0;
 
