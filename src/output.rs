@@ -20,7 +20,7 @@ pub(crate) fn line(text: impl Display) -> io::Result<()> {
 /// Writes text that has its own line ends.
 ///
 /// # Errors
-/// As [`line`].
+/// The system's, where nobody reads any more.
 pub(crate) fn text(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
