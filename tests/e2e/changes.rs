@@ -120,22 +120,32 @@ async fn delete(pipeline: &Pipeline, endpoint: &Endpoint, path: &str) -> u16 {
 async fn subscription_changes_count_from_the_next_event_on(log: Log) {
     let pipeline = pipeline_on(log).start().await;
     let endpoint = pipeline.endpoint(ok()).await;
+    // What it has got was routed, for every subscription.
+    let witness = pipeline.endpoint(ok()).await;
+    pipeline
+        .subscription(&witness, &["com.acme.a", "com.acme.b"])
+        .await;
     let load = pipeline.load("com.acme.other", 50);
-    let publish = async |id: &str| pipeline.publish(&event("com.acme.a", id)).await;
-    publish("before").await;
+    let route = async |ty: &str, id: &str| {
+        pipeline.publish(&event(ty, id)).await;
+        witness.sink.expect_event(id).await;
+    };
+    route("com.acme.a", "before").await;
     let id = pipeline.subscription(&endpoint, &["com.acme.a"]).await;
-    publish("created").await;
+    route("com.acme.a", "created").await;
     let path = pipeline.path(&format!("/subscriptions/{id}"));
     act(&pipeline, Method::POST, &format!("{path}/pause"), None).await;
-    publish("paused").await;
+    route("com.acme.a", "paused").await;
     act(&pipeline, Method::POST, &format!("{path}/resume"), None).await;
-    publish("resumed").await;
+    route("com.acme.a", "resumed").await;
     let filters = json!({ "filters": [{ "suffix": { "type": ".b" } }] });
     act(&pipeline, Method::PATCH, &path, Some(&filters)).await;
-    publish("filtered").await;
-    pipeline.publish(&event("com.acme.b", "matching")).await;
+    route("com.acme.a", "filtered").await;
+    route("com.acme.b", "matching").await;
+    // What is not yet delivered when its subscription is deleted is dead.
+    endpoint.sink.expect_event("matching").await;
     act(&pipeline, Method::DELETE, &path, None).await;
-    pipeline.publish(&event("com.acme.b", "deleted")).await;
+    route("com.acme.b", "deleted").await;
     let expected = ["created", "resumed", "matching"];
     for id in expected {
         endpoint.sink.expect_event(id).await;

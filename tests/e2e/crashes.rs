@@ -98,7 +98,7 @@ async fn dispatchers_die(protocol: &str) {
     for endpoint in &endpoints {
         endpoint.sink.expect_requests(50).await;
     }
-    let mut kills = Vec::new();
+    let (mut kills, mut took_ms) = (Vec::new(), Vec::new());
     for round in 0..rounds() {
         let name = format!("dispatcher-{}", round % 2 + 1);
         let killed = now_ms();
@@ -122,6 +122,7 @@ async fn dispatchers_die(protocol: &str) {
                 took <= TAKE_OVER_MS,
                 "first delivery {took} ms after the kill of {name}"
             );
+            took_ms.push(took);
         }
         pipeline.process(&name).restart();
         pipeline.ready(&name).await;
@@ -136,11 +137,15 @@ async fn dispatchers_die(protocol: &str) {
     }
     let sent = load.stop();
     all_arrive(&endpoints, &sent).await;
+    let mut repeated = 0;
     for endpoint in &endpoints {
         for (id, times) in repeats(endpoint, &sent) {
             expect_in_flight(&id, &times, &kills);
+            repeated += 1;
         }
     }
+    let deliveries = sent.acknowledged.len() * ENDPOINTS;
+    eprintln!("{repeated} of {deliveries} deliveries repeated; took over in {took_ms:?} ms");
     assert_eq!(pipeline.metric("anabranch_dead_letters_total").await, 0.0);
 }
 

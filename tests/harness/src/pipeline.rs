@@ -138,7 +138,7 @@ impl Builder {
 fn test_name() -> String {
     let name = std::thread::current().name().unwrap_or("test").to_owned();
     let name = name.replace("::", "-");
-    let tail = name.len().saturating_sub(80);
+    let tail = name.len().saturating_sub(120);
     name.get(tail..).unwrap_or("test").to_owned()
 }
 
