@@ -19,6 +19,10 @@ pub struct Event {
 }
 
 /// An event of type `ty` with id `id`.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "tests pass numbers and texts that they just made"
+)]
 pub fn event(ty: &str, id: impl ToString) -> Event {
     Event {
         id: id.to_string(),
