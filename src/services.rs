@@ -184,6 +184,9 @@ fn transport(options: &config::Dispatcher) -> anyhow::Result<HttpTransport> {
     let settings = ClientSettings {
         policy,
         connect_timeout: options.connect_timeout,
+        lookup_timeout: options.dns_timeout,
+        body_kept_bytes: options.response_kept.as_usize(),
+        body_read_bytes: options.response_read.as_u64(),
         // As many as an endpoint may have in flight: fewer would close and open all the time.
         pool_idle_per_host_max: usize::try_from(options.endpoint_concurrency).unwrap_or(usize::MAX),
         ..ClientSettings::default()

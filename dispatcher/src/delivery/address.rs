@@ -64,7 +64,7 @@ pub const REFUSED_NAMES: [&str; 7] = [
     "lan",
 ];
 
-/// The longest a name lookup may take (SS-8).
+/// The longest a name lookup may take where nobody says otherwise (SS-8).
 pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Addresses of one name that are tried; all of its answers are vetted.
@@ -77,7 +77,7 @@ pub struct Policy {
     pub allow_loopback: bool,
     /// `http` URLs are allowed, on port 80 as well.
     pub allow_http: bool,
-    /// Ports allowed beside 443.
+    /// Ports allowed beside 443; 0 for every port.
     pub allowed_ports: Vec<u16>,
     /// How a NAT64 address is judged.
     pub nat64: Nat64,
@@ -137,7 +137,7 @@ pub enum ResolveError {
     /// The name exists nowhere, or has no address.
     #[error("no address for this name")]
     NoAddress,
-    /// No answer within [`LOOKUP_TIMEOUT`].
+    /// No answer within the lookup's timeout.
     #[error("no answer in time")]
     Timeout,
     /// This machine has no usable resolver configuration, or its servers do not work.
@@ -164,6 +164,7 @@ pub struct SystemResolver {
 pub struct VettedResolver {
     resolver: Arc<dyn Resolve>,
     policy: Arc<Policy>,
+    timeout: Duration,
 }
 
 const fn v4([a, b, c, d]: [u8; 4], prefix: u8) -> Ipv4Net {
@@ -257,7 +258,10 @@ impl Policy {
         match port {
             Some(443) => true,
             Some(80) if self.allow_http => true,
-            Some(port) => self.allowed_ports.contains(&port),
+            Some(port) => self
+                .allowed_ports
+                .iter()
+                .any(|known| [0, port].contains(known)),
             None => false,
         }
     }
@@ -293,12 +297,16 @@ fn is_or_below(name: &str, suffix: &str) -> bool {
 // === impl VettedResolver ===
 
 impl VettedResolver {
-    /// Vets what `resolver` answers by `policy`.
-    pub fn new(resolver: Arc<dyn Resolve>, policy: Arc<Policy>) -> Self {
-        Self { resolver, policy }
+    /// Vets what `resolver` answers within `timeout` by `policy`.
+    pub fn new(resolver: Arc<dyn Resolve>, policy: Arc<Policy>, timeout: Duration) -> Self {
+        Self {
+            resolver,
+            policy,
+            timeout,
+        }
     }
 
-    /// Looks a name up, within [`LOOKUP_TIMEOUT`]; one forbidden address refuses all (SS-3).
+    /// Looks a name up, within the timeout; one forbidden address refuses all (SS-3).
     ///
     /// # Errors
     /// [`LookupError`]
@@ -307,7 +315,7 @@ impl VettedResolver {
         let mut addresses = if self.policy.allow_loopback && is_localhost(name) {
             vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
         } else {
-            let answer = tokio::time::timeout(LOOKUP_TIMEOUT, self.resolver.resolve(name)).await;
+            let answer = tokio::time::timeout(self.timeout, self.resolver.resolve(name)).await;
             answer.map_err(|_| ResolveError::Timeout)??
         };
         if addresses.is_empty() {

@@ -17,9 +17,10 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls_platform_verifier::Verifier;
 
-use super::address::{LookupError, Policy, Refusal, Resolve, VettedResolver};
-use super::read_capped::read_capped;
+use super::address::{LOOKUP_TIMEOUT, LookupError, Policy, Refusal, Resolve, VettedResolver};
+use super::read_capped::{Caps, read_capped};
 use super::{Answer, OutgoingRequest, Response, Transport, TransportError, TransportErrorKind};
+use super::{BODY_KEPT_BYTES_MAX, BODY_READ_BYTES_MAX};
 
 /// A header of a response that is longer than this is not kept.
 const HEADER_KEPT_CHARS_MAX: usize = 256;
@@ -39,6 +40,12 @@ pub struct ClientSettings {
     pub policy: Policy,
     /// The longest a connection may take, TLS included (SS-8).
     pub connect_timeout: Duration,
+    /// The longest a name lookup may take (SS-8).
+    pub lookup_timeout: Duration,
+    /// Bytes of a response body that are kept (SS-8).
+    pub body_kept_bytes: usize,
+    /// Bytes of a response body that are read before the connection is dropped (SS-8).
+    pub body_read_bytes: u64,
     /// An unused connection is closed after this; short enough to be ahead of most servers.
     pub pool_idle_timeout: Duration,
     /// Unused connections kept for one host: as many as it may have in flight.
@@ -52,6 +59,7 @@ pub struct ClientSettings {
 pub struct HttpTransport {
     client: reqwest::Client,
     policy: Arc<Policy>,
+    caps: Caps,
 }
 
 /// Why there can be no transport.
@@ -75,6 +83,9 @@ impl Default for ClientSettings {
         Self {
             policy: Policy::default(),
             connect_timeout: Duration::from_secs(10),
+            lookup_timeout: LOOKUP_TIMEOUT,
+            body_kept_bytes: BODY_KEPT_BYTES_MAX,
+            body_read_bytes: BODY_READ_BYTES_MAX,
             pool_idle_timeout: Duration::from_secs(30),
             pool_idle_per_host_max: 64,
             extra_roots_pem: Vec::new(),
@@ -93,7 +104,11 @@ impl HttpTransport {
         let policy = Arc::new(settings.policy);
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls_config(&settings.extra_roots_pem)?)
-            .dns_resolver(VettedResolver::new(resolver, Arc::clone(&policy)))
+            .dns_resolver(VettedResolver::new(
+                resolver,
+                Arc::clone(&policy),
+                settings.lookup_timeout,
+            ))
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
@@ -108,7 +123,15 @@ impl HttpTransport {
             .http2_keep_alive_interval(HTTP2_PING)
             .http2_keep_alive_timeout(HTTP2_PING)
             .build()?;
-        Ok(Self { client, policy })
+        let caps = Caps {
+            kept: settings.body_kept_bytes,
+            read: settings.body_read_bytes,
+        };
+        Ok(Self {
+            client,
+            policy,
+            caps,
+        })
     }
 
     async fn exchange(&self, request: OutgoingRequest) -> Answer {
@@ -129,7 +152,9 @@ impl HttpTransport {
         let status = response.status().as_u16();
         let retry_after = kept_header(response.headers(), &RETRY_AFTER);
         let content_type = kept_header(response.headers(), &CONTENT_TYPE);
-        let read = read_capped(response).await.map_err(transport_error)?;
+        let read = read_capped(response, self.caps)
+            .await
+            .map_err(transport_error)?;
         Ok(Response {
             status,
             retry_after,

@@ -55,7 +55,7 @@ pub struct Response {
     pub retry_after: Option<String>,
     /// The `Content-Type` header, if it is text.
     pub content_type: Option<String>,
-    /// The first bytes of the body, at most [`BODY_KEPT_BYTES_MAX`].
+    /// The first bytes of the body, up to the cap on what is kept.
     pub body: Bytes,
     /// How many bytes of the body were read, kept or not.
     pub body_bytes_read: u64,
@@ -63,10 +63,11 @@ pub struct Response {
     pub truncated: bool,
 }
 
-/// Bytes of a response body that are kept (SS-8).
+/// Bytes of a response body that are kept where nobody says otherwise (SS-8).
 pub const BODY_KEPT_BYTES_MAX: usize = 16 * 1024;
 
-/// Bytes of a response body that are read before the connection is dropped (SS-8).
+/// Bytes of a response body that are read before the connection is dropped, where nobody says
+/// otherwise (SS-8).
 pub const BODY_READ_BYTES_MAX: u64 = 64 * 1024;
 
 /// Why an attempt brought no response.

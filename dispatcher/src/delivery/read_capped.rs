@@ -6,7 +6,12 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{BODY_KEPT_BYTES_MAX, BODY_READ_BYTES_MAX};
+/// The caps.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caps {
+    pub(super) kept: usize,
+    pub(super) read: u64,
+}
 
 /// What was read of a body.
 pub(super) struct Read {
@@ -17,19 +22,22 @@ pub(super) struct Read {
 
 /// Reads the body to its end or to the cap; beyond it the response is dropped, which closes an
 /// HTTP/1 connection and resets an HTTP/2 stream.
-pub(super) async fn read_capped(mut response: reqwest::Response) -> Result<Read, reqwest::Error> {
+pub(super) async fn read_capped(
+    mut response: reqwest::Response,
+    caps: Caps,
+) -> Result<Read, reqwest::Error> {
     // A body that is known to be too long is not read any further than it is kept.
     let too_long = response
         .content_length()
-        .is_some_and(|length| length > BODY_READ_BYTES_MAX);
+        .is_some_and(|length| length > caps.read);
     let mut kept = BytesMut::new();
     let mut bytes_read = 0_u64;
     while let Some(chunk) = response.chunk().await? {
         bytes_read += chunk.len() as u64;
         // Copied, not shared: a kept slice would hold the connection's whole read buffer.
-        let room = BODY_KEPT_BYTES_MAX - kept.len();
+        let room = caps.kept - kept.len();
         kept.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
-        if bytes_read > BODY_READ_BYTES_MAX || (too_long && kept.len() == BODY_KEPT_BYTES_MAX) {
+        if bytes_read > caps.read || (too_long && kept.len() == caps.kept) {
             break;
         }
     }

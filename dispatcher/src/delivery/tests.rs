@@ -267,6 +267,19 @@ async fn a_body_is_kept_and_read_to_its_caps() {
         3,
         "given up, the connection is dropped"
     );
+    let policy = Policy {
+        allow_loopback: true,
+        ..Policy::default()
+    };
+    let settings = ClientSettings {
+        policy,
+        body_kept_bytes: 10,
+        body_read_bytes: 20,
+        ..ClientSettings::default()
+    };
+    let sparing = HttpTransport::new(settings, Arc::new(Names::default())).unwrap();
+    let response = expect_response(&sparing, &endpoint.url("/kept")).await;
+    assert_eq!((response.body.len(), response.truncated), (10, true));
 }
 
 #[tokio::test]

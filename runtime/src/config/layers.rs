@@ -279,6 +279,16 @@ fn variable_key(name: &str, options: &[OptionDoc]) -> Option<String> {
 }
 
 fn unknown(key: &str, source: &Source, options: &[OptionDoc]) -> Fault {
+    if options
+        .iter()
+        .any(|option| option.table && option.key() == key)
+    {
+        // Its value is not shown: it may be a text with secrets in it.
+        return Fault {
+            key: key.to_owned(),
+            message: format!("`{key}` is a table: set `{key}.NAME` ({source})"),
+        };
+    }
     let nearest = options
         .iter()
         .map(OptionDoc::key)

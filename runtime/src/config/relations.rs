@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::sections::GroupProtocol;
 use super::value::{ByteSize, show_duration};
 use super::{Config, Fault};
+use crate::log::topics::MAX_RECORD_BYTES;
 use crate::secret::Sealer;
 use crate::telemetry;
 
@@ -113,7 +114,9 @@ fn size_faults(config: &Config) -> Vec<Option<Fault>> {
             + dispatcher.response_kept.as_u64(),
     );
     let largest = ingest.max_event.as_u64().saturating_add(rest.as_u64());
-    let record_fits = largest <= config.topics.max_message.as_u64();
+    // Of every topic and producer: an event that is taken can always be delivered.
+    let record_max = ByteSize::b(MAX_RECORD_BYTES as u64);
+    let record_fits = largest <= record_max.as_u64();
     vec![
         at_most(event, ("ingest.max_body", Size(ingest.max_body))),
         at_most(
@@ -135,17 +138,13 @@ fn size_faults(config: &Config) -> Vec<Option<Fault>> {
             ("dispatcher.response_kept", Size(dispatcher.response_kept)),
             ("dispatcher.response_read", Size(dispatcher.response_read)),
         ),
-        at_most(
-            ("topics.max_message", Size(config.topics.max_message)),
-            ("router.window_bytes", Size(config.router.window_bytes)),
-        ),
         (!record_fits).then(|| {
             fault(
                 "ingest.max_event",
                 format!(
                     "`ingest.max_event` and {rest} for headers, targets and a kept response must \
-                     be at most `topics.max_message` = {}, got {}",
-                    config.topics.max_message, ingest.max_event
+                     be at most {record_max}, the largest record, got {}",
+                    ingest.max_event
                 ),
             )
         }),
@@ -163,7 +162,6 @@ fn text_faults(config: &Config) -> Vec<Option<Fault>> {
     let prefix = &config.topics.prefix;
     let topic_char = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let prefix_holds = prefix.len() <= 100 && prefix.chars().all(topic_char);
-    let no_ports = config.dispatcher.allowed_ports.is_empty();
     vec![
         filter.map(|error| fault("telemetry.filter", error.to_string())),
         sealer.map(|error| fault("secrets.keys", format!("`secrets.keys`: {error}"))),
@@ -172,13 +170,6 @@ fn text_faults(config: &Config) -> Vec<Option<Fault>> {
             fault(
                 "topics.prefix",
                 format!("`topics.prefix` {rule}, got `{prefix}`"),
-            )
-        }),
-        no_ports.then(|| {
-            let rule = "must name at least one port, or nothing can be delivered";
-            fault(
-                "dispatcher.allowed_ports",
-                format!("`dispatcher.allowed_ports` {rule}"),
             )
         }),
     ]

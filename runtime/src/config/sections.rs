@@ -105,9 +105,6 @@ section! {
         /// How long internal topics keep records; at least the longest schedule and 7 days.
         // The longest delivery takes 76 h: this survives ten days of a stopped consumer.
         pub retention: Duration = days(14), in secs(244 * 3_600)..=days(3_650);
-        /// The largest record of any topic and producer.
-        // The largest event, 1,000 targets and a kept response, with room to grow.
-        pub max_message: ByteSize = ByteSize::mib(4), in ByteSize::kib(64)..=ByteSize::mib(64);
     }
 }
 
@@ -224,7 +221,7 @@ section! {
         pub window_targets: usize = 64_000, in 1_000..=64_000;
         /// Bytes between the committed and the read position of one source partition.
         // Two records of the largest size, or a few thousand usual ones.
-        pub window_bytes: ByteSize = ByteSize::mib(8), in ByteSize::kib(64)..=ByteSize::mib(256);
+        pub window_bytes: ByteSize = ByteSize::mib(8), in ByteSize::mib(4)..=ByteSize::mib(256);
         /// Time between the committed and the read position of one source partition.
         pub window_age: Duration = secs(10), in ms(100)..=secs(60);
     }
@@ -265,8 +262,9 @@ section! {
         pub allow_loopback: bool = false;
         /// Whether endpoints without TLS are called.
         pub allow_http: bool = false;
-        /// Ports that endpoints may have; 0 allows every port.
-        pub allowed_ports: Vec<u16> = vec![443];
+        /// Ports that endpoints may have beside 443, and 80 where `allow_http` is set; 0 allows
+        /// every port.
+        pub allowed_ports: Vec<u16> = Vec::new();
         /// What is done with IPv6 addresses that carry an IPv4 one.
         pub nat64: Nat64 = Nat64::Refuse;
         /// Bytes of an answer that are kept with the attempt.

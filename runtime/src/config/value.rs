@@ -448,7 +448,7 @@ macro_rules! choice {
         }
 
         impl $crate::config::Setting for $name {
-            const KIND: &'static str = "choice";
+            const KIND: &'static str = concat!("one of" $(, " `", $text, "`")+);
 
             fn read(value: &::toml::Value) -> ::std::result::Result<Self, ::std::string::String> {
                 match value.as_str() {
