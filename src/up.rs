@@ -120,3 +120,48 @@ fn introduce(up: &Up) -> std::io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::Ipv4Addr;
+
+    use runtime::task::Cause;
+    use runtime::telemetry::metric_faults;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_metrics_of_all_services_share_one_registry_and_one_naming_rule() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        dir.path().clone_into(&mut config.general.data_dir);
+        config.topics.partitions = 2;
+        let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        for bind in [
+            &mut config.admin.bind,
+            &mut config.ingest.bind,
+            &mut config.control.bind,
+        ] {
+            *bind = any_port;
+        }
+        let up = start(config).await.unwrap();
+        let metrics = up.process.metrics.clone();
+        assert_eq!(metric_faults(&metrics), Vec::<String>::new());
+        let families = metrics.registry().gather();
+        let services: BTreeSet<&str> = families
+            .iter()
+            .filter_map(|family| family.name().split('_').nth(1))
+            .collect();
+        for service in ["ingest", "router", "dispatch", "control"] {
+            assert!(
+                services.contains(service),
+                "{service} is not in {services:?}"
+            );
+        }
+        up.process
+            .end(Cause::Asked("the test is over".into()))
+            .await
+            .unwrap();
+    }
+}

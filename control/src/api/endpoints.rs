@@ -12,7 +12,7 @@ use schemas::resources::{Endpoint, EndpointState, KeyScope, Placement, Quota, Se
 
 use super::answer::{self, Made, Page, Paging};
 use super::auth::{Principal, not_found};
-use super::request::{JsonBody, Order, Params, Segments, Waiting, invalid};
+use super::request::{IdempotencyKey, JsonBody, Order, Params, Segments, Waiting, invalid};
 use super::schema::{EndpointBody, EndpointPatch};
 use super::secrets::NewSecret;
 use super::tenants::known as known_tenant;
@@ -123,7 +123,7 @@ fn with_input(endpoint: Endpoint, input: EndpointInput) -> Endpoint {
 /// Makes an endpoint. Where it brings no secret, one is made and shown once.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/endpoints", operation_id = "create_endpoint",
     tag = "endpoints",
-    params(("tenant" = String, Path, description = "The tenant's id."), Waiting),
+    params(("tenant" = String, Path, description = "The tenant's id."), Waiting, IdempotencyKey),
     request_body = EndpointBody,
     responses((status = 201, body = EndpointView, description = "Made; `secret` is not shown again."),
         (status = 200, body = EndpointView, description = "A repeat: it was made before.")))]

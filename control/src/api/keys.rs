@@ -12,7 +12,7 @@ use schemas::resources::{ApiKey, KeyScope};
 
 use super::answer::{self, Made, Page, Paging};
 use super::auth::{Principal, not_found};
-use super::request::{Order, Params, Segments, Waiting, invalid};
+use super::request::{IdempotencyKey, Order, Params, Segments, Waiting, invalid};
 use super::schema::KeyBody;
 use super::tenants::known;
 use super::view::{KeyPage, KeyView};
@@ -24,7 +24,7 @@ const KEYS_MAX: usize = 10_000;
 
 /// Makes a key and shows it once.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/keys", operation_id = "create_key", tag = "keys",
-    params(("tenant" = String, Path, description = "The tenant's id."), Waiting),
+    params(("tenant" = String, Path, description = "The tenant's id."), Waiting, IdempotencyKey),
     request_body = KeyBody,
     responses((status = 201, body = KeyView, description = "Made; `key` is not shown again.")))]
 pub(super) async fn create(

@@ -14,6 +14,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use utoipa::IntoParams;
+use utoipa::openapi::Required;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 use super::App;
 
@@ -147,6 +150,24 @@ impl FromRequestParts<App> for IdempotencyKey {
                 "idempotency-key must have 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible characters"
             )))
         }
+    }
+}
+
+impl IntoParams for IdempotencyKey {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let text = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .min_length(Some(1))
+            .max_length(Some(IDEMPOTENCY_KEY_CHARS_MAX));
+        let key = ParameterBuilder::new()
+            .name("Idempotency-Key")
+            .parameter_in(ParameterIn::Header)
+            .required(Required::False)
+            .description(Some(
+                "A repeat with the same key and body makes nothing a second time.",
+            ))
+            .schema(Some(text));
+        vec![key.build()]
     }
 }
 

@@ -15,7 +15,7 @@ use schemas::resources::{Endpoint, SealedSecret};
 use super::answer;
 use super::auth::Principal;
 use super::endpoints::{known, replaced, rotated};
-use super::request::{Order, Segments, Waiting, invalid};
+use super::request::{IdempotencyKey, Order, Segments, Waiting, invalid};
 use super::schema::RotationBody;
 use super::view::EndpointView;
 use super::{App, conflict, put};
@@ -148,7 +148,7 @@ fn rewrapped_endpoint(app: &App, old: &Endpoint) -> Option<Endpoint> {
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/endpoints/{endpoint}/rotate-secret",
     operation_id = "rotate_secret", tag = "endpoints",
     params(("tenant" = String, Path, description = "The tenant's id."),
-        ("endpoint" = String, Path, description = "The endpoint's id."), Waiting),
+        ("endpoint" = String, Path, description = "The endpoint's id."), Waiting, IdempotencyKey),
     request_body = RotationBody,
     responses((status = 200, body = EndpointView,
         description = "Replaced; `secret` is not shown again.")))]

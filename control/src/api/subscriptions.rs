@@ -13,7 +13,7 @@ use schemas::resources::{Endpoint, Subscription, SubscriptionState};
 
 use super::answer::{self, Made, Page, Paging};
 use super::auth::{Principal, not_found};
-use super::request::{JsonBody, Order, Params, Segments, Waiting, invalid};
+use super::request::{IdempotencyKey, JsonBody, Order, Params, Segments, Waiting, invalid};
 use super::schema::{SubscriptionBody, SubscriptionPatch};
 use super::tenants::known as known_tenant;
 use super::view::{SubscriptionPage, SubscriptionView};
@@ -92,7 +92,7 @@ impl NewSubscription {
 /// Makes a subscription: events that match go to its endpoint, for as long as it lives.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/subscriptions",
     operation_id = "create_subscription", tag = "subscriptions",
-    params(("tenant" = String, Path, description = "The tenant's id."), Waiting),
+    params(("tenant" = String, Path, description = "The tenant's id."), Waiting, IdempotencyKey),
     request_body = SubscriptionBody,
     responses((status = 201, body = SubscriptionView, description = "Made."),
         (status = 200, body = SubscriptionView, description = "A repeat: it was made before.")))]

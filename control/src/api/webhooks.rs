@@ -10,7 +10,7 @@ use schemas::resources::input::WebhookInput;
 use super::answer::{self, Made};
 use super::auth::Principal;
 use super::endpoints::NewEndpoint;
-use super::request::{Order, Segments, Waiting, invalid};
+use super::request::{IdempotencyKey, Order, Segments, Waiting, invalid};
 use super::schema::WebhookBody;
 use super::secrets::NewSecret;
 use super::subscriptions::NewSubscription;
@@ -22,7 +22,7 @@ use crate::store::Plan;
 /// once.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/webhooks", operation_id = "create_webhook",
     tag = "webhooks",
-    params(("tenant" = String, Path, description = "The tenant's id."), Waiting),
+    params(("tenant" = String, Path, description = "The tenant's id."), Waiting, IdempotencyKey),
     request_body = WebhookBody,
     responses((status = 201, body = WebhookView, description = "Made; `secret` is not shown again."),
         (status = 200, body = WebhookView, description = "A repeat: it was made before.")))]

@@ -277,6 +277,18 @@ fn the_document_says_what_is_checked() {
     check("SubscriptionBody", SUBSCRIPTION, false);
     check("SubscriptionPatch", SUBSCRIPTION, true);
     check("WebhookBody", WEBHOOK, false);
+    for path in [
+        "keys",
+        "endpoints",
+        "endpoints/{endpoint}/rotate-secret",
+        "subscriptions",
+        "webhooks",
+    ] {
+        let create = &document["paths"][format!("/v1/tenants/{{tenant}}/{path}")]["post"];
+        let params = create["parameters"].as_array().unwrap();
+        let repeat = |param: &Value| param["name"] == "Idempotency-Key" && param["in"] == "header";
+        assert!(params.iter().any(repeat), "{path}");
+    }
     assert_eq!(schemas["EndpointBody"]["required"], json!(["url"]));
     assert!(schemas["ProblemView"].is_object());
 }
