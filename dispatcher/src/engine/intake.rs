@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use runtime::log::{Bounds, Error, Fetched, Record, StoredRecord};
+use runtime::log::{Fetched, Record, StoredRecord};
 use runtime::view::Update;
 use schemas::records::{AttemptState, DeadReason, DeliveryRecord, Target};
 use schemas::resources::EndpointState;
@@ -35,10 +35,33 @@ const NOT_WORTH_A_PAUSE: Duration = Duration::from_secs(1);
 const WINDOW_RECORDS_MAX: usize = 65_536;
 /// How long a record ahead of everything known of `control` is held.
 const AHEAD_OF_CONTROL_MAX: Duration = Duration::from_secs(10);
+/// Between two looks at the end of `control`.
+const CONTROL_PROBE_EVERY: Duration = Duration::from_secs(1);
+/// A record appended so long before the end of `control` was asked for needs no look of its own:
+/// more than any two clocks differ.
+const KNOWN_BEFORE_MS: i64 = 60_000;
 /// How long a delivery whose endpoint is paused stays in a delay topic.
 const PAUSED_WAIT_MS: i64 = 30_000;
 /// How long a delivery that finds its lane full is deferred at least.
 const FULL_WAIT: Duration = Duration::from_secs(5);
+
+/// The end of `control` as it was when it was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ControlEnd {
+    offset: i64,
+    asked_at: Instant,
+    asked_wall: i64,
+}
+
+impl ControlEnd {
+    /// Whether `offset` was ahead of the topic though the record that carries it, held `since` and
+    /// appended at `appended_at`, was there long before: an end known from earlier says nothing.
+    fn is_behind(self, offset: i64, since: Option<Instant>, appended_at: i64) -> bool {
+        let asked_after = since.is_some_and(|since| self.asked_at >= since + AHEAD_OF_CONTROL_MAX);
+        let long_there = appended_at.saturating_add(KNOWN_BEFORE_MS) <= self.asked_wall;
+        offset > self.offset && (asked_after || long_there)
+    }
+}
 
 /// Whether the head of a source may be taken in.
 enum Gate {
@@ -155,6 +178,7 @@ impl<T: Transport> Engine<T> {
             (budget, budget)
         };
         let (applied, end) = (self.parts.endpoints.applied(), self.control_end);
+        let probe_after = end.map_or(now, |end| end.asked_at + CONTROL_PROBE_EVERY);
         let clock = self.parts.clock.clone();
         let Some(owned) = self.tenant_of(tenure) else {
             return Gate::Blocked;
@@ -176,15 +200,16 @@ impl<T: Transport> Engine<T> {
             }
         }
         if let Some((offset, since)) = source.waits_for_control {
-            if offset > applied && end.is_none_or(|end| offset <= end) {
-                let probe_at = since + AHEAD_OF_CONTROL_MAX;
+            let passes = offset <= applied
+                || end.is_some_and(|end| end.is_behind(offset, Some(since), head.timestamp));
+            if !passes {
+                let probe_at = (since + AHEAD_OF_CONTROL_MAX).max(probe_after);
                 if now < probe_at {
                     return Gate::Until(probe_at);
                 }
-                self.probe_control();
+                self.probe_control(now);
                 return Gate::Blocked;
             }
-            source.waits_for_control = None;
         }
         Gate::Open
     }
@@ -217,15 +242,18 @@ impl<T: Transport> Engine<T> {
         };
         let applied = self.parts.endpoints.applied();
         let end = self.control_end;
+        let Some(source) = self
+            .tenant_of(tenure)
+            .and_then(|owned| owned.sources.get_mut(index))
+        else {
+            return;
+        };
+        let since = source.waits_for_control.take().map(|(_, since)| since);
         match decoded {
             Ok(record) if record.control_offset > applied => {
-                let Some(source) = self
-                    .tenant_of(tenure)
-                    .and_then(|owned| owned.sources.get_mut(index))
-                else {
-                    return;
-                };
-                if end.is_some_and(|end| record.control_offset > end) {
+                let behind =
+                    |end: ControlEnd| end.is_behind(record.control_offset, since, stored.timestamp);
+                if end.is_some_and(behind) {
                     // Ahead of the topic itself: nothing will ever be applied for it.
                     self.parts.metrics.incidents.inc();
                     error!(
@@ -234,7 +262,7 @@ impl<T: Transport> Engine<T> {
                     );
                     self.admit(tenure, index, record, &stored);
                 } else {
-                    source.waits_for_control = Some((record.control_offset, now));
+                    source.waits_for_control = Some((record.control_offset, since.unwrap_or(now)));
                     source.push_back_head(stored);
                 }
             }
@@ -243,19 +271,30 @@ impl<T: Transport> Engine<T> {
         }
     }
 
-    fn probe_control(&mut self) {
+    fn probe_control(&mut self, now: Instant) {
         if self.control_probe.is_none() {
             let (log, control) = (self.parts.log.clone(), self.parts.topics.control.clone());
-            self.control_probe =
-                Some(async move { log.bounds(&control.partition(0)).await }.boxed());
+            let asked_wall = self.wall();
+            self.control_probe = Some(
+                async move {
+                    let bounds = log.bounds(&control.partition(0)).await;
+                    if let Err(error) = &bounds {
+                        warn!(%error, "end of control cannot be read now");
+                    }
+                    ControlEnd {
+                        // Nothing is known to be ahead of an end that is not known.
+                        offset: bounds.map_or(i64::MAX, |bounds| bounds.stable_end),
+                        asked_at: now,
+                        asked_wall,
+                    }
+                }
+                .boxed(),
+            );
         }
     }
 
-    pub(super) fn on_control_probe(&mut self, bounds: Result<Bounds, Error>) {
-        match bounds {
-            Ok(bounds) => self.control_end = Some(bounds.stable_end),
-            Err(error) => warn!(%error, "end of control cannot be read now"),
-        }
+    pub(super) fn on_control_probe(&mut self, end: ControlEnd) {
+        self.control_end = Some(end);
     }
 
     fn admit(

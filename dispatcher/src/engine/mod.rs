@@ -24,8 +24,8 @@ use hashbrown::HashMap;
 use runtime::clock::{Clock, Entropy};
 use runtime::log::topics::Topics;
 use runtime::log::{
-    Bounds, Error, Fetched, GroupMetadata, Member, Membership, Partition, Producer, Reader, Record,
-    Revocation, SharedLog, Transactions,
+    Fetched, GroupMetadata, Member, Membership, Partition, Producer, Reader, Record, Revocation,
+    SharedLog, Transactions,
 };
 use runtime::view::Follower;
 use schemas::ids::EndpointId;
@@ -43,6 +43,7 @@ use crate::{Options, Stopped};
 
 use attempts::Finished;
 use commits::CommitDone;
+use intake::ControlEnd;
 use moves::{Move, TransactionDone};
 use ownership::TakenOver;
 use timers::Timers;
@@ -102,9 +103,9 @@ pub(crate) struct Engine<T> {
     transaction: Option<BoxFuture<'static, TransactionDone>>,
     transaction_not_before: Option<Instant>,
     commit: Option<BoxFuture<'static, CommitDone>>,
-    control_probe: Option<BoxFuture<'static, Result<Bounds, Error>>>,
+    control_probe: Option<BoxFuture<'static, ControlEnd>>,
     /// The end of `control` as last asked for, when a record seemed ahead of it.
-    control_end: Option<i64>,
+    control_end: Option<ControlEnd>,
     drains: Vec<Drain>,
     /// Endpoints that answered 410, by their last change: held to it until they are changed.
     gone: HashMap<EndpointId, i64>,
@@ -168,7 +169,7 @@ impl<T: Transport> Engine<T> {
                 done = pending_or(&mut self.transaction) => self.on_transaction(done)?,
                 Some(taken) = self.takeovers.next() => self.on_taken_over(taken)?,
                 Some(done) = self.reproducing.next() => self.on_reproduced(&done),
-                bounds = pending_or(&mut self.control_probe) => self.on_control_probe(bounds),
+                end = pending_or(&mut self.control_probe) => self.on_control_probe(end),
                 update = self.parts.follower.next() => self.on_update(update?),
                 Some(fetched) = self.parts.fetched.recv() => self.on_fetched_all(fetched),
                 () = tokio::time::sleep_until(wake) => {}
