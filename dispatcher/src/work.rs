@@ -61,6 +61,11 @@ impl Loaded {
         })
     }
 
+    /// About the bytes that the record takes in the log, whatever the number of its targets.
+    pub(crate) fn record_bytes(&self) -> usize {
+        self.bytes / 2
+    }
+
     /// The event as a body in `mode`, made once for all targets and attempts (rule 9).
     pub(crate) fn body(&self, mode: BodyMode) -> &EncodedBody {
         let [structured, binary, standard, data, form] = &self.bodies;

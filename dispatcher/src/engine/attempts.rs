@@ -229,7 +229,9 @@ impl<T: Transport> Engine<T> {
         }
         let Some(exchange) = exchange else {
             if is_owned {
+                let quota = target.quota.clone();
                 self.queue(tenure, *delivery, &target, now);
+                self.enlist(tenure, quota);
             }
             return;
         };
@@ -285,7 +287,7 @@ impl<T: Transport> Engine<T> {
         }
     }
 
-    fn complete(&mut self, tenure: Tenure, delivery: &Delivery) {
+    pub(super) fn complete(&mut self, tenure: Tenure, delivery: &Delivery) {
         if let Some(owned) = self.tenant_of(tenure)
             && let Some(source) = owned.sources.get_mut(delivery.source)
         {
@@ -348,8 +350,19 @@ impl<T: Transport> Engine<T> {
             return self.defer(tenure, delivery, due_at, Deferred::Retry);
         }
         let concurrency = self.concurrency(target);
+        let (horizon, lane_bytes) = (
+            self.parts.options.horizon,
+            self.parts.options.lane_memory_bytes,
+        );
         if let Some(owned) = self.tenant_of(tenure) {
             let lane = owned.lane(&target.quota, now, concurrency);
+            lane.configure(target.rate, concurrency, now);
+            // What waits takes the lane's memory too: one that fails fast fills no other's (rule 8).
+            if lane.is_full(now, horizon, lane_bytes) {
+                let due = lane.reserve(now, now + remaining);
+                let due_at = self.parts.clock.wall_at(due);
+                return self.defer(tenure, delivery, due_at, Deferred::Full);
+            }
             lane.push_waiting(now + remaining, delivery);
         }
         self.enlist(tenure, target.quota.clone());

@@ -42,6 +42,8 @@ const CONTROL_PROBE_EVERY: Duration = Duration::from_secs(1);
 const KNOWN_BEFORE_MS: i64 = 60_000;
 /// How long a delivery whose endpoint is paused stays in a delay topic.
 const PAUSED_WAIT_MS: i64 = 30_000;
+/// The wait before a target is written to its placement again.
+const REPRODUCE_WAIT: Duration = Duration::from_millis(200);
 /// How long a delivery that finds its lane full is deferred at least.
 const FULL_WAIT: Duration = Duration::from_secs(5);
 
@@ -361,7 +363,7 @@ impl<T: Transport> Engine<T> {
             return self.refuse(tenure, delivery);
         };
         if endpoint.placement.partition() != tenure.placement {
-            return self.reproduce(tenure, &delivery, &endpoint);
+            return self.reproduce(tenure, delivery, &endpoint);
         }
         let due_at = delivery.state.due_at;
         let remaining = self
@@ -395,6 +397,11 @@ impl<T: Transport> Engine<T> {
             self.parts.options.lane_memory_bytes,
         );
         let Some(owned) = self.tenant_of(tenure).filter(|owned| owned.is_serving()) else {
+            // The next owner reads it again, but would not know what was attempted since.
+            if delivery.state != delivery.target.state.unwrap_or_default() {
+                let due_at = delivery.state.due_at;
+                self.defer(tenure, delivery, due_at, Deferred::Drain);
+            }
             return;
         };
         let lane = owned.lane(&endpoint.quota, now, concurrency);
@@ -461,7 +468,7 @@ impl<T: Transport> Engine<T> {
 
     /// Writes a target to the partition of its placement; its place here completes when that is
     /// acknowledged (rule 6).
-    fn reproduce(&mut self, tenure: Tenure, delivery: &Delivery, endpoint: &endpoints::Target) {
+    fn reproduce(&mut self, tenure: Tenure, delivery: Delivery, endpoint: &endpoints::Target) {
         let source = &delivery.loaded.record;
         let target = Target {
             state: Some(delivery.state),
@@ -480,7 +487,6 @@ impl<T: Transport> Engine<T> {
             headers: dead_letter::headers(source, None),
         };
         let producer = Arc::clone(&self.parts.producer);
-        let (source, place) = (delivery.source, delivery.place);
         if let Some(owned) = self.tenant_of(tenure) {
             owned.in_flight += 1;
         }
@@ -488,35 +494,57 @@ impl<T: Transport> Engine<T> {
         self.reproducing.push(
             async move {
                 let reports = producer.send(vec![record]).await.wait().await;
-                let written = reports.iter().all(Result::is_ok);
+                let refused = reports.into_iter().find_map(Result::err);
+                if refused.is_some_and(|refused| !refused.is_permanent()) {
+                    tokio::time::sleep(REPRODUCE_WAIT).await;
+                }
                 Reproduced {
                     tenure,
-                    source,
-                    places: vec![place],
-                    written,
+                    delivery,
+                    refused,
                 }
             }
             .boxed(),
         );
     }
 
-    pub(super) fn on_reproduced(&mut self, done: &Reproduced) {
-        let Some(owned) = self.tenant_of(done.tenure) else {
+    pub(super) fn on_reproduced(&mut self, done: Reproduced) {
+        let Reproduced {
+            tenure,
+            delivery,
+            refused,
+        } = done;
+        let Some(owned) = self.tenant_of(tenure) else {
             return;
         };
         owned.in_flight -= 1;
-        let Some(source) = owned.sources.get_mut(done.source) else {
-            return;
-        };
-        if done.written {
-            for place in &done.places {
-                source.ledger.complete(*place);
+        let serving = owned.is_serving();
+        match refused {
+            None => self.complete(tenure, &delivery),
+            Some(refused) if refused.is_permanent() => self.refer(tenure, &delivery),
+            // Written again, and a repeat is dropped by its mark. The next owner does it otherwise.
+            Some(refused) if serving => {
+                warn!(endpoint = %delivery.target.endpoint, %refused, "target is not at its placement yet");
+                self.admit_target(tenure, delivery.source, &delivery.loaded, delivery.place);
             }
-            source.dirty = true;
-        } else {
-            // The place stays open: the partition's next owner writes it again.
-            error!(partition = %source.partition, "target could not be written to its placement");
+            Some(_) => {}
         }
+    }
+
+    /// Ends a delivery that the log cannot take as a reference to its origin (rule 6).
+    fn refer(&mut self, tenure: Tenure, delivery: &Delivery) {
+        let reason = DeadReason::TooLarge;
+        let letter = dead_letter::of_delivery(delivery, reason, self.wall(), None);
+        self.push_move(Move {
+            tenure,
+            source: delivery.source,
+            place: delivery.place,
+            what: What::Dead {
+                letter: Box::new(letter),
+                delivery: None,
+                poison: None,
+            },
+        });
     }
 
     fn poison(

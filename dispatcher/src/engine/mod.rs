@@ -24,8 +24,8 @@ use hashbrown::HashMap;
 use runtime::clock::{Clock, Entropy};
 use runtime::log::topics::Topics;
 use runtime::log::{
-    Fetched, GroupMetadata, Member, Membership, Partition, Producer, Reader, Record, Revocation,
-    SharedLog, Transactions,
+    Fetched, GroupMetadata, Member, Membership, NotWritten, Partition, Producer, Reader, Record,
+    Revocation, SharedLog, Transactions,
 };
 use runtime::view::Follower;
 use schemas::ids::EndpointId;
@@ -38,7 +38,7 @@ use crate::delivery::Transport;
 use crate::endpoints::Endpoints;
 use crate::metrics::Metrics;
 use crate::owned::{Owned, Tenure};
-use crate::work::Meter;
+use crate::work::{Delivery, Meter};
 use crate::{Options, Stopped};
 
 use attempts::Finished;
@@ -74,9 +74,8 @@ pub(crate) struct Parts<T> {
 /// A re-produced target's acknowledgement.
 struct Reproduced {
     tenure: Tenure,
-    source: usize,
-    places: Vec<crate::ledger::Place>,
-    written: bool,
+    delivery: Delivery,
+    refused: Option<NotWritten>,
 }
 
 /// A revoke that waits for its placements to be drained; without one at shutdown.
@@ -164,11 +163,12 @@ impl<T: Transport> Engine<T> {
                 biased;
                 () = token.cancelled(), if !self.stopping => self.stop(),
                 Some(message) = self.parts.membership.recv() => self.on_membership(message)?,
-                Some(finished) = self.attempts.next() => self.on_finished_all(finished),
+                // Before attempts, which may always have something: the lease depends on it.
                 done = pending_or(&mut self.commit) => self.on_commit(done),
                 done = pending_or(&mut self.transaction) => self.on_transaction(done)?,
+                Some(finished) = self.attempts.next() => self.on_finished_all(finished),
                 Some(taken) = self.takeovers.next() => self.on_taken_over(taken)?,
-                Some(done) = self.reproducing.next() => self.on_reproduced(&done),
+                Some(done) = self.reproducing.next() => self.on_reproduced(done),
                 end = pending_or(&mut self.control_probe) => self.on_control_probe(end),
                 update = self.parts.follower.next() => self.on_update(update?),
                 Some(fetched) = self.parts.fetched.recv() => self.on_fetched_all(fetched),

@@ -166,7 +166,7 @@ impl<T: Transport> Engine<T> {
                         moved.tenure.placement,
                     );
                     let group = groups.entry(key).or_insert_with(|| {
-                        bytes += delivery.bytes() / 2;
+                        bytes += delivery.loaded.record_bytes();
                         Group::new(Arc::clone(&delivery.loaded))
                     });
                     group.add(delivery, at);
