@@ -81,7 +81,9 @@ pub(crate) async fn create(log: &SharedLog, config: &Config) -> anyhow::Result<V
                 .downcast_ref::<runtime::log::Error>()
                 .is_some_and(|error| error.class() == Class::Retry);
             if !later || Instant::now() >= deadline {
-                return Err(error.context(format!("first positions of group {group}")));
+                let what =
+                    format!("first positions of group {group} (made while its members rest)");
+                return Err(error.context(what));
             }
             tokio::time::sleep(RETRY_WAIT).await;
         }

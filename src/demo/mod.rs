@@ -56,6 +56,9 @@ pub(crate) struct DemoArgs {
     /// Leave it running until it is interrupted
     #[arg(long)]
     keep: bool,
+    /// Only print the events, for `anabranch publish`
+    #[arg(long, conflicts_with = "keep")]
+    print_events: bool,
 }
 
 /// A folder for the time of the demo.
@@ -76,6 +79,12 @@ impl Drop for Scratch {
 /// Where something does not start, or not everything arrived.
 pub(crate) async fn run(args: DemoArgs, mut settings: Settings) -> anyhow::Result<ExitCode> {
     let run = format!("{:08x}", Entropy::system().u64() >> 32);
+    if args.print_events {
+        for event in samples::events(usize::try_from(args.events)?, &run)? {
+            output::line(event.item.json)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let scratch = settings.is_default("data_dir").then(|| {
         let dir = std::env::temp_dir().join(format!("anabranch-demo-{run}"));
         settings.loaded.config.general.data_dir.clone_from(&dir);

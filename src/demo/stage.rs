@@ -130,7 +130,7 @@ impl Stage {
                 department.filters()
             ))?;
         }
-        output::text("  anabranch publish --tenant demo events.ndjson\n\n")?;
+        output::text("  anabranch demo --print-events | anabranch publish --tenant demo\n\n")?;
         if self.config.kafka.brokers.is_empty() {
             output::line(
                 "The same on Kafka (`deploy/kafka/kafka up` starts one on this machine):",
