@@ -63,6 +63,8 @@ pub(crate) struct Source {
     pub(crate) crowded: bool,
     /// The control offset that its head waits for, and since when.
     pub(crate) waits_for_control: Option<(i64, Instant)>,
+    /// Where the log begins, when it no longer holds what was to be read next.
+    pub(crate) overtaken_by: Option<i64>,
 }
 
 impl Source {
@@ -80,6 +82,7 @@ impl Source {
             dirty: false,
             crowded: false,
             waits_for_control: None,
+            overtaken_by: None,
         }
     }
 

@@ -152,6 +152,9 @@ impl<T: Transport> Engine<T> {
             let ready_at = match gate {
                 Gate::Open => {
                     let Some(record) = source.pop_pending() else {
+                        if let Some(start) = source.overtaken_by.take() {
+                            self.go_on_behind(tenure, index, start);
+                        }
                         return self.balance(tenure, index, None);
                     };
                     self.take_in_record(tenure, index, record, now);

@@ -45,7 +45,7 @@ use attempts::Finished;
 use commits::CommitDone;
 use intake::ControlEnd;
 use moves::{Move, TransactionDone};
-use ownership::TakenOver;
+use ownership::{Overtaken, TakenOver};
 use timers::Timers;
 
 pub(crate) use attempts::Lease;
@@ -96,6 +96,7 @@ pub(crate) struct Engine<T> {
     timers: Timers,
     attempts: FuturesUnordered<BoxFuture<'static, Finished>>,
     takeovers: FuturesUnordered<BoxFuture<'static, TakenOver>>,
+    overtaken: FuturesUnordered<BoxFuture<'static, Overtaken>>,
     reproducing: FuturesUnordered<BoxFuture<'static, Reproduced>>,
     moves: VecDeque<Move>,
     transactions: Option<Box<dyn Transactions>>,
@@ -133,6 +134,7 @@ impl<T: Transport> Engine<T> {
             unread: BTreeSet::new(),
             attempts: FuturesUnordered::new(),
             takeovers: FuturesUnordered::new(),
+            overtaken: FuturesUnordered::new(),
             reproducing: FuturesUnordered::new(),
             moves: VecDeque::new(),
             transactions: Some(transactions),
@@ -168,6 +170,7 @@ impl<T: Transport> Engine<T> {
                 done = pending_or(&mut self.transaction) => self.on_transaction(done)?,
                 Some(finished) = self.attempts.next() => self.on_finished_all(finished),
                 Some(taken) = self.takeovers.next() => self.on_taken_over(taken)?,
+                Some(found) = self.overtaken.next() => self.on_overtaken(&found),
                 Some(done) = self.reproducing.next() => self.on_reproduced(done),
                 end = pending_or(&mut self.control_probe) => self.on_control_probe(end),
                 update = self.parts.follower.next() => self.on_update(update?),

@@ -1,13 +1,14 @@
 //! Owns the coming and going of placements: taking over what a predecessor left, draining before a
 //! revoke is acknowledged, dropping at once what is lost (rule 5).
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use runtime::log::{
-    Bounds, Committed, Error, Member, Membership, Partition, Revocation, SharedLog,
+    Assignment, Bounds, Committed, Error, Member, Membership, Partition, Revocation, SharedLog,
 };
 use schemas::records::DeadReason;
 use tokio::time::Instant;
@@ -29,6 +30,14 @@ const RETRY_WAIT: Duration = Duration::from_millis(250);
 pub(super) struct TakenOver {
     tenure: Tenure,
     found: Vec<(Option<Committed>, Bounds)>,
+}
+
+/// Where the log begins and ends of a source whose reading went beyond.
+pub(super) struct Overtaken {
+    tenure: Tenure,
+    index: usize,
+    assignment: Option<Assignment>,
+    bounds: Bounds,
 }
 
 impl<T: Transport> Engine<T> {
@@ -157,17 +166,19 @@ impl<T: Transport> Engine<T> {
         if index == DELIVERIES {
             owned.marks = Marks::resume(from, position);
         }
-        source.ledger = Ledger::resume(position, inherited);
+        let lost = match (missing, inside) {
+            (false, true) => position..position,
+            (true, _) => 0..bounds.start,
+            (false, false) => committed.offset.min(bounds.start)..bounds.start,
+        };
+        source.ledger = Ledger::resume(lost.start, inherited);
         source.committed = position;
         source.sent = None;
         source.dirty = true;
         source.assignment = Some(reader.assign(source.partition.clone(), from));
-        let lost = match (missing, inside) {
-            (false, true) => return,
-            (true, _) if bounds.start == 0 => return,
-            (true, _) => 0..bounds.start,
-            (false, false) => committed.offset.min(bounds.start)..bounds.start,
-        };
+        if (!missing && inside) || (missing && bounds.start == 0) {
+            return;
+        }
         let partition = source.partition.clone();
         self.parts.metrics.incidents.inc();
         error!(%partition, position = committed.offset, start = bounds.start,
@@ -187,11 +198,22 @@ impl<T: Transport> Engine<T> {
         let mut letter = dead_letter::of_place(reason, self.wall(), partition, lost.start);
         letter.through = Some((lost.end - 1).max(lost.start));
         letter.detail = Some("position missing or outside the log".to_owned());
-        // Below the window: completing it changes nothing, and the position is committed with it.
-        let place = Place {
+        // An open place of its own, so that no position passes before the record is written. Where
+        // nothing is known to be lost it lies below the window, and completing it changes nothing.
+        let mut place = Place {
             offset: lost.start - 1,
             index: 0,
         };
+        if let Some(source) = self
+            .tenant_of(tenure)
+            .and_then(|owned| owned.sources.get_mut(source))
+            .filter(|_| !lost.is_empty())
+        {
+            place.offset = lost.start;
+            source.ledger.admit(lost.start, 1);
+            source.ledger.skip_to(lost.end);
+            source.dirty = true;
+        }
         let what = What::Dead {
             letter: Box::new(letter),
             delivery: None,
@@ -205,14 +227,88 @@ impl<T: Transport> Engine<T> {
         });
     }
 
-    /// Reading went beyond the log's ends: the position is found anew, and the range recorded.
+    /// Reading went beyond the log's ends. What is in flight goes on: only this source looks for
+    /// where the log begins now.
     pub(super) fn out_of_range(&mut self, tenure: Tenure, index: usize) {
-        let partition = self
+        let Some(source) = self
             .tenant_of(tenure)
+            .filter(|owned| owned.is_serving())
             .and_then(|owned| owned.sources.get(index))
-            .map(|source| source.partition.clone());
-        error!(?partition, "reading is outside the log");
-        self.take_over_again(tenure);
+        else {
+            return;
+        };
+        let (partition, assignment) = (source.partition.clone(), source.assignment);
+        error!(%partition, "reading is outside the log");
+        let log = self.parts.log.clone();
+        self.overtaken.push(
+            async move {
+                loop {
+                    match log.bounds(&partition).await {
+                        Ok(bounds) => {
+                            return Overtaken {
+                                tenure,
+                                index,
+                                assignment,
+                                bounds,
+                            };
+                        }
+                        Err(error) => warn!(%partition, %error, "bounds cannot be read now"),
+                    }
+                    tokio::time::sleep(RETRY_WAIT).await;
+                }
+            }
+            .boxed(),
+        );
+    }
+
+    pub(super) fn on_overtaken(&mut self, found: &Overtaken) {
+        let Overtaken {
+            tenure,
+            index,
+            assignment,
+            bounds,
+        } = *found;
+        let Some(source) = self
+            .tenant_of(tenure)
+            .filter(|owned| owned.is_serving())
+            .and_then(|owned| owned.sources.get_mut(index))
+            .filter(|source| source.assignment == assignment)
+        else {
+            return;
+        };
+        if source.ledger.next() > bounds.stable_end {
+            // The log ends before what was read: nothing known of it holds any more.
+            return self.take_over_again(tenure);
+        }
+        // What was read before is taken in first, in order.
+        source.overtaken_by = Some(bounds.start);
+        self.unread.insert((Reverse(index), tenure));
+    }
+
+    /// Goes on where the log begins now, and records what was deleted unread (rule 16).
+    pub(super) fn go_on_behind(&mut self, tenure: Tenure, index: usize, start: i64) {
+        let reader = Arc::clone(&self.parts.reader);
+        let Some(source) = self
+            .tenant_of(tenure)
+            .and_then(|owned| owned.sources.get_mut(index))
+        else {
+            return;
+        };
+        let next = source.ledger.next();
+        let partition = source.partition.clone();
+        // Below the committed position only marks are read.
+        let from = if next > source.committed {
+            next.max(start)
+        } else {
+            start
+        };
+        reader.unassign(partition.clone());
+        source.paused = false;
+        source.assignment = Some(reader.assign(partition.clone(), from));
+        if start > next {
+            self.parts.metrics.incidents.inc();
+            self.record_lost(tenure, index, &partition, next..start);
+        }
     }
 
     /// Starts nothing new of `placements`; what runs may end until the drain deadline.
