@@ -70,6 +70,8 @@ fn story(cli: Cli) -> anyhow::Result<ExitCode> {
         output::text(&settings.loaded.print())?;
         return Ok(ExitCode::SUCCESS);
     }
+    let (name, needs) = cli.command.needs();
+    settings.require(name, needs)?;
     if cli.global.check_config {
         output::line("configuration is valid")?;
         return Ok(ExitCode::SUCCESS);

@@ -1,7 +1,7 @@
 //! Owns how each service is put together from the configuration and what the process shares.
 //!
 //! It must never hold a rule of delivery. The surprise: a service that runs alone checks its topics
-//! and its keys first, so that what is missing is said at the start and not by the first event.
+//! first, so that what is missing is said at the start and not by the first event.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use runtime::secret::Sealer;
 use runtime::task::TaskKind;
 
 use crate::process::{Part, Process, bind};
-use crate::settings::{Settings, Usage};
+use crate::settings::Settings;
 use crate::{output, topics};
 
 /// `anabranch ingest`.
@@ -23,7 +23,7 @@ use crate::{output, topics};
 /// # Errors
 /// Where it cannot start, or cannot go on.
 pub(crate) async fn run_ingest(settings: Settings) -> anyhow::Result<ExitCode> {
-    let mut process = alone(settings.on_kafka("ingest")?).await?;
+    let mut process = alone(settings.loaded.config).await?;
     let address = start_ingest(&mut process).await?;
     announce(&process, &format!("ingest on http://{address}"));
     process.run().await
@@ -34,7 +34,7 @@ pub(crate) async fn run_ingest(settings: Settings) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// Where it cannot start, or cannot go on.
 pub(crate) async fn run_router(settings: Settings) -> anyhow::Result<ExitCode> {
-    let mut process = alone(settings.on_kafka("router")?).await?;
+    let mut process = alone(settings.loaded.config).await?;
     start_router(&mut process);
     announce(&process, "router");
     process.run().await
@@ -45,8 +45,7 @@ pub(crate) async fn run_router(settings: Settings) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// Where it cannot start, or cannot go on.
 pub(crate) async fn run_dispatcher(settings: Settings) -> anyhow::Result<ExitCode> {
-    let config = with_secrets(settings.on_kafka("dispatcher")?)?;
-    let mut process = alone(config).await?;
+    let mut process = alone(settings.loaded.config).await?;
     start_dispatcher(&mut process)?;
     announce(&process, "dispatcher");
     process.run().await
@@ -57,11 +56,7 @@ pub(crate) async fn run_dispatcher(settings: Settings) -> anyhow::Result<ExitCod
 /// # Errors
 /// Where it cannot start, or cannot go on; another replica that writes is a reason.
 pub(crate) async fn run_control(settings: Settings) -> anyhow::Result<ExitCode> {
-    let config = with_secrets(settings.on_kafka("control")?)?;
-    if config.control.operator_key.is_none() {
-        return Err(missing("control.operator_key").into());
-    }
-    let mut process = alone(config).await?;
+    let mut process = alone(settings.loaded.config).await?;
     let address = start_control(&mut process).await?;
     announce(&process, &format!("control on http://{address}"));
     process.run().await
@@ -71,20 +66,6 @@ async fn alone(config: Config) -> anyhow::Result<Process> {
     let process = Process::start(config).await?;
     topics::must_exist(&process).await?;
     Ok(process)
-}
-
-fn with_secrets(config: Config) -> Result<Config, Usage> {
-    if config.secrets.keys.is_empty() {
-        return Err(missing("secrets.keys"));
-    }
-    Ok(config)
-}
-
-fn missing(option: &str) -> Usage {
-    Usage(format!(
-        "option `{option}` is not set: `anabranch config new-keys` makes keys for a configuration \
-         file that all services share"
-    ))
 }
 
 fn announce(process: &Process, what: &str) {

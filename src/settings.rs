@@ -66,6 +66,37 @@ pub(crate) enum Role {
     Other,
 }
 
+/// What a command cannot start without, and has no default for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Kafka.
+    Brokers,
+    /// Keys that secrets are sealed with.
+    SealingKeys,
+    /// The operator's key.
+    OperatorKey,
+}
+
+impl Need {
+    fn told(self, command: &str) -> String {
+        let option = match self {
+            Self::Brokers => {
+                return format!(
+                    "`{command}` needs Kafka: name its brokers with `--brokers host:port` (option \
+                     `kafka.brokers`); without Kafka, `anabranch up` runs every service in one \
+                     process"
+                );
+            }
+            Self::SealingKeys => "secrets.keys",
+            Self::OperatorKey => "control.operator_key",
+        };
+        format!(
+            "option `{option}` is not set: `anabranch config new-keys` makes keys for a \
+             configuration file that all services share"
+        )
+    }
+}
+
 /// The configuration in force.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -114,18 +145,27 @@ impl Settings {
         &self.loaded.config
     }
 
-    /// The configuration, if it names brokers.
+    /// Refuses a configuration without what `command` needs.
     ///
     /// # Errors
-    /// [`Usage`] that says what to do instead.
-    pub(crate) fn on_kafka(self, command: &str) -> Result<Config, Usage> {
-        if self.loaded.config.kafka.brokers.is_empty() {
-            return Err(Usage(format!(
-                "`{command}` needs Kafka: name its brokers with `--brokers host:port` (option \
-                 `kafka.brokers`); without Kafka, `anabranch up` runs every service in one process"
-            )));
+    /// [`Usage`] with everything that is missing, and what to do instead.
+    pub(crate) fn require(&self, command: &str, needs: &[Need]) -> Result<(), Usage> {
+        let lacking = needs.iter().filter(|need| self.lacks(**need));
+        let faults: Vec<String> = lacking.map(|need| need.told(command)).collect();
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(Usage(faults.join("\n")))
         }
-        Ok(self.loaded.config)
+    }
+
+    fn lacks(&self, need: Need) -> bool {
+        let config = &self.loaded.config;
+        match need {
+            Need::Brokers => config.kafka.brokers.is_empty(),
+            Need::SealingKeys => config.secrets.keys.is_empty(),
+            Need::OperatorKey => config.control.operator_key.is_none(),
+        }
     }
 
     /// Whether nobody said anything about `key`.
@@ -241,11 +281,13 @@ mod tests {
 
     #[test]
     fn a_service_without_brokers_is_told_of_up() {
-        let refused = load(&global(&[]), Role::Other)
-            .unwrap()
-            .on_kafka("router")
-            .unwrap_err();
+        let settings = load(&global(&[]), Role::Other).unwrap();
+        let refused = settings.require("router", &[Need::Brokers]).unwrap_err();
         assert!(refused.0.contains("`router`") && refused.0.contains("anabranch up"));
+        let all = [Need::Brokers, Need::SealingKeys, Need::OperatorKey];
+        let refused = settings.require("control", &all).unwrap_err();
+        assert_eq!(refused.0.lines().count(), 3, "all at once: {refused}");
+        assert!(settings.require("up", &[]).is_ok());
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(crate) enum TopicsCommand {
 /// # Errors
 /// Where Kafka cannot be reached.
 pub(crate) async fn run(command: TopicsCommand, settings: Settings) -> anyhow::Result<ExitCode> {
-    let config = settings.on_kafka("topics")?;
+    let config = settings.loaded.config;
     let (log, _) = open::open(&config, &Clock::system()).await?;
     if matches!(command, TopicsCommand::Create) {
         for made in create(&log, &config).await? {

@@ -17,7 +17,7 @@ use crate::config::ConfigCommand;
 use crate::demo::DemoArgs;
 use crate::listen::ListenArgs;
 use crate::publish::PublishArgs;
-use crate::settings::{Global, Role};
+use crate::settings::{Global, Need, Role};
 use crate::tail::DeliveriesCommand;
 use crate::topics::TopicsCommand;
 
@@ -136,6 +136,31 @@ impl Command {
             | Self::Listen(_)
             | Self::Deliveries { .. }
             | Self::Config { .. } => Role::Other,
+        }
+    }
+
+    /// What a configuration must say for it, and its name.
+    pub(crate) fn needs(&self) -> (&'static str, &'static [Need]) {
+        match self {
+            Self::Ingest => ("ingest", &[Need::Brokers]),
+            Self::Router => ("router", &[Need::Brokers]),
+            Self::Dispatcher => ("dispatcher", &[Need::Brokers, Need::SealingKeys]),
+            Self::Control => (
+                "control",
+                &[Need::Brokers, Need::SealingKeys, Need::OperatorKey],
+            ),
+            Self::Topics { .. } => ("topics", &[Need::Brokers]),
+            Self::Up
+            | Self::Demo(_)
+            | Self::Tenant(_)
+            | Self::Key(_)
+            | Self::Endpoint(_)
+            | Self::Subscription(_)
+            | Self::Webhook(_)
+            | Self::Publish(_)
+            | Self::Listen(_)
+            | Self::Deliveries { .. }
+            | Self::Config { .. } => ("", &[]),
         }
     }
 

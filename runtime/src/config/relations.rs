@@ -4,6 +4,8 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use secrecy::ExposeSecret;
+
 use super::sections::GroupProtocol;
 use super::value::{ByteSize, show_duration};
 use super::{Config, Fault};
@@ -14,6 +16,8 @@ use crate::telemetry;
 /// Room that a target of a record may take beside the event: subscription, endpoint, attempt state,
 /// due time, order key.
 const TARGET_BYTES: u64 = 512;
+/// A shorter operator's key could be guessed; those that are made have 67 characters.
+const OPERATOR_KEY_CHARS_MIN: usize = 16;
 /// Targets of one record at most (rule 2).
 const TARGETS_MAX: u64 = 1_000;
 
@@ -159,12 +163,21 @@ fn text_faults(config: &Config) -> Vec<Option<Fault>> {
     } else {
         Sealer::parse(keys).err()
     };
+    let operator = config.control.operator_key.as_ref();
+    let guessable = operator.is_some_and(|key| key.expose_secret().len() < OPERATOR_KEY_CHARS_MIN);
     let prefix = &config.topics.prefix;
     let topic_char = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let prefix_holds = prefix.len() <= 100 && prefix.chars().all(topic_char);
     vec![
         filter.map(|error| fault("telemetry.filter", error.to_string())),
         sealer.map(|error| fault("secrets.keys", format!("`secrets.keys`: {error}"))),
+        guessable.then(|| {
+            let rule = "must have at least";
+            fault(
+                "control.operator_key",
+                format!("`control.operator_key` {rule} {OPERATOR_KEY_CHARS_MIN} characters"),
+            )
+        }),
         (!prefix_holds).then(|| {
             let rule = "must be at most 100 of a-z, A-Z, 0-9, `.`, `_` and `-`";
             fault(

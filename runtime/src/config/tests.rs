@@ -116,6 +116,10 @@ fn values_that_do_not_go_together_are_named_with_both() {
         "`topics.prefix` must be at most 100 of a-z, A-Z, 0-9, `.`, `_` and `-`, got `a b`",
     );
     check(
+        &["control.operator_key=hunter2"],
+        "`control.operator_key` must have at least 16 characters",
+    );
+    check(
         &["kafka.properties.acks=1"],
         "`kafka.properties.acks` is set by the service that uses it and cannot be passed on",
     );
@@ -163,7 +167,7 @@ fn secrets_are_redacted_wherever_the_configuration_is_shown() {
             "a.toml",
             &format!("[secrets]\nkeys = ['{}']", key.expose_secret()),
         )
-        .assign("control.operator_key=hunter2")
+        .assign("control.operator_key=hunter2-hunter2-hunter2")
         .load()
         .unwrap();
     assert_eq!(
@@ -174,7 +178,7 @@ fn secrets_are_redacted_wherever_the_configuration_is_shown() {
             .as_ref()
             .unwrap()
             .expose_secret(),
-        "hunter2"
+        "hunter2-hunter2-hunter2"
     );
     for text in [loaded.print(), format!("{loaded:?}")] {
         assert!(!text.contains("hunter2") && !text.contains("k1:"), "{text}");
