@@ -175,6 +175,7 @@ async fn endpoints(pipeline: &Pipeline) -> Vec<Endpoint> {
 
 /// Rule 1: nothing that was acknowledged is missing.
 async fn all_arrive(endpoints: &[Endpoint], sent: &Sent) {
+    let asked = now_ms();
     for endpoint in endpoints {
         let missing = || {
             let arrived: BTreeSet<String> = endpoint
@@ -198,6 +199,10 @@ async fn all_arrive(endpoints: &[Endpoint], sent: &Sent) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
+    eprintln!(
+        "all had arrived {} ms after they were asked for",
+        now_ms() - asked
+    );
 }
 
 /// Ids that arrived more than once, with the times, but for those that were published twice.

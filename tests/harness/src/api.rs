@@ -63,6 +63,13 @@ impl Api {
         }
     }
 
+    /// The same with connections of its own, for another thread: a connection is driven by the
+    /// runtime that opened it, which may be busy waiting for that thread.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self::new(&self.base, &self.key)
+    }
+
     /// Its address.
     pub fn base(&self) -> &str {
         &self.base

@@ -36,11 +36,11 @@ pub struct Sent {
 
 impl Load {
     /// Sends `per_second` events of type `ty` to `path` until it is stopped.
-    pub(crate) fn start(api: Api, path: String, ty: String, per_second: u64) -> Self {
+    pub(crate) fn start(api: &Api, path: String, ty: String, per_second: u64) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(Mutex::new(Sent::default()));
         let stream = Stream {
-            api,
+            api: api.apart(),
             path,
             ty,
             stop: Arc::clone(&stop),

@@ -138,8 +138,12 @@ impl Builder {
 fn test_name() -> String {
     let name = std::thread::current().name().unwrap_or("test").to_owned();
     let name = name.replace("::", "-");
-    let tail = name.len().saturating_sub(120);
-    name.get(tail..).unwrap_or("test").to_owned()
+    // It begins topics' names, whose prefix has 100 characters at most.
+    let tail = name.len().saturating_sub(80);
+    name.get(tail..)
+        .unwrap_or("test")
+        .trim_start_matches('-')
+        .to_owned()
 }
 
 /// A pipeline that is being made.
@@ -513,7 +517,7 @@ impl Pipeline {
     /// A steady load of events of type `ty`.
     pub fn load(&self, ty: &str, per_second: u64) -> Load {
         Load::start(
-            self.ingest.clone(),
+            &self.ingest,
             self.path("/events"),
             ty.to_owned(),
             per_second,
