@@ -111,7 +111,8 @@ pub(crate) struct Engine<T> {
     gone: HashMap<EndpointId, i64>,
     records: Vec<Record>,
     stopping: bool,
-    fenced_transactions: u32,
+    /// How often the transactional producer was fenced, and when last.
+    fenced: (u32, Instant),
 }
 
 impl<T: Transport> Engine<T> {
@@ -147,7 +148,7 @@ impl<T: Transport> Engine<T> {
             gone: HashMap::new(),
             records: Vec::new(),
             stopping: false,
-            fenced_transactions: 0,
+            fenced: (0, now),
         }
     }
 
@@ -263,4 +264,6 @@ struct TransactionContext {
     timeout: Duration,
     partitions: Vec<Partition>,
     group: GroupMetadata,
+    /// Whether this process ends when it is fenced once more.
+    gives_way: bool,
 }

@@ -33,8 +33,11 @@ const TRANSACTION_BYTES_MAX: usize = 8 << 20;
 const TRANSACTION_MOVES_MAX: usize = 5_000;
 /// The wait before a transaction that was aborted is tried again.
 const RETRY_WAIT: Duration = Duration::from_millis(200);
-/// So many fenced transactions in a row are another live process of this name.
+/// So many fenced transactions are another live process of this name. One that the log gave up for
+/// its age fences its producer too, but then it was aborted before.
 const FENCED_MAX: u32 = 3;
+/// A fence is forgotten after this long without another.
+const FENCED_MEMORY: Duration = Duration::from_secs(600);
 
 /// A delivery that leaves its source: where it is, and where it goes.
 #[derive(Debug)]
@@ -55,6 +58,19 @@ pub(crate) enum What {
         delivery: Option<Delivery>,
         poison: Option<Box<StoredRecord>>,
     },
+}
+
+impl What {
+    fn is_reference(&self) -> bool {
+        matches!(
+            self,
+            Self::Dead {
+                delivery: None,
+                poison: None,
+                ..
+            }
+        )
+    }
 }
 
 /// What became of a transaction.
@@ -124,6 +140,7 @@ impl<T: Transport> Engine<T> {
                 .map(|(_, _, at)| at.partition.clone())
                 .collect(),
             group,
+            gives_way: self.fences(now) + 1 >= FENCED_MAX,
         };
         let done = TransactionDone {
             transactions: None,
@@ -253,13 +270,12 @@ impl<T: Transport> Engine<T> {
     pub(super) fn on_transaction(&mut self, done: TransactionDone) -> Result<(), Stopped> {
         let now = self.now();
         self.transactions = done.transactions;
-        self.fenced_transactions = if done.fenced {
-            self.fenced_transactions + 1
-        } else {
-            0
-        };
-        if self.fenced_transactions >= FENCED_MAX {
-            return Err(Stopped::SameName(self.parts.options.instance.clone()));
+        if done.fenced {
+            let count = self.fences(now) + 1;
+            self.fenced = (count, now);
+            if count >= FENCED_MAX {
+                return Err(Stopped::SameName(self.parts.options.instance.clone()));
+            }
         }
         match done.outcome {
             Outcome::Committed => {
@@ -274,7 +290,16 @@ impl<T: Transport> Engine<T> {
             }
             Outcome::Aborted { refused } => {
                 self.parts.metrics.hops.get(Hop::Aborted).inc();
-                if refused.is_empty() {
+                if !done.fenced {
+                    self.fenced = (0, now);
+                }
+                // Refused records are written as references at once; a reference that is refused
+                // too must not make this loop spin.
+                let mut letters = refused
+                    .iter()
+                    .filter_map(|(record, _)| done.held.get(*record)?.first())
+                    .filter_map(|at| done.moves.get(*at));
+                if refused.is_empty() || letters.any(|moved| moved.what.is_reference()) {
                     self.transaction_not_before = Some(now + RETRY_WAIT);
                 }
                 self.take_back(done.moves, &done.held, &refused);
@@ -287,6 +312,12 @@ impl<T: Transport> Engine<T> {
             }
         }
         Ok(())
+    }
+
+    /// How often the producer was fenced of late.
+    fn fences(&self, now: Instant) -> u32 {
+        let (count, last) = self.fenced;
+        if now < last + FENCED_MEMORY { count } else { 0 }
     }
 
     fn thaw(&mut self, touched: Vec<(Tenure, usize, Position)>, committed: bool) {
@@ -421,6 +452,10 @@ async fn transact(
         Err(NotCommitted::Fenced(cause)) => {
             warn!(%cause, "transactional producer was fenced");
             done.fenced = true;
+            if context.gives_way {
+                // Opening another would fence the one that goes on.
+                return done;
+            }
             return resolve(context, &positions, done).await;
         }
     }
