@@ -11,8 +11,8 @@ use futures_util::FutureExt;
 use hashbrown::HashMap;
 use runtime::log::topics::DELAY_TIERS;
 use runtime::log::{
-    Committed, NotCommitted, NotWritten, Partition, Position, Record, StoredRecord, Transaction,
-    TransactionOptions, Transactions,
+    Class, Committed, NotCommitted, NotWritten, Partition, Position, Record, StoredRecord,
+    Transaction, TransactionOptions, Transactions,
 };
 use schemas::records::{DeadLetter, DeadReason, MAX_TARGETS, Target};
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ use tracing::{error, warn};
 
 use super::{Engine, TransactionContext};
 use crate::delivery::Transport;
-use crate::ledger::Place;
+use crate::ledger::{self, Place};
 use crate::metrics::Hop;
 use crate::owned::{Owned, Tenure};
 use crate::schedule::{Tier, tier_for};
@@ -36,6 +36,8 @@ const RETRY_WAIT: Duration = Duration::from_millis(200);
 /// So many fenced transactions are another live process of this name. One that the log gave up for
 /// its age fences its producer too, but then it was aborted before.
 const FENCED_MAX: u32 = 3;
+/// So often committed positions are asked for after a transaction whose outcome is unknown.
+const READS_MAX: u32 = 25;
 /// A fence is forgotten after this long without another.
 const FENCED_MEMORY: Duration = Duration::from_secs(600);
 
@@ -252,11 +254,14 @@ impl<T: Transport> Engine<T> {
         }
         touched.sort_unstable();
         touched.dedup();
+        // Tells this transaction's positions from all others, where the rest of the text is cut.
+        let stamp = self.parts.entropy.u64();
         touched
             .into_iter()
             .filter_map(|(tenure, index)| {
                 let owned = self.tenant_of(tenure)?;
-                let position = owned.position(index)?;
+                let mut position = owned.position(index)?;
+                position.metadata = ledger::stamped(position.metadata, stamp);
                 owned.sources.get_mut(index)?.dirty = false;
                 Some((tenure, index, position))
             })
@@ -307,7 +312,7 @@ impl<T: Transport> Engine<T> {
             }
             Outcome::NotKnown => {
                 for (tenure, _, _) in done.touched {
-                    self.take_over_again(tenure);
+                    self.let_go(tenure);
                 }
             }
         }
@@ -327,7 +332,8 @@ impl<T: Transport> Engine<T> {
                 source.ledger.thaw();
                 source.dirty = true;
                 if committed {
-                    source.sent = Some((position.offset, position.metadata));
+                    let text = ledger::unstamped(&position.metadata).to_owned();
+                    source.sent = Some((position.offset, text));
                 }
             }
         }
@@ -484,17 +490,30 @@ async fn resolve(
         }
         tokio::time::sleep(RETRY_WAIT).await;
     }
-    done.outcome = match context.member.committed(&context.partitions).await {
-        Ok(committed) if is_what_was_sent(sent, &committed) => Outcome::Committed,
-        Ok(_) => Outcome::Aborted {
-            refused: Vec::new(),
-        },
-        Err(cause) => {
-            error!(%cause, "committed positions cannot be read after a transaction");
-            Outcome::NotKnown
-        }
-    };
+    done.outcome = outcome(&context, sent).await;
     done
+}
+
+/// What became of a transaction that is over.
+async fn outcome(context: &TransactionContext, sent: &[Position]) -> Outcome {
+    for _ in 0..READS_MAX {
+        match context.member.committed(&context.partitions).await {
+            Ok(committed) if is_what_was_sent(sent, &committed) => return Outcome::Committed,
+            Ok(_) => {
+                return Outcome::Aborted {
+                    refused: Vec::new(),
+                };
+            }
+            Err(cause) => {
+                error!(%cause, "committed positions cannot be read after a transaction");
+                match cause.class() {
+                    Class::Retry | Class::Unknown => tokio::time::sleep(RETRY_WAIT).await,
+                    Class::Never | Class::Fenced => return Outcome::NotKnown,
+                }
+            }
+        }
+    }
+    Outcome::NotKnown
 }
 
 fn is_what_was_sent(sent: &[Position], committed: &[(Partition, Option<Committed>)]) -> bool {

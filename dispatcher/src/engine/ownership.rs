@@ -107,6 +107,19 @@ impl<T: Transport> Engine<T> {
         }
     }
 
+    /// Ends a tenure of which nobody knows what is committed: it begins anew, or with its next
+    /// owner where it is being drained.
+    pub(super) fn let_go(&mut self, tenure: Tenure) {
+        let drains = self
+            .tenant_of(tenure)
+            .is_some_and(|owned| matches!(owned.phase, Phase::Draining { .. }));
+        if drains {
+            self.forget(tenure.placement);
+        } else {
+            self.take_over_again(tenure);
+        }
+    }
+
     pub(super) fn on_taken_over(&mut self, taken: TakenOver) -> Result<(), Stopped> {
         let now = self.now();
         let tenure = taken.tenure;
@@ -361,10 +374,14 @@ impl<T: Transport> Engine<T> {
         if self.drains.is_empty() || self.commit.is_some() {
             return;
         }
+        // A transaction is over when its time is, and its next owner waits for that.
+        let transaction = self.parts.options.transaction_timeout;
         let mut done = Vec::new();
         for owned in self.owned.values() {
             if let Phase::Draining { deadline } = owned.phase
-                && (owned.is_drained() || (now >= deadline && !owned.is_frozen()))
+                && (owned.is_drained()
+                    || (now >= deadline && !owned.is_frozen())
+                    || now >= deadline + transaction)
             {
                 done.push(owned.tenure.placement);
             } else if matches!(owned.phase, Phase::Draining { .. }) {

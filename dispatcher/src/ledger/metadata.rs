@@ -14,6 +14,24 @@ use super::{Ledger, MAX_METADATA_BYTES};
 
 const VERSION: u8 = 1;
 const NO_MARKS: u64 = 0;
+/// Stands between a text and its stamp; no character of base64.
+const STAMP_MARK: char = ':';
+/// What a stamp takes.
+const STAMP_BYTES: usize = 17;
+/// The most bytes of text before a stamp.
+const MAX_TEXT_BYTES: usize = MAX_METADATA_BYTES - STAMP_BYTES;
+
+/// `text` with a stamp that tells it from every other text, even one that says the same.
+pub fn stamped(mut text: String, stamp: u64) -> String {
+    text.push(STAMP_MARK);
+    text.push_str(&format!("{stamp:016x}"));
+    text
+}
+
+/// `text` without its stamp, if it has one.
+pub fn unstamped(text: &str) -> &str {
+    text.split_once(STAMP_MARK).map_or(text, |(text, _)| text)
+}
 
 /// Why a committed text cannot be used. The owner then treats everything beyond the position as
 /// open: duplicates with the same id, never a loss.
@@ -45,6 +63,7 @@ impl Inherited {
     /// When the text was not written by [`Ledger::metadata`].
     pub fn decode(position: i64, text: &str) -> Result<Self, MetadataError> {
         let mut inherited = Self::default();
+        let text = unstamped(text);
         if text.is_empty() {
             return Ok(inherited);
         }
@@ -140,7 +159,7 @@ pub(super) fn encode(ledger: &Ledger, marks_from: Option<i64>) -> String {
     let position = ledger.position();
     let (Stretches { list }, partial) = beyond(ledger, position);
     let text = write(position, marks_from, &list, &partial);
-    if text.len() <= MAX_METADATA_BYTES {
+    if text.len() <= MAX_TEXT_BYTES {
         return text;
     }
     // Hardly ever reached, since the owner spills in time: forgetting the farthest completions
@@ -157,7 +176,7 @@ pub(super) fn encode(ledger: &Ledger, marks_from: Option<i64>) -> String {
         let (list, _) = list.split_at(list.partition_point(|(first, _)| *first < until));
         let (partial, _) = partial.split_at(partial.partition_point(|(at, _)| *at < until));
         let shorter = write(position, marks_from, list, partial);
-        if shorter.len() <= MAX_METADATA_BYTES {
+        if shorter.len() <= MAX_TEXT_BYTES {
             (fits, text) = (middle, shorter);
         } else {
             too_many = middle;

@@ -9,7 +9,7 @@ mod metadata;
 
 use std::collections::VecDeque;
 
-pub use metadata::{Inherited, MetadataError};
+pub use metadata::{Inherited, MetadataError, stamped, unstamped};
 
 /// The most bytes of metadata text that Kafka takes with a position by default.
 pub const MAX_METADATA_BYTES: usize = 4_096;

@@ -459,3 +459,26 @@ fn what_a_transaction_completed_opens_again_when_it_is_aborted() {
     assert_eq!(ledger.position(), 0);
     assert_eq!(ledger.open_places().count(), 3);
 }
+
+#[test]
+fn a_stamp_tells_texts_apart_that_say_the_same_and_fits() {
+    // Every other offset is completed: more than a text can hold.
+    let mut ledger = Ledger::resume(0, Inherited::default());
+    for offset in 0..20_000 {
+        ledger.admit(offset, 1);
+    }
+    for offset in (1..20_000).step_by(2) {
+        ledger.complete(Place { offset, index: 0 });
+    }
+    let text = ledger.metadata(None);
+    ledger.complete(Place {
+        offset: 19_998,
+        index: 0,
+    });
+    assert_eq!(ledger.metadata(None), text, "cut before what changed");
+    let (one, other) = (stamped(text.clone(), 1), stamped(text.clone(), u64::MAX));
+    assert_ne!(one, other);
+    assert!(one.len() <= MAX_METADATA_BYTES);
+    assert_eq!(unstamped(&one), text);
+    assert_eq!(Inherited::decode(0, &one), Inherited::decode(0, &text));
+}
