@@ -1,0 +1,114 @@
+//! Owns the list of benchmarks, and what each is told.
+
+mod dispatcher;
+mod embedded;
+mod fanout;
+mod hops;
+mod ingest;
+mod latency;
+mod publish;
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use crate::report::{Report, line};
+
+/// What a benchmark is told.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// The binary under test.
+    pub(crate) bin: PathBuf,
+    /// Kafka's brokers; empty for none.
+    pub(crate) brokers: String,
+    /// Rounds; figures are their medians.
+    pub(crate) rounds: usize,
+    /// Settings for every process under test, as `section.key=value`.
+    pub(crate) settings: Vec<String>,
+    /// Fewer events, shorter warm-up.
+    pub(crate) quick: bool,
+}
+
+impl Plan {
+    /// `full` by the book, `quick` where that is asked for.
+    fn choose<T>(&self, full: T, quick: T) -> T {
+        if self.quick { quick } else { full }
+    }
+}
+
+/// A benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Bench {
+    /// Deliveries a second from a full topic to one endpoint.
+    Dispatcher,
+    /// Events a second over HTTP into Kafka.
+    Ingest,
+    /// Time from an event's intended sending to its arrival.
+    Latency,
+    /// One event to 10,000 endpoints, and 400 to 100.
+    Fanout,
+    /// Everything on the embedded log.
+    Embedded,
+    /// Deferring in transactions.
+    Hops,
+}
+
+impl Bench {
+    /// Its name on the command line and in figures.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Dispatcher => "dispatcher",
+            Self::Ingest => "ingest",
+            Self::Latency => "latency",
+            Self::Fanout => "fanout",
+            Self::Embedded => "embedded",
+            Self::Hops => "hops",
+        }
+    }
+
+    /// What it needs beside the binary.
+    pub(crate) fn needs(self) -> &'static [&'static str] {
+        match self {
+            Self::Dispatcher => &["kafka", "wrk"],
+            Self::Ingest | Self::Latency | Self::Fanout | Self::Hops => &["kafka"],
+            Self::Embedded => &[],
+        }
+    }
+
+    fn about(self) -> &'static str {
+        match self {
+            Self::Dispatcher => "deliveries a second from a full topic to one endpoint, beside wrk",
+            Self::Ingest => "events a second over HTTP into Kafka, beside a bare producer",
+            Self::Latency => "intended sending to arrival, open loop, on Kafka and embedded",
+            Self::Fanout => "one event to 10,000 endpoints; 400 events to 100",
+            Self::Embedded => "events a second end to end on local disk; memory and disk",
+            Self::Hops => "deliveries a second into a delay topic, beside plain commits",
+        }
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// Where it cannot be carried out; a bar that is missed is no error.
+    pub(crate) async fn run(self, plan: Plan, report: Report) -> anyhow::Result<()> {
+        match self {
+            Self::Dispatcher => dispatcher::run(&plan, report).await,
+            Self::Ingest => ingest::run(&plan, report).await,
+            Self::Latency => latency::run(&plan, report).await,
+            Self::Fanout => fanout::run(&plan, report).await,
+            Self::Embedded => embedded::run(&plan, report).await,
+            Self::Hops => hops::run(&plan, report).await,
+        }
+    }
+}
+
+/// Prints the list.
+///
+/// # Errors
+/// Where standard output is gone.
+pub(crate) fn list() -> anyhow::Result<()> {
+    for bench in Bench::value_variants() {
+        line(format_args!("{:<12} {}", bench.name(), bench.about()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! Owns HTTP requests: one keep-alive connection, and JSON over it.
+//!
+//! It must never hide an answer: callers see every status. The surprise: it is hyper without a
+//! pool, so that the load costs little beside what it loads.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+/// Names those who have not applied a change that was to be waited for.
+const NOT_APPLIED: &str = "anabranch-not-applied";
+
+/// A keep-alive connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    headers: HeaderMap,
+    // Held: the connection ends with it.
+    _driver: JoinSet<hyper::Result<()>>,
+}
+
+impl Connection {
+    /// Connects; every request will carry `key`, unless it is empty.
+    ///
+    /// # Errors
+    /// Where nobody listens.
+    pub(crate) async fn open(address: SocketAddr, key: &str) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address)
+            .await
+            .with_context(|| address.to_string())?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let mut driver = JoinSet::new();
+        driver.spawn(connection);
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::from_str(&address.to_string())?);
+        if !key.is_empty() {
+            let bearer = HeaderValue::from_str(&format!("Bearer {key}"))?;
+            headers.insert(AUTHORIZATION, bearer);
+        }
+        Ok(Self {
+            sender,
+            headers,
+            _driver: driver,
+        })
+    }
+
+    /// Sends a request and reads the answer to its end.
+    ///
+    /// # Errors
+    /// Where there is no answer.
+    pub(crate) async fn send(
+        &mut self,
+        (method, path): (Method, &str),
+        content_type: &'static str,
+        body: Bytes,
+    ) -> anyhow::Result<Response<Bytes>> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .body(Full::new(body))?;
+        *request.headers_mut() = self.headers.clone();
+        if !content_type.is_empty() {
+            let content_type = HeaderValue::from_static(content_type);
+            request.headers_mut().insert(CONTENT_TYPE, content_type);
+        }
+        self.sender.ready().await?;
+        let response = self.sender.send_request(request).await?;
+        let (head, body) = response.into_parts();
+        let body = body.collect().await?.to_bytes();
+        Ok(Response::from_parts(head, body))
+    }
+
+    /// Sends JSON and reads JSON.
+    ///
+    /// # Errors
+    /// Where the answer is no success.
+    pub(crate) async fn json(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
+        let (kind, bytes) = match body {
+            Some(body) => ("application/json", serde_json::to_vec(body)?.into()),
+            None => ("", Bytes::new()),
+        };
+        let answer = self.send((method.clone(), path), kind, bytes).await?;
+        let (status, text) = (answer.status(), String::from_utf8_lossy(answer.body()));
+        if !status.is_success() {
+            bail!("{method} {path}: {status}: {text}");
+        }
+        if let Some(names) = answer.headers().get(NOT_APPLIED) {
+            bail!("{method} {path}: not applied by {names:?}");
+        }
+        Ok(serde_json::from_slice(answer.body())?)
+    }
+}
+
+/// Whether `GET path` is answered with 200 there.
+pub(crate) async fn is_ok(address: SocketAddr, path: &str) -> bool {
+    let asked = async {
+        let mut connection = Connection::open(address, "").await?;
+        connection.send((Method::GET, path), "", Bytes::new()).await
+    };
+    asked
+        .await
+        .is_ok_and(|answer| answer.status() == StatusCode::OK)
+}
