@@ -28,8 +28,10 @@ impl ConsumerContext for Lines {}
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
     match level {
         // It calls the router's gapless setting experimental, once for each producer.
-        RDKafkaLogLevel::Warning if facility == "CONFWARN" => {
-            tracing::info!(target: "librdkafka", facility, "{line}");
+        RDKafkaLogLevel::Warning
+            if facility == "CONFWARN" && line.contains("enable.gapless.guarantee") =>
+        {
+            tracing::debug!(target: "librdkafka", facility, "{line}");
         }
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert
