@@ -126,14 +126,7 @@ async fn dispatchers_die(protocol: &str) {
         }
         pipeline.process(&name).restart();
         pipeline.ready(&name).await;
-        // The next kill is of one that has work again.
-        let placements = "anabranch_dispatch_placements";
-        eventually(
-            "placements of the one that is back",
-            BOTH_WAYS,
-            async || (pipeline.process_metric(&name, placements).await > 0.0).then_some(()),
-        )
-        .await;
+        settled(&pipeline).await;
     }
     let sent = load.stop();
     all_arrive(&endpoints, &sent).await;
@@ -147,6 +140,27 @@ async fn dispatchers_die(protocol: &str) {
     let deliveries = sent.acknowledged.len() * ENDPOINTS;
     eprintln!("{repeated} of {deliveries} deliveries repeated; took over in {took_ms:?} ms");
     assert_eq!(pipeline.metric("anabranch_dead_letters_total").await, 0.0);
+}
+
+/// Waits until both own placements and have their commits acknowledged again: while a rebalance is
+/// under way Kafka refuses commits, and "since the last acknowledged commit" (rule 13) is longer
+/// than the bar that holds for a group at rest.
+async fn settled(pipeline: &Pipeline) {
+    for name in ["dispatcher-1", "dispatcher-2"] {
+        let placements = "anabranch_dispatch_placements";
+        eventually("placements of both", BOTH_WAYS, async || {
+            (pipeline.process_metric(name, placements).await > 0.0).then_some(())
+        })
+        .await;
+    }
+    for name in ["dispatcher-1", "dispatcher-2"] {
+        let commits = "anabranch_dispatch_commits_total";
+        let before = pipeline.process_metric(name, commits).await;
+        eventually("commits acknowledged", BOTH_WAYS, async || {
+            (pipeline.process_metric(name, commits).await >= before + 6.0).then_some(())
+        })
+        .await;
+    }
 }
 
 /// Rule 13: each repeat follows a kill, and what it repeats was in flight or ended shortly before.
