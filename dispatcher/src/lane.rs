@@ -13,6 +13,11 @@ use tokio::time::Instant;
 use crate::limiter::{self, Limiter};
 use crate::work::Delivery;
 
+/// Attempts that take this long on average are slow.
+const SLOW: Duration = Duration::from_secs(1);
+/// A lane in which no attempt has ended for this long does not move.
+const STALLED: Duration = Duration::from_secs(1);
+
 /// What a lane can do.
 #[derive(Debug)]
 pub(crate) enum Turn {
@@ -47,6 +52,8 @@ pub(crate) struct Lane {
     /// Smoothed time of an attempt.
     latency: Duration,
     last_used: Instant,
+    /// When an attempt last ended, or the lane was last empty.
+    moved_at: Instant,
     /// Whether the lane stands in the ring of those with something to do.
     pub(crate) in_ring: bool,
 }
@@ -65,6 +72,7 @@ impl Lane {
             next_free: now,
             latency: Duration::ZERO,
             last_used: now,
+            moved_at: now,
             in_ring: false,
         }
     }
@@ -87,6 +95,9 @@ impl Lane {
     /// Queues a delivery that may be attempted as soon as it is its turn.
     pub(crate) fn push(&mut self, delivery: Delivery) {
         self.queued_bytes += delivery.bytes();
+        if self.in_flight == 0 && self.due.is_empty() && self.fresh.is_empty() {
+            self.moved_at = delivery.queued_at;
+        }
         if delivery.state.hops > 0 || delivery.state.attempts > 0 {
             self.due.push_back(delivery);
         } else {
@@ -141,11 +152,22 @@ impl Lane {
     pub(crate) fn finished(&mut self, took: Duration, now: Instant) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.last_used = now;
+        self.moved_at = now;
         self.latency = if self.latency.is_zero() {
             took
         } else {
             (self.latency * 7 + took) / 8
         };
+    }
+
+    /// Attempts under way.
+    pub(crate) fn in_flight(&self) -> usize {
+        usize::try_from(self.in_flight).unwrap_or(usize::MAX)
+    }
+
+    /// Whether attempts take so long that many of them at once would crowd out others.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.latency >= SLOW
     }
 
     /// An attempt that was not made after all.
@@ -170,13 +192,24 @@ impl Lane {
         }
     }
 
-    /// Whether a delivery that arrived now would wait longer than `horizon`, or the lane holds its
-    /// share of memory already.
+    /// Whether a delivery that arrived now would wait longer than `horizon`, or the lane does not
+    /// move and holds its share of memory already.
     pub(crate) fn is_full(&self, now: Instant, horizon: Duration, bytes_max: usize) -> bool {
         let held = self.hold_until.is_some_and(|until| until > now + horizon);
         let ahead = u32::try_from(self.due.len() + self.fresh.len()).unwrap_or(u32::MAX);
-        let limited = self.limiter.is_some() && self.cost().saturating_mul(ahead) > horizon;
-        held || limited || self.queued_bytes >= bytes_max
+        let too_long = self.cost().saturating_mul(ahead) > horizon;
+        let stalled = self.queued_bytes >= bytes_max && !self.moves(now);
+        held || too_long || stalled || self.queued_bytes >= bytes_max.saturating_mul(2)
+    }
+
+    /// Whether the lane holds its share of memory and moves: what follows is better read later than
+    /// written to a delay topic.
+    pub(crate) fn is_busy(&self, now: Instant, bytes_max: usize) -> bool {
+        self.queued_bytes >= bytes_max && self.moves(now)
+    }
+
+    fn moves(&self, now: Instant) -> bool {
+        now < self.moved_at + STALLED
     }
 
     /// Takes out what has been queued since before `now - horizon`, or everything queued while the

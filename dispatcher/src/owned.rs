@@ -14,12 +14,15 @@ use schemas::resources::Quota;
 use tokio::time::Instant;
 
 use crate::lane::Lane;
-use crate::ledger::{Inherited, Ledger};
+use crate::ledger::{Inherited, Ledger, MAX_METADATA_BYTES};
 use crate::marks::Marks;
 use crate::work::Meter;
 
 /// The index of `deliveries` among the sources.
 pub(crate) const DELIVERIES: usize = 0;
+
+/// The horizon is halved so often at most.
+const HALVINGS_MAX: u32 = 8;
 
 /// Names one stretch of ownership: what is on its way for an earlier one is stale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,8 +62,10 @@ pub(crate) struct Source {
     pub(crate) tier: Option<Duration>,
     /// Whether there may be something new to commit.
     pub(crate) dirty: bool,
-    /// Whether the text to commit grows near its limit.
+    /// Whether the text to commit grows near its limit, so that deferring is in order.
     pub(crate) crowded: bool,
+    /// Whether the text is at its limit, so that nothing more is taken in.
+    pub(crate) full: bool,
     /// The control offset that its head waits for, and since when.
     pub(crate) waits_for_control: Option<(i64, Instant)>,
     /// Where the log begins, when it no longer holds what was to be read next.
@@ -81,9 +86,16 @@ impl Source {
             tier,
             dirty: false,
             crowded: false,
+            full: false,
             waits_for_control: None,
             overtaken_by: None,
         }
+    }
+
+    /// Takes note of how near to its limit the text to commit is.
+    pub(crate) fn measure(&mut self, metadata: &str) {
+        self.crowded = metadata.len() > MAX_METADATA_BYTES / 4 * 3;
+        self.full = metadata.len() > MAX_METADATA_BYTES / 16 * 15;
     }
 
     pub(crate) fn push_pending(&mut self, records: Vec<StoredRecord>) {
@@ -117,6 +129,10 @@ pub(crate) struct Owned {
     /// Verdicts that wait for a transaction.
     pub(crate) moves: usize,
     pub(crate) meter: Meter,
+    /// A lane that held its share of memory when it was last given something.
+    pub(crate) busy: Option<Quota>,
+    /// How often the horizon is halved.
+    halvings: u32,
 }
 
 impl Owned {
@@ -136,12 +152,35 @@ impl Owned {
             in_flight: 0,
             moves: 0,
             meter: Meter::default(),
+            busy: None,
+            halvings: 0,
         }
     }
 
-    /// Whether a committed text grows near its limit, so that deferring is in order.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.sources.iter().any(|source| source.crowded)
+    /// Whether a text to commit is at its limit though deliveries are deferred.
+    pub(crate) fn is_full(&self) -> bool {
+        self.sources.iter().any(|source| source.full)
+    }
+
+    /// Whether reading waits for a lane that moves.
+    pub(crate) fn waits_for_lane(&mut self, now: Instant, lane_bytes_max: usize) -> bool {
+        let lane = self.busy.as_ref().and_then(|quota| self.lanes.get(quota));
+        let waits = lane.is_some_and(|lane| lane.is_busy(now, lane_bytes_max));
+        if !waits {
+            self.busy = None;
+        }
+        waits
+    }
+
+    /// How long deliveries may wait for their turn: less and less while a text to commit grows near
+    /// its limit.
+    pub(crate) fn horizon(&mut self, horizon: Duration) -> Duration {
+        self.halvings = if self.sources.iter().any(|source| source.crowded) {
+            (self.halvings + 1).min(HALVINGS_MAX)
+        } else {
+            self.halvings.saturating_sub(1)
+        };
+        horizon / (1 << self.halvings)
     }
 
     pub(crate) fn is_serving(&self) -> bool {

@@ -24,6 +24,9 @@ use crate::owned::Tenure;
 use crate::schedule::{self, Attempted, next_delay, tier_for};
 use crate::work::Delivery;
 
+/// So many lanes that found no room are looked at again in each round.
+const PARKED_AT_ONCE: usize = 8;
+
 /// Until when attempts may be started (rule 5): half a session after the last commit that the group
 /// acknowledged was sent. Shared with attempts, which look once more just before they send.
 #[derive(Debug, Clone)]
@@ -66,6 +69,8 @@ pub(super) struct Finished {
     delivery: Box<Delivery>,
     target: Arc<Target>,
     exchange: Option<Exchange>,
+    /// Whether it was counted among the attempts to slow endpoints.
+    is_slow: bool,
 }
 
 struct Exchange {
@@ -98,10 +103,15 @@ impl<T: Transport> Engine<T> {
 
     /// Starts attempts, one a lane and round, while there is room and the lease holds.
     pub(super) fn start_attempts(&mut self) {
-        while self.attempts.len() < self.parts.options.max_in_flight {
+        let again = self.parked.len().min(PARKED_AT_ONCE);
+        self.ring.extend(self.parked.drain(..again));
+        let max = self.parts.options.max_in_flight;
+        while self.attempts.len() < max {
             let Some((tenure, quota)) = self.ring.pop_front() else {
                 return;
             };
+            let free = max - self.attempts.len();
+            let slow_full = self.slow_in_flight >= (max / 2).max(1);
             // The clock is read for each attempt: this process may have been stopped in between.
             let now = self.now();
             if !self.lease.holds(now) {
@@ -116,11 +126,18 @@ impl<T: Transport> Engine<T> {
             let Some(lane) = owned.lanes.get_mut(&quota) else {
                 continue;
             };
+            // No lane has more attempts under way than there is room left, and those that are slow
+            // have half of the room at most: however many hang, others find some (rule 7).
+            let is_slow = lane.is_slow();
+            if lane.in_flight() >= free || (is_slow && slow_full) {
+                self.parked.push_back((tenure, quota));
+                continue;
+            }
             match lane.turn(now) {
                 Turn::Attempt(delivery) => {
                     owned.in_flight += 1;
                     self.ring.push_back((tenure, quota));
-                    self.start_attempt(tenure, delivery, now);
+                    self.start_attempt(tenure, delivery, is_slow);
                 }
                 Turn::Wait(at) => {
                     lane.in_ring = false;
@@ -133,7 +150,7 @@ impl<T: Transport> Engine<T> {
         }
     }
 
-    fn start_attempt(&mut self, tenure: Tenure, delivery: Box<Delivery>, now: Instant) {
+    fn start_attempt(&mut self, tenure: Tenure, delivery: Box<Delivery>, is_slow: bool) {
         // Looked up at the attempt, so that a rotation or a deletion counts at once.
         let Some(target) = self.parts.endpoints.get(delivery.target.endpoint).cloned() else {
             return self.do_not_start(tenure, *delivery, None);
@@ -148,8 +165,8 @@ impl<T: Transport> Engine<T> {
         let transport = Arc::clone(&self.parts.transport);
         let clock = self.parts.clock.clone();
         let lease = self.lease.clone();
-        debug_assert!(now <= clock.instant(), "time does not run backwards");
         self.parts.metrics.state.in_flight.inc();
+        self.slow_in_flight += usize::from(is_slow);
         let attempt = async move {
             let request = prepare(&delivery, &target, clock.now(), entropy, timeout);
             let started = clock.instant();
@@ -160,6 +177,7 @@ impl<T: Transport> Engine<T> {
                     delivery,
                     target,
                     exchange: None,
+                    is_slow,
                 };
             }
             let started_at = clock.now();
@@ -177,6 +195,7 @@ impl<T: Transport> Engine<T> {
                 delivery,
                 target,
                 exchange,
+                is_slow,
             }
         };
         self.attempts.push(attempt.boxed());
@@ -213,8 +232,10 @@ impl<T: Transport> Engine<T> {
             delivery,
             target,
             exchange,
+            is_slow,
         } = finished;
         let now = self.now();
+        self.slow_in_flight -= usize::from(is_slow);
         self.parts.metrics.state.in_flight.dec();
         let owned = self.tenant_of(tenure);
         let is_owned = owned.is_some();

@@ -12,14 +12,11 @@ use tracing::warn;
 
 use super::{Engine, bytes_as_i64};
 use crate::delivery::Transport;
-use crate::ledger::MAX_METADATA_BYTES;
 use crate::metrics::Deferred;
 use crate::owned::Tenure;
 
 /// Memory of marks beside the mandatory ones, in the whole process (rule 3).
 const MARKS_BYTES: usize = 8 << 20;
-/// While a text is near its limit, the horizon is this part of itself.
-const CROWDED_HORIZON: u32 = 10;
 
 /// What became of a plain commit.
 pub(crate) struct CommitDone {
@@ -79,7 +76,7 @@ impl<T: Transport> Engine<T> {
                     continue;
                 };
                 source.dirty = false;
-                source.crowded = position.metadata.len() > MAX_METADATA_BYTES / 4 * 3;
+                source.measure(&position.metadata);
                 let sent = (position.offset, position.metadata.clone());
                 if source.sent.as_ref() != Some(&sent) {
                     source.sent = Some(sent);
@@ -140,11 +137,7 @@ impl<T: Transport> Engine<T> {
         let mut overdue = Vec::new();
         for owned in self.owned.values_mut().filter(|owned| owned.is_serving()) {
             owned.marks.shrink_to(share);
-            let horizon = if owned.is_crowded() {
-                horizon / CROWDED_HORIZON
-            } else {
-                horizon
-            };
+            let horizon = owned.horizon(horizon);
             for lane in owned.lanes.values_mut() {
                 for delivery in lane.overdue(now, horizon) {
                     let due = lane.reserve(now, now + Duration::from_secs(5));

@@ -28,6 +28,8 @@ use crate::work::{Delivery, Loaded};
 const PENDING_BYTES_MAX: usize = 64 << 10;
 /// Bytes at which a partition pauses though its head will be ready soon.
 const PENDING_BYTES_HARD_MAX: usize = 1 << 20;
+/// The same for `deliveries`, where a process has memory for it.
+const PENDING_DELIVERIES_BYTES_MAX: usize = 4 << 20;
 /// A delay partition whose head is ready within this is not paused: pausing throws fetched records
 /// away.
 const NOT_WORTH_A_PAUSE: Duration = Duration::from_secs(1);
@@ -182,13 +184,17 @@ impl<T: Transport> Engine<T> {
         } else {
             (budget, budget)
         };
+        let lane_bytes = self.parts.options.lane_memory_bytes;
         let (applied, end) = (self.parts.endpoints.applied(), self.control_end);
         let probe_after = end.map_or(now, |end| end.asked_at + CONTROL_PROBE_EVERY);
         let clock = self.parts.clock.clone();
         let Some(owned) = self.tenant_of(tenure) else {
             return Gate::Blocked;
         };
-        let full = total >= limit || owned.meter.bytes() >= own_limit || owned.is_crowded();
+        let full = total >= limit
+            || owned.meter.bytes() >= own_limit
+            || owned.is_full()
+            || (index == DELIVERIES && owned.waits_for_lane(now, lane_bytes));
         let Some(source) = owned.sources.get_mut(index) else {
             return Gate::Blocked;
         };
@@ -224,17 +230,25 @@ impl<T: Transport> Engine<T> {
         let now = self.now();
         let soon = ready_at.is_some_and(|at| at <= now + NOT_WORTH_A_PAUSE);
         let reader = Arc::clone(&self.parts.reader);
+        let (memory, placements) = (self.parts.options.memory_bytes, self.owned.len().max(1));
         let Some(source) = self
             .tenant_of(tenure)
             .and_then(|owned| owned.sources.get_mut(index))
         else {
             return;
         };
-        let full = source.pending_bytes >= PENDING_BYTES_MAX && !soon;
-        if !source.paused && (full || source.pending_bytes >= PENDING_BYTES_HARD_MAX) {
+        // A pause throws away what the log has fetched: `deliveries`, which is read at full speed,
+        // gets room for many records between a pause and the next.
+        let most = if index == DELIVERIES {
+            (memory / 16 / placements).clamp(PENDING_BYTES_MAX, PENDING_DELIVERIES_BYTES_MAX)
+        } else {
+            PENDING_BYTES_MAX
+        };
+        let full = source.pending_bytes >= most && !soon;
+        if !source.paused && (full || source.pending_bytes >= PENDING_BYTES_HARD_MAX.max(most)) {
             source.paused = true;
             reader.pause(source.partition.clone());
-        } else if source.paused && source.pending_bytes < PENDING_BYTES_MAX / 2 {
+        } else if source.paused && source.pending_bytes < most / 2 {
             source.paused = false;
             reader.resume(source.partition.clone());
         }
@@ -416,6 +430,9 @@ impl<T: Transport> Engine<T> {
         }
         delivery.queued_at = now;
         lane.push(delivery);
+        if lane.is_busy(now, lane_bytes) {
+            owned.busy = Some(endpoint.quota.clone());
+        }
         self.enlist(tenure, endpoint.quota.clone());
     }
 

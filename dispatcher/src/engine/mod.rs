@@ -91,6 +91,10 @@ pub(crate) struct Engine<T> {
     meter: Meter,
     lease: Lease,
     ring: VecDeque<(Tenure, Quota)>,
+    /// Lanes that found no room for another attempt; they count as in the ring.
+    parked: VecDeque<(Tenure, Quota)>,
+    /// Attempts under way in lanes that were slow when they were started.
+    slow_in_flight: usize,
     /// Sources that hold records not taken in, the delay topics first.
     unread: BTreeSet<(Reverse<usize>, Tenure)>,
     timers: Timers,
@@ -132,6 +136,8 @@ impl<T: Transport> Engine<T> {
             tenures: 0,
             meter: Meter::default(),
             ring: VecDeque::new(),
+            parked: VecDeque::new(),
+            slow_in_flight: 0,
             unread: BTreeSet::new(),
             attempts: FuturesUnordered::new(),
             takeovers: FuturesUnordered::new(),

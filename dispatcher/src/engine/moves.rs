@@ -262,7 +262,9 @@ impl<T: Transport> Engine<T> {
                 let owned = self.tenant_of(tenure)?;
                 let mut position = owned.position(index)?;
                 position.metadata = ledger::stamped(position.metadata, stamp);
-                owned.sources.get_mut(index)?.dirty = false;
+                let source = owned.sources.get_mut(index)?;
+                source.dirty = false;
+                source.measure(&position.metadata);
                 Some((tenure, index, position))
             })
             .collect()
