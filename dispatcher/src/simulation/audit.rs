@@ -10,6 +10,20 @@ use super::world::PARTITIONS;
 impl World {
     /// Every dead letter, by delivery id.
     pub(crate) fn dead(&self) -> HashMap<String, DeadLetter> {
+        self.letters()
+            .into_iter()
+            .map(|letter| {
+                let id = letter.delivery.map_or_else(
+                    || format!("{:?}", letter.origin),
+                    |delivery| delivery.to_string(),
+                );
+                (id, letter)
+            })
+            .collect()
+    }
+
+    /// Every dead letter.
+    pub(crate) fn letters(&self) -> Vec<DeadLetter> {
         (0..PARTITIONS)
             .flat_map(|number| self.log.records(&self.topics.dead.partition(number)))
             .map(|record| {
@@ -18,11 +32,7 @@ impl World {
                     record.value.as_ref(),
                 )
                 .unwrap();
-                let id = letter.delivery.map_or_else(
-                    || format!("{:?}", letter.origin),
-                    |delivery| delivery.to_string(),
-                );
-                (id, letter)
+                letter
             })
             .collect()
     }

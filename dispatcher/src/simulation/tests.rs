@@ -10,12 +10,12 @@ use super::world::Behaviour;
 
 const MINUTES: Duration = Duration::from_secs(600);
 
-fn calm() -> SimulationOptions {
+pub(super) fn calm() -> SimulationOptions {
     SimulationOptions::default()
 }
 
 /// Runs `scenario` for each seed asked for.
-fn seeds(default: u64, scenario: impl Fn(u64)) {
+pub(super) fn seeds(default: u64, scenario: impl Fn(u64)) {
     let number = |name: &str| {
         std::env::var(name)
             .ok()
@@ -27,7 +27,7 @@ fn seeds(default: u64, scenario: impl Fn(u64)) {
     }
 }
 
-fn paused(future: impl Future<Output = ()>) {
+pub(super) fn paused(future: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)

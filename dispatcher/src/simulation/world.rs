@@ -148,6 +148,7 @@ fn status(status: u16, retry_after: Option<u64>) -> Answer {
 /// A dispatcher that runs.
 struct Running {
     token: CancellationToken,
+    registry: Registry,
     task: JoinHandle<Result<(), Stopped>>,
 }
 
@@ -164,6 +165,10 @@ pub(crate) struct World {
     pub(crate) endpoints: Vec<(Endpoint, SubscriptionId)>,
     published: i64,
     pub(crate) retry_schedule_ms: Vec<u64>,
+    /// What dispatchers are started with, their names apart.
+    pub(crate) config: Config,
+    /// How much of `control` the router has applied.
+    pub(crate) control_offset: i64,
 }
 
 impl World {
@@ -216,6 +221,8 @@ impl World {
             endpoints: Vec::new(),
             published: 0,
             retry_schedule_ms: vec![1_000, 2_000, 4_000, 8_000],
+            config: Config::default(),
+            control_offset: 0,
         }
     }
 
@@ -311,6 +318,32 @@ impl World {
 
     /// Routes one event to the endpoints of these indices, as a router would; with `repeat`, twice.
     pub(crate) async fn publish(&mut self, endpoints: &[usize], repeat: bool) -> Vec<String> {
+        let (ids, records) = self.routed(endpoints);
+        for _ in 0..=u8::from(repeat) {
+            self.write(records.clone()).await;
+        }
+        ids
+    }
+
+    /// Routes many events to the endpoints of these indices.
+    pub(crate) async fn publish_many(&mut self, endpoints: &[usize], events: usize) -> Vec<String> {
+        let mut ids = Vec::new();
+        let mut records = Vec::new();
+        for _ in 0..events {
+            let (routed, of) = self.routed(endpoints);
+            ids.extend(routed);
+            records.extend(of);
+        }
+        while !records.is_empty() {
+            let rest = records.split_off(records.len().min(500));
+            let reports = self.producer.send(records).await.wait().await;
+            assert!(reports.iter().all(Result::is_ok));
+            records = rest;
+        }
+        ids
+    }
+
+    fn routed(&mut self, endpoints: &[usize]) -> (Vec<String>, Vec<Record>) {
         self.published += 1;
         let offset = self.published;
         let id = format!("event-{offset}");
@@ -340,7 +373,7 @@ impl World {
                 },
                 router_position: Some((offset - 5).max(0)),
                 accepted_at: self.clock.now(),
-                control_offset: 0,
+                control_offset: self.control_offset,
                 event: event.clone(),
                 targets,
             };
@@ -358,17 +391,56 @@ impl World {
                 headers: dead_letter::headers(&record, None),
             });
         }
-        for _ in 0..=u8::from(repeat) {
-            self.write(records.clone()).await;
+        (ids, records)
+    }
+
+    /// Makes an endpoint in this placement; others are made on the way.
+    pub(crate) async fn endpoint_at(&mut self, behaviour: Behaviour, placement: u32) -> usize {
+        loop {
+            let index = self.endpoint(behaviour.clone()).await;
+            if self.endpoints[index].0.placement.partition() == placement {
+                return index;
+            }
         }
-        ids
+    }
+
+    /// Changes an endpoint on `control`.
+    pub(crate) async fn change(&mut self, index: usize, change: impl FnOnce(&mut Endpoint)) -> i64 {
+        let endpoint = &mut self.endpoints[index].0;
+        endpoint.updated_at += 1;
+        change(endpoint);
+        let object = ControlObject::Endpoint(Box::new(endpoint.clone()));
+        self.control(object).await
+    }
+
+    /// What a dispatcher's metric says.
+    pub(crate) fn metric(&self, name: &str, metric: &str) -> f64 {
+        let text = self.running[name].registry.render();
+        let line = text.lines().find(|line| line.starts_with(metric));
+        let value = line.and_then(|line| line.rsplit(' ').next());
+        value.unwrap().parse().unwrap()
+    }
+
+    /// How a dispatcher ended, if it has.
+    pub(crate) async fn ended_by_itself(&mut self, name: &str) -> Option<Result<(), Stopped>> {
+        if !self.running[name].task.is_finished() {
+            return None;
+        }
+        let running = self.running.remove(name)?;
+        Some(running.task.await.unwrap())
     }
 
     /// Starts a dispatcher of this name.
     pub(crate) fn start(&mut self, name: &str) {
-        let mut config = Config::default();
-        config.general.instance = Some(name.to_owned());
+        self.start_as(name, name);
+    }
+
+    /// Starts a dispatcher as process `name` under an instance name.
+    pub(crate) fn start_as(&mut self, name: &str, instance: &str) {
+        let mut config = self.config.clone();
+        config.general.instance = Some(instance.to_owned());
         let token = CancellationToken::new();
+        let registry = Registry::new();
         let context = Context {
             log: self.log.process(name),
             topics: self.topics.clone(),
@@ -381,13 +453,19 @@ impl World {
                 net: Arc::clone(&self.net),
                 entropy: self.entropy.fork("wire"),
             }),
-            registry: Registry::new(),
+            registry: registry.clone(),
             ready: Readiness::new().gate("dispatcher"),
         };
         #[expect(clippy::disallowed_methods, reason = "a test owns its tasks")]
         let task = tokio::spawn(run(context, token.clone()));
-        self.running
-            .insert(name.to_owned(), Running { token, task });
+        self.running.insert(
+            name.to_owned(),
+            Running {
+                token,
+                registry,
+                task,
+            },
+        );
     }
 
     /// Ends a dispatcher as by SIGTERM and waits until it has left.
