@@ -215,8 +215,17 @@ fn a_lane_is_full_by_its_limit_or_its_bytes() {
     check(101, rate(10, 1_000), usize::MAX, true);
     check(101, None, usize::MAX, false);
     let each = delivery(0, false, now).bytes();
-    check(3, None, 3 * each + 1, false);
-    check(3, None, 3 * each, true);
+    check(3, None, each, true);
+    // A lane that moves is read for later, and full at twice its share.
+    check(3, None, 2 * each, false);
+    let lane = lane(now, 1, 3);
+    assert!(lane.is_busy(now, 3 * each));
+    assert!(!lane.is_busy(now, 3 * each + 1));
+    // One that has stood still for a second is full at its share.
+    let later = now + ms(1_000);
+    assert!(!lane.is_busy(later, 3 * each));
+    assert!(lane.is_full(later, HORIZON, 3 * each));
+    assert!(!lane.is_full(later, HORIZON, 3 * each + 1));
 }
 
 #[test]
