@@ -18,6 +18,9 @@ const SLOW: Duration = Duration::from_secs(1);
 /// A lane in which no attempt has ended for this long does not move.
 const STALLED: Duration = Duration::from_secs(1);
 
+/// The longest wait for a turn that is reserved at a measured rate.
+const GUESSED_WAIT_MAX: Duration = Duration::from_hours(6);
+
 /// What a lane can do.
 #[derive(Debug)]
 pub(crate) enum Turn {
@@ -153,11 +156,16 @@ impl Lane {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.last_used = now;
         self.moved_at = now;
+        let was_slow = self.is_slow();
         self.latency = if self.latency.is_zero() {
             took
         } else {
             (self.latency * 7 + took) / 8
         };
+        if was_slow && !self.is_slow() && self.limiter.is_none() {
+            // What was reserved while attempts were slow says nothing any more.
+            self.next_free = now;
+        }
     }
 
     /// Attempts under way.
@@ -179,9 +187,13 @@ impl Lane {
     /// then, and not before `earliest`.
     pub(crate) fn reserve(&mut self, now: Instant, earliest: Instant) -> Instant {
         let start = self.next_free.max(now).max(self.hold_until.unwrap_or(now));
-        let due = start.max(earliest);
         self.next_free = start + self.cost();
-        due
+        // A measured rate is a guess: an endpoint that hung is looked at again in time.
+        let latest = match self.limiter {
+            Some(_) => start,
+            None => now.max(self.hold_until.unwrap_or(now)) + GUESSED_WAIT_MAX,
+        };
+        start.min(latest).max(earliest)
     }
 
     /// What one delivery costs of the lane's time.

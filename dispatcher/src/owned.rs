@@ -5,6 +5,8 @@
 //! surprise: a quota has one placement, so every lane belongs to exactly one of these.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -131,6 +133,8 @@ pub(crate) struct Owned {
     pub(crate) meter: Meter,
     /// A lane that held its share of memory when it was last given something.
     pub(crate) busy: Option<Quota>,
+    /// Set when the tenure ends, for attempts that are about to be sent.
+    pub(crate) ended: Arc<AtomicBool>,
     /// How often the horizon is halved.
     halvings: u32,
 }
@@ -153,6 +157,7 @@ impl Owned {
             moves: 0,
             meter: Meter::default(),
             busy: None,
+            ended: Arc::default(),
             halvings: 0,
         }
     }

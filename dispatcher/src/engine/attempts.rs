@@ -155,7 +155,9 @@ impl<T: Transport> Engine<T> {
         let Some(target) = self.parts.endpoints.get(delivery.target.endpoint).cloned() else {
             return self.do_not_start(tenure, *delivery, None);
         };
-        let too_old = self.wall() - delivery.loaded.record.accepted_at
+        let too_old = self
+            .wall()
+            .saturating_sub(delivery.loaded.record.accepted_at)
             > runtime::clock::millis(target.schedule.max_age);
         if too_old || !self.may_attempt(&target) {
             return self.do_not_start(tenure, *delivery, Some(&target));
@@ -165,13 +167,18 @@ impl<T: Transport> Engine<T> {
         let transport = Arc::clone(&self.parts.transport);
         let clock = self.parts.clock.clone();
         let lease = self.lease.clone();
+        let Some(tenant) = self.tenant_of(tenure) else {
+            return;
+        };
+        let ended = Arc::clone(&tenant.ended);
         self.parts.metrics.state.in_flight.inc();
         self.slow_in_flight += usize::from(is_slow);
         let attempt = async move {
             let request = prepare(&delivery, &target, clock.now(), entropy, timeout);
             let started = clock.instant();
-            // Last look before the request leaves: preparing may have taken long.
-            if !lease.holds(started) {
+            // Last look before the request leaves: preparing may have taken long, and the placement
+            // may have been lost since.
+            if !lease.holds(started) || ended.load(Ordering::Relaxed) {
                 return Finished {
                     tenure,
                     delivery,
@@ -280,7 +287,8 @@ impl<T: Transport> Engine<T> {
         let last = || dead_letter::last_attempt(&exchange.answer, reason, exchange.started_at);
         match verdict {
             Verdict::Delivered => {
-                let age = self.wall() - delivery.loaded.record.accepted_at;
+                let accepted_at = delivery.loaded.record.accepted_at;
+                let age = self.wall().saturating_sub(accepted_at);
                 self.parts.metrics.event_age_seconds.observe(seconds(age));
                 self.complete(tenure, &delivery);
             }

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use runtime::log::{Fetched, Record, StoredRecord};
+use runtime::log::{Fetched, StoredRecord};
 use runtime::view::Update;
-use schemas::records::{AttemptState, DeadReason, DeliveryRecord, Target};
+use schemas::records::{AttemptState, DeadReason, DeliveryRecord};
 use schemas::resources::EndpointState;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
+use super::Engine;
 use super::moves::{Move, What};
-use super::{Engine, Reproduced};
 use crate::dead_letter;
 use crate::delivery::Transport;
 use crate::endpoints;
@@ -42,10 +42,11 @@ const CONTROL_PROBE_EVERY: Duration = Duration::from_secs(1);
 /// A record appended so long before the end of `control` was asked for needs no look of its own:
 /// more than any two clocks differ.
 const KNOWN_BEFORE_MS: i64 = 60_000;
-/// How long a delivery whose endpoint is paused stays in a delay topic.
+/// How long a delivery whose endpoint is paused stays in a delay topic at first.
 const PAUSED_WAIT_MS: i64 = 30_000;
-/// The wait before a target is written to its placement again.
-const REPRODUCE_WAIT: Duration = Duration::from_millis(200);
+/// It is doubled with each hop, so often at most: a long pause rewrites its backlog a few times an
+/// hour, and ends a quarter of an hour late.
+const PAUSED_DOUBLINGS_MAX: u32 = 5;
 /// How long a delivery that finds its lane full is deferred at least.
 const FULL_WAIT: Duration = Duration::from_secs(5);
 
@@ -361,7 +362,13 @@ impl<T: Transport> Engine<T> {
         }
     }
 
-    fn admit_target(&mut self, tenure: Tenure, source: usize, loaded: &Arc<Loaded>, place: Place) {
+    pub(super) fn admit_target(
+        &mut self,
+        tenure: Tenure,
+        source: usize,
+        loaded: &Arc<Loaded>,
+        place: Place,
+    ) {
         let now = self.now();
         let Some(target) = loaded.record.targets.get(usize::from(place.index)) else {
             return;
@@ -444,7 +451,7 @@ impl<T: Transport> Engine<T> {
             .endpoints
             .has_subscription(delivery.target.subscription);
         let wall = self.wall();
-        let age = wall - delivery.loaded.record.accepted_at;
+        let age = wall.saturating_sub(delivery.loaded.record.accepted_at);
         let dead = match self.parts.endpoints.get(id) {
             Some(_) if !exists => Some(DeadReason::Deleted),
             Some(target) if age > runtime::clock::millis(target.schedule.max_age) => {
@@ -460,7 +467,11 @@ impl<T: Transport> Engine<T> {
         };
         match dead {
             Some(reason) => self.bury(tenure, delivery, reason, None),
-            None => self.defer(tenure, delivery, wall + PAUSED_WAIT_MS, Deferred::Paused),
+            None => {
+                let doublings = delivery.state.hops.min(PAUSED_DOUBLINGS_MAX);
+                let due_at = wall + (PAUSED_WAIT_MS << doublings);
+                self.defer(tenure, delivery, due_at, Deferred::Paused);
+            }
         }
     }
 
@@ -483,87 +494,6 @@ impl<T: Transport> Engine<T> {
             source,
             place,
             what: What::Defer(delivery),
-        });
-    }
-
-    /// Writes a target to the partition of its placement; its place here completes when that is
-    /// acknowledged (rule 6).
-    fn reproduce(&mut self, tenure: Tenure, delivery: Delivery, endpoint: &endpoints::Target) {
-        let source = &delivery.loaded.record;
-        let target = Target {
-            state: Some(delivery.state),
-            ..delivery.target.clone()
-        };
-        let moved = DeliveryRecord {
-            control_offset: self.parts.endpoints.applied(),
-            targets: Vec::new(),
-            ..source.clone()
-        };
-        let record = Record {
-            topic: self.parts.topics.deliveries.clone(),
-            partition: Some(endpoint.placement.partition()),
-            key: None,
-            value: Some(moved.value_for(std::slice::from_ref(&target))),
-            headers: dead_letter::headers(source, None),
-        };
-        let producer = Arc::clone(&self.parts.producer);
-        if let Some(owned) = self.tenant_of(tenure) {
-            owned.in_flight += 1;
-        }
-        self.parts.metrics.replaced.inc();
-        self.reproducing.push(
-            async move {
-                let reports = producer.send(vec![record]).await.wait().await;
-                let refused = reports.into_iter().find_map(Result::err);
-                if refused.is_some_and(|refused| !refused.is_permanent()) {
-                    tokio::time::sleep(REPRODUCE_WAIT).await;
-                }
-                Reproduced {
-                    tenure,
-                    delivery,
-                    refused,
-                }
-            }
-            .boxed(),
-        );
-    }
-
-    pub(super) fn on_reproduced(&mut self, done: Reproduced) {
-        let Reproduced {
-            tenure,
-            delivery,
-            refused,
-        } = done;
-        let Some(owned) = self.tenant_of(tenure) else {
-            return;
-        };
-        owned.in_flight -= 1;
-        let serving = owned.is_serving();
-        match refused {
-            None => self.complete(tenure, &delivery),
-            Some(refused) if refused.is_permanent() => self.refer(tenure, &delivery),
-            // Written again, and a repeat is dropped by its mark. The next owner does it otherwise.
-            Some(refused) if serving => {
-                warn!(endpoint = %delivery.target.endpoint, %refused, "target is not at its placement yet");
-                self.admit_target(tenure, delivery.source, &delivery.loaded, delivery.place);
-            }
-            Some(_) => {}
-        }
-    }
-
-    /// Ends a delivery that the log cannot take as a reference to its origin (rule 6).
-    fn refer(&mut self, tenure: Tenure, delivery: &Delivery) {
-        let reason = DeadReason::TooLarge;
-        let letter = dead_letter::of_delivery(delivery, reason, self.wall(), None);
-        self.push_move(Move {
-            tenure,
-            source: delivery.source,
-            place: delivery.place,
-            what: What::Dead {
-                letter: Box::new(letter),
-                delivery: None,
-                poison: None,
-            },
         });
     }
 

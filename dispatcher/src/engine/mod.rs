@@ -10,6 +10,7 @@ mod commits;
 mod intake;
 mod moves;
 mod ownership;
+mod replacing;
 mod timers;
 
 use std::cmp::Reverse;

@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -407,6 +408,7 @@ impl<T: Transport> Engine<T> {
         let Some(owned) = self.owned.remove(&placement) else {
             return;
         };
+        owned.ended.store(true, Ordering::Relaxed);
         for source in owned
             .sources
             .iter()

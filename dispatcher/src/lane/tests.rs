@@ -445,3 +445,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_endpoint_that_hung_is_looked_at_again_in_time_and_forgiven_when_it_answers() {
+    let now = Instant::now();
+    let mut lane = Lane::new(now, 1);
+    lane.finished(ms(15_000), now);
+    let due = (0..50_000).map(|_| lane.reserve(now, now + ms(5_000)));
+    let latest = due.max().unwrap();
+    assert!(latest <= now + GUESSED_WAIT_MAX, "reserved for days");
+    for _ in 0..40 {
+        lane.finished(ms(5), now);
+    }
+    let due = lane.reserve(now, now + ms(5_000));
+    assert_eq!(due, now + ms(5_000), "it is quick again");
+}
