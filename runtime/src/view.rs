@@ -124,7 +124,11 @@ impl Follower {
         if let Some(last) = records.last() {
             self.applied = last.offset + 1;
         }
-        Update { changes, applied: self.applied, caught_up: self.caught_up }
+        Update {
+            changes,
+            applied: self.applied,
+            caught_up: self.caught_up,
+        }
     }
 }
 
@@ -133,7 +137,11 @@ fn decode(record: &StoredRecord) -> Option<Change> {
         .map_err(|_| schemas::records::Error::Invalid("control key"))
         .and_then(str::parse::<ControlKey>)
         .and_then(|key| {
-            let object = record.value.as_deref().map(ControlObject::decode).transpose()?;
+            let object = record
+                .value
+                .as_deref()
+                .map(ControlObject::decode)
+                .transpose()?;
             Ok(Change { key, object })
         });
     // An object that a later version wrote is left as it was: the services that know it go on.
@@ -156,7 +164,13 @@ pub fn applied_record(progress: &TopicName, applied: &Applied) -> Record {
 
 /// Writes `applied` to `progress`, best effort: a missing report only makes `?wait=applied` wait.
 pub fn report_applied(producer: &dyn Producer, progress: &TopicName, applied: &Applied) {
-    if producer.try_send(vec![applied_record(progress, applied)]).is_err() {
-        warn!(instance = applied.instance, "report of applied control offset was dropped");
+    if producer
+        .try_send(vec![applied_record(progress, applied)])
+        .is_err()
+    {
+        warn!(
+            instance = applied.instance,
+            "report of applied control offset was dropped"
+        );
     }
 }
