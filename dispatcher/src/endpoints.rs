@@ -4,6 +4,7 @@
 //! It never reaches the network. Secrets are opened here and nowhere else, and never leave but as
 //! signing keys.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,23 +47,21 @@ pub(crate) struct Target {
     pub(crate) schedule: Schedule,
     /// When the endpoint was last changed, unix milliseconds.
     pub(crate) updated_at: i64,
-    keys: Vec<Key>,
-}
-
-#[derive(Debug)]
-struct Key {
-    signing: SigningKey,
-    /// Signs until then, unix milliseconds.
-    expires_at: Option<i64>,
+    keys: Vec<SigningKey>,
+    /// Until when each key signs, unix milliseconds.
+    expiries: Vec<Option<i64>>,
 }
 
 impl Target {
     /// The keys that sign at `now` (unix milliseconds), the current one first (WH-3).
-    pub(crate) fn keys_at(&self, now: i64) -> Vec<SigningKey> {
-        self.keys
-            .iter()
-            .filter(|key| key.expires_at.is_none_or(|expires_at| now < expires_at))
-            .map(|key| key.signing.clone())
+    pub(crate) fn keys_at(&self, now: i64) -> Cow<'_, [SigningKey]> {
+        let signs = |expiry: &Option<i64>| expiry.is_none_or(|expires_at| now < expires_at);
+        if self.expiries.iter().all(signs) {
+            return Cow::Borrowed(&self.keys);
+        }
+        let keys = self.keys.iter().zip(&self.expiries);
+        keys.filter(|(_, expiry)| signs(expiry))
+            .map(|(key, _)| key.clone())
             .collect()
     }
 }
@@ -165,12 +164,10 @@ impl Endpoints {
                     .map_err(|_| format!("secret {} is not text", secret.id))?;
                 let signing = SigningKey::parse(text)
                     .map_err(|error| format!("secret {}: {error}", secret.id))?;
-                Ok(Key {
-                    signing,
-                    expires_at: secret.expires_at,
-                })
+                Ok((signing, secret.expires_at))
             })
             .collect::<Result<Vec<_>, String>>()?;
+        let (keys, expiries) = keys.into_iter().unzip();
         let mut schedule = Schedule::default();
         if let Some(waits) = endpoint.retry_schedule_ms {
             schedule.delays = waits.into_iter().map(Duration::from_millis).collect();
@@ -194,6 +191,7 @@ impl Endpoints {
             schedule,
             updated_at: endpoint.updated_at,
             keys,
+            expiries,
         })
     }
 }

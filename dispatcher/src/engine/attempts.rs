@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use runtime::log::{Headers, Record};
+use schemas::ids::DeliveryId;
 use schemas::records::{AttemptRecord, AttemptVerdict, DeadReason};
 use schemas::resources::{EndpointState, Quota};
 use tokio::time::Instant;
@@ -74,6 +75,8 @@ pub(super) struct Finished {
 }
 
 struct Exchange {
+    /// Computed once an attempt.
+    id: DeliveryId,
     started_at: i64,
     took: Duration,
     request_bytes: usize,
@@ -174,7 +177,8 @@ impl<T: Transport> Engine<T> {
         self.parts.metrics.state.in_flight.inc();
         self.slow_in_flight += usize::from(is_slow);
         let attempt = async move {
-            let request = prepare(&delivery, &target, clock.now(), entropy, timeout);
+            let id = delivery.loaded.record.delivery_id(&delivery.target);
+            let request = prepare((&delivery, id), &target, clock.now(), entropy, timeout);
             let started = clock.instant();
             // Last look before the request leaves: preparing may have taken long, and the placement
             // may have been lost since.
@@ -192,6 +196,7 @@ impl<T: Transport> Engine<T> {
             let answer = transport.send(request).await;
             let took = clock.instant() - started;
             let exchange = Some(Exchange {
+                id,
                 started_at,
                 took,
                 request_bytes,
@@ -447,7 +452,7 @@ impl<T: Transport> Engine<T> {
         let response = exchange.answer.as_ref();
         let record = AttemptRecord {
             version: 1,
-            delivery: delivery.loaded.record.delivery_id(&delivery.target),
+            delivery: exchange.id,
             tenant: target.tenant.clone(),
             endpoint: target.id,
             subscription: delivery.target.subscription,
@@ -475,19 +480,14 @@ impl<T: Transport> Engine<T> {
 }
 
 fn prepare(
-    delivery: &Delivery,
+    (delivery, id): (&Delivery, DeliveryId),
     target: &Target,
     wall: i64,
     (span_id, trace): (u64, u64),
     timeout: Duration,
 ) -> OutgoingRequest {
-    let id = delivery
-        .loaded
-        .record
-        .delivery_id(&delivery.target)
-        .to_string();
     let attempt = Attempt {
-        delivery_id: &id,
+        delivery_id: &id.to_string(),
         timestamp_seconds: wall.div_euclid(1_000),
         keys: &target.keys_at(wall),
         span_id: span_id.max(1),

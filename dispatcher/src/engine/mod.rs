@@ -51,6 +51,11 @@ use timers::Timers;
 
 pub(crate) use attempts::Lease;
 
+/// So many best-effort records are handed over at once …
+const RECORDS_TOGETHER: usize = 64;
+/// … or those that there are after this time.
+const RECORDS_WAIT: Duration = Duration::from_millis(10);
+
 /// What the engine is built from.
 pub(crate) struct Parts<T> {
     pub(crate) options: Options,
@@ -166,6 +171,7 @@ impl<T: Transport> Engine<T> {
         loop {
             self.pump();
             if self.stopping && self.owned.is_empty() {
+                self.flush_records();
                 return Ok(());
             }
             let wake = self.timers.next(self.now(), self.commit.is_some());
@@ -206,7 +212,7 @@ impl<T: Transport> Engine<T> {
         self.start_attempts();
         self.start_transaction(now);
         self.start_commit(now);
-        self.flush_records();
+        self.flush_records_when_due(now);
         self.finish_drains(now);
     }
 
@@ -223,6 +229,20 @@ impl<T: Transport> Engine<T> {
         self.owned
             .get_mut(&tenure.placement)
             .filter(|owned| owned.tenure == tenure)
+    }
+
+    /// Best-effort records go in company: handing one over costs as much as handing over many.
+    fn flush_records_when_due(&mut self, now: Instant) {
+        if self.records.is_empty() {
+            self.timers.flush_at = None;
+        } else if self.records.len() >= RECORDS_TOGETHER
+            || self.timers.flush_at.is_some_and(|at| at <= now)
+        {
+            self.timers.flush_at = None;
+            self.flush_records();
+        } else {
+            self.timers.flush_at.get_or_insert(now + RECORDS_WAIT);
+        }
     }
 
     /// Hands the collected best-effort records over; what finds no room is counted.

@@ -29,6 +29,7 @@ pub(crate) struct Timers {
     pub(crate) commit_at: Instant,
     commit_every: Duration,
     pub(crate) transaction_at: Option<Instant>,
+    pub(crate) flush_at: Option<Instant>,
 }
 
 impl Timers {
@@ -43,6 +44,7 @@ impl Timers {
             commit_at: now,
             commit_every,
             transaction_at: None,
+            flush_at: None,
         }
     }
 
@@ -51,7 +53,7 @@ impl Timers {
     pub(crate) fn next(&self, now: Instant, committing: bool) -> Instant {
         let lane = self.lanes.peek().map(|Reverse((at, ..))| *at);
         let commit = (!committing).then_some(self.commit_at);
-        let soonest = [lane, self.head, self.transaction_at, commit]
+        let soonest = [lane, self.head, self.transaction_at, self.flush_at, commit]
             .into_iter()
             .flatten()
             .fold(self.sweep_at.min(self.report_at), Instant::min);
