@@ -129,8 +129,11 @@ impl Engine {
         let timeout = self.options.timeout.as_millis().to_string();
         let mut own = producer::durable(&self.kafka);
         own.push(("transactional.id", self.options.id.clone()));
-        own.push(("transaction.timeout.ms", timeout.clone()));
-        own.push(("message.timeout.ms", timeout));
+        own.push(("transaction.timeout.ms", timeout));
+        // A record that cannot be written fails well before the broker ends the transaction by
+        // itself: aborted here, the producer goes on; ended there, it is fenced.
+        let record_timeout = self.options.timeout * 3 / 5;
+        own.push(("message.timeout.ms", record_timeout.as_millis().to_string()));
         own.push(("linger.ms", "0.2".to_owned()));
         // The coordinator asks to come again while the last markers are written (trap 5).
         own.push(("retry.backoff.ms", "5".to_owned()));
