@@ -14,7 +14,7 @@ use bytes::Bytes;
 use runtime::log::topics::MAX_RECORD_BYTES;
 use runtime::log::{Headers, HeadersBuilder, Partition, StoredRecord, TopicName};
 use schemas::codec;
-use schemas::event::{Event, Limits};
+use schemas::event::{ACCEPTED, Event, Limits};
 use schemas::ids::TenantId;
 use schemas::records::{DeadReason, Origin};
 
@@ -22,9 +22,6 @@ use crate::index::Index;
 
 pub use dead::{Lost, undecodable, undecodable_reference};
 pub use fanout::{Fanout, Outgoing, Refused};
-
-/// The reserved extension in which ingest says when it took an event, unix milliseconds.
-pub const ACCEPTED: &str = "anabranchaccepted";
 
 /// The most bytes of a record that the router writes; the rest is room for what the log adds.
 pub const RECORD_BYTES_MAX: usize = MAX_RECORD_BYTES - (4 << 10);

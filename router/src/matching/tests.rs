@@ -7,11 +7,11 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use runtime::log::{Headers, StoredRecord, TopicName};
 use schemas::codec;
-use schemas::event::{AttributeValue, Event};
+use schemas::event::{ACCEPTED, AttributeValue, Event};
 use schemas::ids::SubscriptionId;
 use schemas::records::{DeadLetter, DeadReason, DeliveryRecord, MAX_TARGETS};
 
-use super::{ACCEPTED, Matched, Outgoing, Places, RECORD_BYTES_MAX, Refused, route, undecodable};
+use super::{Matched, Outgoing, Places, RECORD_BYTES_MAX, Refused, route, undecodable};
 use crate::index::Index;
 use crate::index::tests::{put, subscription};
 
