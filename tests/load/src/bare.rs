@@ -23,6 +23,7 @@ use crate::pace::{self, rate, wall_us};
 const CODEC: &str = "lz4";
 const POLL: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// A record to write.
 #[derive(Debug, Clone)]
@@ -213,6 +214,32 @@ pub(crate) async fn read(brokers: &str, topic: &str, records: u64) -> anyhow::Re
             content.last_ms = content.last_ms.max(at);
         }
         Ok(content)
+    })
+    .await
+}
+
+/// The values of a topic as it is now, each as `decode` reads it.
+///
+/// # Errors
+/// Where the broker cannot be used, or a value cannot be read.
+pub(crate) async fn values<T: Send + 'static>(
+    brokers: &str,
+    topic: &str,
+    decode: impl Fn(&[u8]) -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<Vec<T>> {
+    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+    blocking(move || {
+        let consumer = consumer(&brokers, &topic, Offset::Beginning)?;
+        let mut found = Vec::new();
+        let mut last = Instant::now();
+        // A topic that is read is silent only behind its end.
+        while last.elapsed() < SILENCE {
+            if let Some(message) = consumer.poll(Duration::from_millis(100)) {
+                last = Instant::now();
+                found.push(decode(message?.payload().unwrap_or_default())?);
+            }
+        }
+        Ok(found)
     })
     .await
 }

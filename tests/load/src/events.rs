@@ -23,9 +23,14 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 
 /// Event `number` in structured mode.
 pub(crate) fn structured(number: u64) -> String {
+    structured_as(number, "load.measured")
+}
+
+/// Event `number` of a type in structured mode.
+pub(crate) fn structured_as(number: u64, event_type: &str) -> String {
     let mut text = format!(
         "{{\"specversion\":\"1.0\",\"id\":\"{ID_PREFIX}{number:09}\",\"source\":\"/load\",\
-         \"type\":\"load.measured\",\"datacontenttype\":\"application/json\",\
+         \"type\":\"{event_type}\",\"datacontenttype\":\"application/json\",\
          \"data\":{{\"number\":{number},\"text\":\""
     );
     let tail = "\"}}";

@@ -13,6 +13,7 @@ mod pace;
 mod report;
 mod sink;
 mod stack;
+mod traffic;
 mod wrk;
 
 use std::net::SocketAddr;

@@ -2,7 +2,8 @@
 //! the process that it runs in.
 //!
 //! It must never do more for a request than read it, remember its id and answer. The surprise: its
-//! own questions come over the same port, under `/-/`, and are not counted.
+//! own questions come over the same port, under `/-/`, and are not counted; what is posted under
+//! `/hang` is never answered.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -31,6 +32,8 @@ use crate::events::ID_PREFIX;
 use crate::pace::wall_us;
 
 const LOOK: Duration = Duration::from_millis(20);
+/// Where an endpoint hangs.
+const HANG: &str = "/hang";
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 // === the server ===
@@ -107,6 +110,10 @@ async fn answer(request: Request<Incoming>, seen: &RefCell<Seen>) -> Response<Fu
         Ok(body) => body.to_bytes(),
         Err(_) => return Response::new(Full::default()),
     };
+    if head.uri.path().starts_with(HANG) {
+        // Until the client gives up.
+        return std::future::pending().await;
+    }
     let mut seen = seen.borrow_mut();
     let text = match head.uri.path() {
         "/-/counts" => serde_json::to_vec(&seen.counts),
@@ -219,6 +226,11 @@ impl Sink {
     /// Where it takes deliveries.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/hook", self.address)
+    }
+
+    /// Where it takes requests and never answers.
+    pub(crate) fn hanging_url(&self) -> String {
+        format!("http://{}{HANG}", self.address)
     }
 
     /// Forgets everything.

@@ -66,7 +66,15 @@ impl Service {
     }
 }
 
-/// An endpoint and its subscription to every event.
+/// An endpoint that is wanted.
+#[derive(Debug, Clone)]
+pub(crate) struct Wish {
+    pub(crate) url: String,
+    /// The event type that it is subscribed to; none for every event.
+    pub(crate) event_type: Option<String>,
+}
+
+/// An endpoint and its subscription.
 #[derive(Debug, Clone)]
 pub(crate) struct Hook {
     pub(crate) endpoint: String,
@@ -86,6 +94,8 @@ pub(crate) struct Stack {
     control: SocketAddr,
     // Killed before their folder goes; each with its admin address.
     children: BTreeMap<Service, (Child, SocketAddr)>,
+    /// Further dispatchers, by their number.
+    replicas: BTreeMap<usize, Child>,
     dir: TempDir,
 }
 
@@ -142,6 +152,7 @@ impl Stack {
             ingest: free_address()?,
             control: free_address()?,
             children: BTreeMap::new(),
+            replicas: BTreeMap::new(),
             dir: TempDir::with_prefix("anabranch-load-")?,
         })
     }
@@ -179,6 +190,45 @@ impl Stack {
     /// # Errors
     /// Where it does not come up.
     pub(crate) async fn start(&mut self, service: Service) -> anyhow::Result<()> {
+        let instance = format!("load-{}", service.name());
+        let started = self.spawn(service, &instance).await?;
+        self.children.insert(service, started);
+        Ok(())
+    }
+
+    /// Starts one more dispatcher and waits until it is ready.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub(crate) async fn start_replica(&mut self, number: usize) -> anyhow::Result<()> {
+        let instance = format!("load-dispatcher-{number}");
+        let (child, _) = self.spawn(Service::Dispatcher, &instance).await?;
+        self.replicas.insert(number, child);
+        Ok(())
+    }
+
+    /// Kills a replica as a crash would.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub(crate) fn kill_replica(&mut self, number: usize) -> anyhow::Result<()> {
+        // A child that is dropped is killed.
+        let child = self.replicas.remove(&number);
+        child.context("no such replica").map(drop)
+    }
+
+    /// Ends all replicas in good order.
+    ///
+    /// # Errors
+    /// Where one does not end.
+    pub(crate) async fn stop_replicas(&mut self) -> anyhow::Result<()> {
+        while let Some((_, child)) = self.replicas.pop_last() {
+            child.stop().await?;
+        }
+        Ok(())
+    }
+
+    async fn spawn(&self, service: Service, instance: &str) -> anyhow::Result<(Child, SocketAddr)> {
         let name = service.name();
         let admin = free_address()?;
         let mut args = vec![name.to_owned()];
@@ -188,20 +238,19 @@ impl Stack {
         } else {
             let config = self.dir.path().join(CONFIG).display().to_string();
             args.extend(["--config".to_owned(), config]);
-            args.extend(set(format!("instance=load-{name}")));
+            args.extend(set(format!("instance={instance}")));
         }
         args.extend(set(format!("admin.bind={admin}")));
         args.extend(set(format!("ingest.bind={}", self.ingest)));
         args.extend(set(format!("control.bind={}", self.control)));
-        let mut child = Child::start(name, &self.bin, &args, self.dir.path())?;
+        let mut child = Child::start(instance, &self.bin, &args, self.dir.path())?;
         let deadline = Instant::now() + READY_TIMEOUT;
         while !is_ok(admin, "/readyz").await {
             child.must_run()?;
             ensure!(Instant::now() < deadline, "{name} is not ready");
             sleep(LOOK).await;
         }
-        self.children.insert(service, (child, admin));
-        Ok(())
+        Ok((child, admin))
     }
 
     /// Ends a service in good order.
@@ -256,19 +305,50 @@ impl Stack {
     /// # Errors
     /// Where control refuses.
     pub(crate) async fn hooks(&self, urls: &[String]) -> anyhow::Result<Vec<Hook>> {
-        let chunk = urls.len().div_ceil(MAKERS).max(1);
-        let made: Vec<Vec<Hook>> = stream::iter(urls.chunks(chunk))
-            .map(|urls| self.make_hooks(urls))
+        let all = |url: &String| Wish {
+            url: url.clone(),
+            event_type: None,
+        };
+        let wishes: Vec<Wish> = urls.iter().map(all).collect();
+        self.hooks_as(&wishes).await
+    }
+
+    /// Makes endpoints and their subscriptions, and waits until all are applied.
+    ///
+    /// # Errors
+    /// Where control refuses.
+    pub(crate) async fn hooks_as(&self, wishes: &[Wish]) -> anyhow::Result<Vec<Hook>> {
+        let chunk = wishes.len().div_ceil(MAKERS).max(1);
+        let made: Vec<Vec<Hook>> = stream::iter(wishes.chunks(chunk))
+            .map(|wishes| self.make_hooks(wishes))
             .buffered(MAKERS)
             .try_collect()
             .await?;
         let made: Vec<Hook> = made.into_iter().flatten().collect();
-        // What comes last is applied last: one change that waits is enough for all.
+        self.wait_applied().await?;
+        Ok(made)
+    }
+
+    /// What comes last is applied last: one change that waits is enough for all.
+    async fn wait_applied(&self) -> anyhow::Result<()> {
         let path = format!("/v1/tenants/{TENANT}?wait=applied");
         let mut api = self.api().await?;
         api.json(Method::PATCH, &path, Some(&json!({ "name": "load" })))
             .await?;
-        Ok(made)
+        Ok(())
+    }
+
+    /// Changes what endpoints say of themselves, and waits until it is applied.
+    ///
+    /// # Errors
+    /// Where control refuses.
+    pub(crate) async fn patch(&self, hooks: &[Hook], patch: &Value) -> anyhow::Result<()> {
+        let mut api = self.api().await?;
+        for hook in hooks {
+            let path = format!("/v1/tenants/{TENANT}/endpoints/{}", hook.endpoint);
+            api.json(Method::PATCH, &path, Some(patch)).await?;
+        }
+        self.wait_applied().await
     }
 
     /// One endpoint at `url`, subscribed to every event.
@@ -290,14 +370,16 @@ impl Stack {
         Ok(())
     }
 
-    async fn make_hooks(&self, urls: &[String]) -> anyhow::Result<Vec<Hook>> {
+    async fn make_hooks(&self, wishes: &[Wish]) -> anyhow::Result<Vec<Hook>> {
         let path = format!("/v1/tenants/{TENANT}/webhooks");
         let mut api = self.api().await?;
-        let mut made = Vec::with_capacity(urls.len());
-        for url in urls {
-            let answer = api
-                .json(Method::POST, &path, Some(&json!({ "url": url })))
-                .await?;
+        let mut made = Vec::with_capacity(wishes.len());
+        for wish in wishes {
+            let body = match &wish.event_type {
+                Some(event_type) => json!({ "url": wish.url, "types": [event_type] }),
+                None => json!({ "url": wish.url }),
+            };
+            let answer = api.json(Method::POST, &path, Some(&body)).await?;
             let id = |object: &str| -> anyhow::Result<String> {
                 let id = answer.pointer(&format!("/{object}/id"));
                 let id = id.and_then(Value::as_str);

@@ -1,18 +1,23 @@
 //! Owns the list of benchmarks, and what each is told.
 
+mod backlog;
 mod dispatcher;
 mod embedded;
 mod fanout;
 mod hops;
 mod ingest;
+mod isolation;
 mod latency;
 mod publish;
+mod scale;
 
 use std::path::PathBuf;
 
 use clap::ValueEnum;
 
 use crate::report::{Report, line};
+
+pub(crate) use publish::post;
 
 /// What a benchmark is told.
 #[derive(Debug, Clone)]
@@ -51,6 +56,12 @@ pub(crate) enum Bench {
     Embedded,
     /// Deferring in transactions.
     Hops,
+    /// Healthy endpoints beside hanging and refusing ones.
+    Isolation,
+    /// A million deliveries for one limited endpoint, and its neighbours.
+    Backlog,
+    /// 1, 2 and 4 dispatchers, and the death of one.
+    Scale,
 }
 
 impl Bench {
@@ -63,6 +74,9 @@ impl Bench {
             Self::Fanout => "fanout",
             Self::Embedded => "embedded",
             Self::Hops => "hops",
+            Self::Isolation => "isolation",
+            Self::Backlog => "backlog",
+            Self::Scale => "scale",
         }
     }
 
@@ -70,7 +84,13 @@ impl Bench {
     pub(crate) fn needs(self) -> &'static [&'static str] {
         match self {
             Self::Dispatcher => &["kafka", "wrk"],
-            Self::Ingest | Self::Latency | Self::Fanout | Self::Hops => &["kafka"],
+            Self::Ingest
+            | Self::Latency
+            | Self::Fanout
+            | Self::Hops
+            | Self::Isolation
+            | Self::Backlog
+            | Self::Scale => &["kafka"],
             Self::Embedded => &[],
         }
     }
@@ -83,6 +103,9 @@ impl Bench {
             Self::Fanout => "one event to 10,000 endpoints; 400 events to 100",
             Self::Embedded => "events a second end to end on local disk; memory and disk",
             Self::Hops => "deliveries a second into a delay topic, beside plain commits",
+            Self::Isolation => "latency of healthy endpoints beside hanging and refusing ones",
+            Self::Backlog => "a million deliveries for one limited endpoint, and its neighbours",
+            Self::Scale => "limits and their use with 1, 2 and 4 dispatchers, and one killed",
         }
     }
 
@@ -98,6 +121,9 @@ impl Bench {
             Self::Fanout => fanout::run(&plan, report).await,
             Self::Embedded => embedded::run(&plan, report).await,
             Self::Hops => hops::run(&plan, report).await,
+            Self::Isolation => isolation::run(&plan, report).await,
+            Self::Backlog => backlog::run(&plan, report).await,
+            Self::Scale => scale::run(&plan, report).await,
         }
     }
 }

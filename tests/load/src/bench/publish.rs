@@ -53,7 +53,7 @@ impl<F: Fn(u64) -> Option<Bytes>> Bodies<'_, F> {
 ///
 /// # Errors
 /// Where it is refused for good.
-pub(super) async fn post(
+pub(crate) async fn post(
     connection: &mut Connection,
     content_type: &'static str,
     body: Bytes,
