@@ -13,7 +13,9 @@ use runtime::secret::{ExposeSecret, Sealer};
 use runtime::view::{Change, Update};
 use schemas::ids::{EndpointId, SubscriptionId, TenantId};
 use schemas::records::{ControlKey, ControlObject};
-use schemas::resources::{BodyMode, Endpoint, EndpointState, Placement, Quota, Rate};
+use schemas::resources::{
+    BodyMode, Endpoint, EndpointState, Placement, Quota, RateWindow,
+};
 use tracing::error;
 use url::Url;
 
@@ -37,8 +39,8 @@ pub(crate) struct Target {
     pub(crate) state: EndpointState,
     /// How events are written.
     pub(crate) body: BodyMode,
-    /// Its rate, if it has one.
-    pub(crate) rate: Option<Rate>,
+    /// The windows it allows.
+    pub(crate) limits: Vec<RateWindow>,
     /// Requests at once, if it says so.
     pub(crate) concurrency: Option<u32>,
     /// An attempt's total deadline, if it says so.
@@ -183,7 +185,7 @@ impl Endpoints {
             placement: endpoint.placement,
             state: endpoint.state,
             body: endpoint.body,
-            rate: endpoint.rate,
+            limits: endpoint.limits,
             concurrency: endpoint.concurrency.map(std::num::NonZeroU32::get),
             timeout: endpoint
                 .timeout_ms

@@ -7,10 +7,9 @@ use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use schemas::resources::Rate;
 use tokio::time::Instant;
 
-use crate::limiter::{self, Limiter};
+use crate::limiter::{Limiter, Rate};
 use crate::work::Delivery;
 
 /// Attempts that take this long on average are slow.
@@ -48,7 +47,7 @@ pub(crate) struct Lane {
     queued_bytes: usize,
     in_flight: u32,
     concurrency: u32,
-    limiter: Option<(Rate, Limiter)>,
+    limiter: Option<Limiter>,
     hold_until: Option<Instant>,
     /// When the lane could serve one more delivery, were all that was deferred served before.
     next_free: Instant,
@@ -84,15 +83,10 @@ impl Lane {
     /// predecessor may have spent it (rule 5).
     pub(crate) fn configure(&mut self, rate: Option<Rate>, concurrency: u32, now: Instant) {
         self.concurrency = concurrency;
-        if self.limiter.as_ref().map(|(rate, _)| *rate) == rate {
+        if self.limiter.as_ref().map(Limiter::rate) == rate {
             return;
         }
-        self.limiter = rate.and_then(|rate| {
-            let per = Duration::from_millis(u64::from(rate.per_ms.get()));
-            let burst = rate.burst.map_or(1, std::num::NonZeroU32::get);
-            let gcra = limiter::Rate::try_new(rate.requests.get(), per, burst).ok()?;
-            Some((rate, Limiter::starting_used(gcra, now)))
-        });
+        self.limiter = rate.map(|rate| Limiter::starting_used(rate, now));
     }
 
     /// Queues a delivery that may be attempted as soon as it is its turn.
@@ -137,7 +131,7 @@ impl Lane {
         if self.in_flight >= self.concurrency {
             return Turn::Idle;
         }
-        if let Some((_, limiter)) = &self.limiter
+        if let Some(limiter) = &self.limiter
             && let Err(earliest) = limiter.try_take(now)
         {
             return Turn::Wait(earliest);
@@ -199,7 +193,7 @@ impl Lane {
     /// What one delivery costs of the lane's time.
     fn cost(&self) -> Duration {
         match &self.limiter {
-            Some((_, limiter)) => limiter.rate().interval(),
+            Some(limiter) => limiter.rate().interval(),
             None => self.latency / self.concurrency.max(1),
         }
     }
@@ -264,7 +258,7 @@ impl Lane {
         let windows_passed = self
             .limiter
             .as_ref()
-            .is_none_or(|(_, limiter)| now - self.last_used > limiter.rate().window());
+            .is_none_or(|limiter| now - self.last_used > limiter.rate().window());
         self.in_flight == 0
             && self.due.is_empty()
             && self.fresh.is_empty()

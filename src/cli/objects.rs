@@ -160,9 +160,10 @@ pub(crate) struct EndpointFields {
     /// How events are written: structured, binary, `standard_webhooks`, data or form
     #[arg(long, value_name = "MODE")]
     pub(crate) body: Option<String>,
-    /// Requests a second
-    #[arg(long, value_name = "N")]
-    pub(crate) rate: Option<u32>,
+    /// A rate window, e.g. `50/1s`, `5000/1m,sliding` or `100000/1d,fixed,items,offset=9h`; may be
+    /// repeated, all hold. `burst=N` lets N come at once
+    #[arg(long = "limit", value_name = "COUNT/TIME")]
+    pub(crate) limits: Vec<String>,
     /// Requests at once
     #[arg(long, value_name = "N")]
     pub(crate) concurrency: Option<u32>,

@@ -5,6 +5,7 @@
 //! a change waits until routers and dispatchers have applied it, so that what is published next
 //! finds it.
 
+mod limit;
 mod request;
 
 use std::process::ExitCode;

@@ -1,9 +1,9 @@
 //! Owns which request each command is: its method, path and body.
 
 use reqwest::Method;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::json as json_flag;
+use super::{json as json_flag, limit};
 use crate::cli::{
     ApiArgs, Common, EndpointArgs, EndpointCommand, EndpointFields, KeyArgs, KeyCommand,
     NewEndpoint, OfTenant, One, SubscriptionArgs, SubscriptionCommand, Tenant, TenantArgs,
@@ -88,12 +88,14 @@ impl Fields {
     }
 
     fn endpoint(self, fields: EndpointFields) -> anyhow::Result<Self> {
-        let rate = fields.rate.map(|rate| json!({"requests": rate}));
+        let limits = fields.limits.iter().map(|text| limit::window(text));
+        let limits = limits.collect::<Result<Vec<_>, _>>()?;
+        let limits = Some(limits).filter(|limits| !limits.is_empty());
         let mut all = self
             .put("url", fields.url)
             .put("name", fields.name)
             .put("body", fields.body)
-            .put("rate", rate)
+            .put("limits", limits)
             .put("concurrency", fields.concurrency)
             .put("timeout_ms", fields.timeout_ms);
         if let Some(text) = fields.json {
@@ -259,6 +261,7 @@ impl TryFrom<WebhookArgs> for Request {
 mod tests {
     use anyhow::anyhow;
     use clap::Parser;
+    use serde_json::json;
 
     use super::*;
     use crate::cli::{Cli, Command};
@@ -326,10 +329,10 @@ mod tests {
     fn commands_about_endpoints_and_webhooks_are_their_requests() {
         let null = &Value::Null;
         check(
-            "endpoint create --tenant a --url https://x/ --rate 9 --json",
+            "endpoint create --tenant a --url https://x/ --limit 9/1s --json",
             &[r#"{"max_age_ms":1000}"#],
             "POST tenants/a/endpoints",
-            &json!({"url": "https://x/", "rate": {"requests": 9}, "max_age_ms": 1000}),
+            &json!({"url": "https://x/", "limits": [{"count": 9, "per_ms": 1000}], "max_age_ms": 1000}),
         );
         let endpoint = "tenants/a/endpoints/ep_1";
         check(

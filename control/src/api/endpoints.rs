@@ -83,23 +83,12 @@ impl NewEndpoint {
             Some(name) => Quota::shared(&self.tenant, name),
             None => Quota::of_endpoint(self.id),
         };
+        let placement = Placement::of(&quota, partitions);
         let base = Endpoint {
-            id: self.id,
-            tenant: self.tenant,
-            name: None,
-            url: String::new(),
-            placement: Placement::of(&quota, partitions),
-            quota,
-            state: EndpointState::Active,
-            body: self.input.body,
             secrets: vec![self.secret.stored],
-            rate: None,
-            concurrency: None,
-            timeout_ms: None,
-            retry_schedule_ms: None,
-            max_age_ms: None,
             created_at: self.now,
             updated_at: self.now,
+            ..Endpoint::new(self.id, self.tenant, quota, placement)
         };
         Ok(with_input(base, self.input))
     }
@@ -111,11 +100,17 @@ fn with_input(endpoint: Endpoint, input: EndpointInput) -> Endpoint {
         name: input.name,
         url: input.url,
         body: input.body,
-        rate: input.rate,
+        limits: input.limits,
         concurrency: input.concurrency,
         timeout_ms: input.timeout_ms,
         retry_schedule_ms: input.retry_schedule_ms,
         max_age_ms: input.max_age_ms,
+        batch: input.batch,
+        disable_after_ms: input.disable_after_ms,
+        reenable: input.reenable,
+        headers: input.headers,
+        header_case: input.header_case,
+        compress: input.compress,
         ..endpoint
     }
 }

@@ -3,9 +3,11 @@
 //! Never says more or less than the table that is checked.
 
 use schemas::resources::input::{
-    ENDPOINT, KEY, Kind, Member, Members, ROTATION, SUBSCRIPTION, TENANT, WEBHOOK,
+    ENDPOINT, KEY, Kind, Member, Members, ROTATION, SUBSCRIPTION, TENANT, Variants, WEBHOOK,
 };
-use utoipa::openapi::schema::{AdditionalProperties, ArrayBuilder, ObjectBuilder, Schema, Type};
+use utoipa::openapi::schema::{
+    AdditionalProperties, ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, Type,
+};
 use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -86,12 +88,33 @@ fn schema(member: &Member) -> RefOr<Schema> {
             .into()
     };
     let built = match member.kind {
+        Kind::Flag => ObjectBuilder::new()
+            .schema_type(Type::Boolean)
+            .description(Some(member.doc)),
+        Kind::Hidden { max_chars } => text()
+            .min_length(Some(1))
+            .max_length(Some(max_chars))
+            .write_only(true)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Password))),
+        Kind::HeaderName => text().pattern(Some("^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}$")),
+        Kind::HeaderValue { max_bytes } => text().max_length(Some(max_bytes)),
+        Kind::Certificates => text(),
+        Kind::PrivateKey => text().write_only(true),
+        Kind::Headers(members) => return array(object(members, Use::Create, "A header.")),
+        Kind::List { max, of } => {
+            let items = ArrayBuilder::new()
+                .items(RefOr::T(one_of(of, "")))
+                .max_items(Some(max))
+                .description(Some(member.doc));
+            return items.build().into();
+        }
+        Kind::OneKindOf(variants) => return one_of(variants, member.doc).into(),
         Kind::Text { max_chars } => text().min_length(Some(1)).max_length(Some(max_chars)),
         Kind::Slug => text().pattern(Some("^[a-z0-9][a-z0-9-]{0,62}$")),
         Kind::EndpointId => text().pattern(Some("^ep_[0-7][0-9a-hjkmnp-tv-z]{25}$")),
         Kind::Url => text().format(Some(SchemaFormat::Custom("uri".to_owned()))),
         Kind::Secret => text()
-            .pattern(Some("^whsec_[A-Za-z0-9+/]+=*$"))
+            .pattern(Some("^wh(sec|sk)_[A-Za-z0-9+/]+=*$"))
             .format(Some(SchemaFormat::KnownFormat(KnownFormat::Password))),
         Kind::OneOf(texts) => text().enum_values(Some(texts.iter().copied())),
         Kind::Integer { min, max } => integer()
@@ -104,6 +127,26 @@ fn schema(member: &Member) -> RefOr<Schema> {
         Kind::Filters => return array(ObjectBuilder::new().schema_type(Type::Object)),
     };
     built.build().into()
+}
+
+/// One schema for each kind, told apart by `kind`.
+fn one_of(variants: Variants, doc: &str) -> Schema {
+    let mut all = OneOfBuilder::new();
+    for (kind, members) in variants.kinds {
+        let name = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some([*kind]));
+        let variant = object(members, Use::Create, "").property("kind", name);
+        all = all.item(if variants.default == Some(*kind) {
+            variant
+        } else {
+            variant.required("kind")
+        });
+    }
+    if !doc.is_empty() {
+        all = all.description(Some(doc));
+    }
+    Schema::OneOf(all.build())
 }
 
 fn integer() -> ObjectBuilder {

@@ -10,7 +10,7 @@ use runtime::secret::{self, ExposeSecret, SecretString};
 use schemas::ids::EndpointId;
 use schemas::records::ControlObject;
 use schemas::resources::input::RotationInput;
-use schemas::resources::{Endpoint, SealedSecret};
+use schemas::resources::{Endpoint, SealedSecret, SecretKind};
 
 use super::answer;
 use super::auth::Principal;
@@ -72,7 +72,9 @@ impl NewSecret {
             })?;
         let stored = SealedSecret {
             id,
+            kind: SecretKind::Symmetric,
             sealed,
+            public_key: None,
             created_at: app.clock.now(),
             expires_at: None,
         };
@@ -163,7 +165,9 @@ pub(super) async fn rotate(
     }: Order,
 ) -> Result<Response, Problem> {
     let (tenant, id) = principal.endpoint(&tenant, &endpoint)?;
-    let RotationInput { secret, expires_in } = RotationInput::read(&body).map_err(invalid)?;
+    let RotationInput {
+        secret, expires_in, ..
+    } = RotationInput::read(&body).map_err(invalid)?;
     let bits = repeat.bits("rotation", &id.to_string(), || app.fresh_bits());
     let NewSecret { stored, shown } = NewSecret::make(&app, id, secret.as_ref(), bits)?;
     let now = app.clock.now();

@@ -42,6 +42,7 @@ pub(super) struct NewSubscription {
     pub(super) id: SubscriptionId,
     pub(super) name: Option<String>,
     pub(super) filters: Filters,
+    pub(super) ordered: bool,
     pub(super) now: i64,
 }
 
@@ -61,6 +62,7 @@ impl NewSubscription {
             name: self.name,
             filters: self.filters,
             state: SubscriptionState::Active,
+            ordered: self.ordered,
             created_at: self.now,
             updated_at: self.now,
         };
@@ -113,12 +115,14 @@ pub(super) async fn create(
         endpoint,
         name,
         filters,
+        ordered,
     } = input;
     let id = SubscriptionId::from_bits(bits);
     let new = NewSubscription {
         id,
         name,
         filters,
+        ordered,
         now: app.clock.now(),
     };
     let written = app
@@ -218,6 +222,7 @@ pub(super) async fn patch(
         Ok(Subscription {
             name: input.name,
             filters: input.filters,
+            ordered: input.ordered,
             ..old.clone()
         })
     })

@@ -3,8 +3,8 @@
 
 use jiff::Timestamp;
 use schemas::resources::{
-    ApiKey, BodyMode, Endpoint, EndpointState, KeyScope, Rate, Subscription, SubscriptionState,
-    Tenant,
+    ApiKey, BodyMode, Endpoint, EndpointState, KeyScope, RateWindow, Subscription,
+    SubscriptionState, Tenant,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -90,27 +90,6 @@ impl KeyView {
     }
 }
 
-/// Requests in a span of time.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct RateView {
-    /// How many requests.
-    requests: u32,
-    /// In how many milliseconds.
-    per_ms: u32,
-    /// How many may come at once; null for one.
-    burst: Option<u32>,
-}
-
-impl RateView {
-    fn of(rate: Rate) -> Self {
-        Self {
-            requests: rate.requests.get(),
-            per_ms: rate.per_ms.get(),
-            burst: rate.burst.map(Into::into),
-        }
-    }
-}
-
 /// That a secret exists; never the secret.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SecretView {
@@ -141,8 +120,9 @@ pub(crate) struct EndpointView {
     body: BodyMode,
     /// What it spends together with others.
     quota: String,
-    /// The rate it allows.
-    rate: Option<RateView>,
+    /// The windows it allows.
+    #[schema(value_type = Vec<Object>)]
+    limits: Vec<RateWindow>,
     /// Requests at once.
     concurrency: Option<u32>,
     /// An attempt's total deadline.
@@ -178,7 +158,7 @@ impl EndpointView {
             state: endpoint.state,
             body: endpoint.body,
             quota: endpoint.quota.to_string(),
-            rate: endpoint.rate.map(RateView::of),
+            limits: endpoint.limits.clone(),
             concurrency: endpoint.concurrency.map(Into::into),
             timeout_ms: endpoint.timeout_ms.map(Into::into),
             retry_schedule_ms: endpoint.retry_schedule_ms.clone(),

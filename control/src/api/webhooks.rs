@@ -40,6 +40,7 @@ pub(super) async fn create(
     let WebhookInput {
         endpoint: mut input,
         filters,
+        ordered,
     } = WebhookInput::read(&body, &app.urls).map_err(invalid)?;
     let bits = |kind| repeat.bits(kind, tenant.as_str(), || app.fresh_bits());
     let id = EndpointId::from_bits(bits("webhook endpoint"));
@@ -50,6 +51,7 @@ pub(super) async fn create(
         id: subscription,
         name: input.name.clone(),
         filters,
+        ordered,
         now,
     };
     let endpoint = NewEndpoint {

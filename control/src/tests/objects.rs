@@ -77,25 +77,25 @@ async fn a_tenant_lives_and_dies() {
 async fn an_endpoint_is_made_changed_and_paused() {
     let rig = Rig::start().await;
     let key = rig.acme().await;
-    let body = json!({ "url": "https://a.example", "rate": { "requests": 9 }, "body": "data" });
+    let body = json!({ "url": "https://a.example", "limits": [{ "count": 9 }], "body": "data" });
     let made = rig
         .call(&key, "POST /v1/tenants/acme/endpoints", body)
         .await
         .expect(201);
     let path = made.headers["location"].to_str().unwrap();
     assert_eq!(
-        made.json()["rate"],
-        json!({ "requests": 9, "per_ms": 1_000, "burst": null })
+        made.json()["limits"],
+        json!([{ "count": 9, "per_ms": 1_000, "kind": "spread", "unit": "requests" }])
     );
-    let patch = json!({ "timeout_ms": 5_000, "rate": null });
+    let patch = json!({ "timeout_ms": 5_000, "limits": null });
     let patched = rig
         .call(&key, &format!("PATCH {path}"), patch)
         .await
         .expect(200)
         .json();
     assert_eq!(
-        (&patched["timeout_ms"], &patched["rate"]),
-        (&json!(5_000), &Value::Null)
+        (&patched["timeout_ms"], &patched["limits"]),
+        (&json!(5_000), &json!([]))
     );
     assert_eq!(patched["body"], "data");
     for (action, state) in [

@@ -390,7 +390,7 @@ impl<T: Transport> Engine<T> {
         );
         if let Some(owned) = self.tenant_of(tenure) {
             let lane = owned.lane(&target.quota, now, concurrency);
-            lane.configure(target.rate, concurrency, now);
+            lane.configure(&target.limits, concurrency, now);
             // What waits takes the lane's memory too: one that fails fast fills no other's (rule 8).
             if lane.is_full(now, horizon, lane_bytes) {
                 let due = lane.reserve(now, now + remaining);

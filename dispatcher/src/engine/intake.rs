@@ -429,7 +429,7 @@ impl<T: Transport> Engine<T> {
             return;
         };
         let lane = owned.lane(&endpoint.quota, now, concurrency);
-        lane.configure(endpoint.rate, concurrency, now);
+        lane.configure(&endpoint.limits, concurrency, now);
         if lane.is_full(now, horizon, lane_bytes) {
             let due = lane.reserve(now, now + FULL_WAIT);
             let due_at = self.parts.clock.wall_at(due);

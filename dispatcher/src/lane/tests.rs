@@ -1,7 +1,5 @@
 //! The lane: who goes first, who must wait, and what is handed back.
 
-use std::num::NonZeroU32;
-
 use proptest::collection::vec;
 use proptest::prelude::*;
 use schemas::event::Event;
@@ -49,11 +47,7 @@ fn delivery(offset: i64, due: bool, queued_at: Instant) -> Delivery {
 }
 
 fn rate(requests: u32, per_ms: u32) -> Option<Rate> {
-    Some(Rate {
-        requests: NonZeroU32::new(requests).unwrap(),
-        per_ms: NonZeroU32::new(per_ms).unwrap(),
-        burst: None,
-    })
+    Some(Rate::try_new(requests, ms(u64::from(per_ms)), 1).unwrap())
 }
 
 /// The offset of what may be attempted.

@@ -508,9 +508,9 @@ fn a_quota_keeps_its_rate_for_what_comes_back_from_a_delay_topic() {
             .until("attempted", MINUTES, |world| world.seen().len() >= 40)
             .await;
         world.drain("d1").await;
-        let rate = serde_json::from_str(r#"{"requests":1,"per_ms":1000}"#).unwrap();
+        let rate = serde_json::from_str(r#"{"count":1,"per_ms":1000}"#).unwrap();
         world
-            .change(limited, |endpoint| endpoint.rate = Some(rate))
+            .change(limited, |endpoint| endpoint.limits = vec![rate])
             .await;
         world.start("d2");
         world

@@ -19,7 +19,7 @@ use schemas::event::Event;
 use schemas::ids::{EndpointId, SubscriptionId};
 use schemas::records::{ControlKey, ControlObject, DeliveryRecord, Origin, Target};
 use schemas::resources::{
-    Endpoint, EndpointState, Placement, Quota, SealedSecret, Subscription, SubscriptionState,
+    Endpoint, Placement, Quota, SealedSecret, SecretKind, Subscription, SubscriptionState,
 };
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -242,27 +242,18 @@ impl World {
             .behaviours
             .insert(name.clone(), behaviour);
         let endpoint = Endpoint {
-            id,
-            tenant: "acme".parse().unwrap(),
-            name: None,
             url: format!("http://{name}/hook"),
-            quota,
-            placement,
-            state: EndpointState::Active,
-            body: Default::default(),
             secrets: vec![SealedSecret {
                 id: "s1".to_owned(),
+                kind: SecretKind::Symmetric,
                 sealed: sealed.unwrap(),
+                public_key: None,
                 created_at: 0,
                 expires_at: None,
             }],
-            rate: None,
             concurrency: NonZeroU32::new(8),
-            timeout_ms: None,
             retry_schedule_ms: Some(self.retry_schedule_ms.clone()),
-            max_age_ms: None,
-            created_at: 0,
-            updated_at: 0,
+            ..Endpoint::new(id, "acme".parse().unwrap(), quota, placement)
         };
         let subscription = Subscription {
             id: SubscriptionId::from_bits(number << 64),
@@ -272,6 +263,7 @@ impl World {
             name: None,
             filters: Default::default(),
             state: SubscriptionState::Active,
+            ordered: false,
             created_at: 0,
             updated_at: 0,
         };

@@ -22,6 +22,7 @@ pub(crate) fn subscription(id: u128, tenant: &str, filters: &str) -> Subscriptio
         name: None,
         filters: Filters::parse_str(filters).unwrap(),
         state: SubscriptionState::Active,
+        ordered: false,
         created_at: 0,
         updated_at: 0,
     }

@@ -170,6 +170,7 @@ impl Cluster {
             name: None,
             filters: Filters::parse_str(filters).unwrap(),
             state: SubscriptionState::Active,
+            ordered: false,
             created_at: 0,
             updated_at: 0,
         };

@@ -2,7 +2,7 @@
 
 mod written;
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use bytes::Bytes;
 
@@ -11,8 +11,10 @@ use crate::event::Event;
 use crate::filter::Filters;
 use crate::ids::{DeliveryId, EndpointId, KeyId, SubscriptionId, TenantId};
 use crate::resources::{
-    ApiKey, BodyMode, Endpoint, EndpointState, KeyScope, Placement, Quota, Rate, SealedSecret,
-    Subscription, SubscriptionState, Tenant,
+    ApiKey, Authentication, Batch, BatchFormat, BodyMode, ClientCertificate, ClientCredentials,
+    ClientIn, Disabled, DisabledReason, Endpoint, EndpointState, HeaderCase, KeyScope, LimitUnit,
+    Placement, Quota, RateWindow, SealedSecret, SealedText, SecretKind, StaticHeader, Subscription,
+    SubscriptionState, Tenant, WindowKind,
 };
 
 const ENDPOINT: EndpointId = EndpointId::from_bits(0x0197_0000_0000_7000_8000_0000_0000_0001);
@@ -244,30 +246,21 @@ fn reports_of_version_1_are_read_for_ever() {
 
 fn plain_endpoint() -> Endpoint {
     let quota = Quota::of_endpoint(ENDPOINT);
+    let placement = Placement::of(&quota, NonZeroU32::new(48).unwrap());
     Endpoint {
-        id: ENDPOINT,
-        tenant: acme(),
-        name: None,
         url: "https://example.com/hook".to_owned(),
-        placement: Placement::of(&quota, NonZeroU32::new(48).unwrap()),
-        quota,
-        state: EndpointState::Active,
-        body: BodyMode::Structured,
-        secrets: Vec::new(),
-        rate: None,
-        concurrency: None,
-        timeout_ms: None,
-        retry_schedule_ms: None,
-        max_age_ms: None,
         created_at: AT,
         updated_at: AT,
+        ..Endpoint::new(ENDPOINT, acme(), quota, placement)
     }
 }
 
 fn full_endpoint() -> Endpoint {
     let secret = |id: &str, expires_at| SealedSecret {
         id: id.to_owned(),
+        kind: SecretKind::Symmetric,
         sealed: "v1:k1:c2VhbGVk".to_owned(),
+        public_key: None,
         created_at: AT,
         expires_at,
     };
@@ -277,15 +270,84 @@ fn full_endpoint() -> Endpoint {
         state: EndpointState::Paused,
         body: BodyMode::StandardWebhooks,
         secrets: vec![secret("s2", None), secret("s1", Some(AT + 86_400_000))],
-        rate: Some(Rate {
-            requests: NonZeroU32::new(10).unwrap(),
-            per_ms: NonZeroU32::new(1_000).unwrap(),
-            burst: some(20),
-        }),
+        limits: vec![RateWindow {
+            kind: WindowKind::Spread { burst: some(20) },
+            ..RateWindow::spread(
+                NonZeroU32::new(10).unwrap(),
+                NonZeroU64::new(1_000).unwrap(),
+            )
+        }],
         concurrency: some(4),
         timeout_ms: some(30_000),
         retry_schedule_ms: Some(vec![5_000, 300_000]),
         max_age_ms: Some(273_600_000),
+        ..plain_endpoint()
+    }
+}
+
+/// All that was added after the first services, whose records have one `rate` instead.
+fn sending_endpoint() -> Endpoint {
+    let (count, second) = (
+        NonZeroU32::new(50).unwrap(),
+        NonZeroU64::new(1_000).unwrap(),
+    );
+    let even = RateWindow::spread(count, second);
+    let sealed = |id: &str| SealedText {
+        id: id.to_owned(),
+        sealed: "v1:k1:c2VhbGVk".to_owned(),
+    };
+    Endpoint {
+        secrets: vec![SealedSecret {
+            id: "s3".to_owned(),
+            kind: SecretKind::Ed25519,
+            sealed: "v1:k1:c2VhbGVk".to_owned(),
+            public_key: Some("whpk_AAAA".to_owned()),
+            created_at: AT,
+            expires_at: None,
+        }],
+        limits: vec![
+            even,
+            RateWindow {
+                kind: WindowKind::Sliding,
+                ..even
+            },
+            RateWindow {
+                kind: WindowKind::Fixed { offset_ms: 5 },
+                unit: LimitUnit::Items,
+                ..even
+            },
+        ],
+        batch: Some(Batch {
+            max_items: count,
+            max_bytes: count,
+            max_wait_ms: 20,
+            format: BatchFormat::Array,
+        }),
+        disable_after_ms: Some(0),
+        reenable: true,
+        state: EndpointState::Disabled,
+        disabled: Some(Disabled {
+            reason: DisabledReason::Gone,
+            at: AT,
+        }),
+        authentication: Some(Authentication::Oauth2(ClientCredentials {
+            token_url: "https://example.com/token".to_owned(),
+            client_id: "me".to_owned(),
+            client_secret: sealed("a1"),
+            scope: Some("events".to_owned()),
+            audience: None,
+            client_in: ClientIn::Body,
+        })),
+        headers: vec![StaticHeader {
+            name: "X-Source".to_owned(),
+            value: "anabranch".to_owned(),
+        }],
+        header_case: HeaderCase::Title,
+        compress: true,
+        client_certificate: Some(ClientCertificate {
+            certificate_pem: "PEM".to_owned(),
+            key: sealed("c1"),
+        }),
         ..plain_endpoint()
     }
 }
@@ -299,6 +361,7 @@ fn subscription(filters: &str, state: SubscriptionState) -> Subscription {
         name: None,
         filters: Filters::parse_str(filters).unwrap(),
         state,
+        ordered: false,
         created_at: AT,
         updated_at: AT,
     }
@@ -347,6 +410,10 @@ fn control_of_version_1_is_read_for_ever() {
         include_str!("fixtures/control-v1-endpoint-plain.json"),
         &ControlObject::Endpoint(Box::new(plain_endpoint())),
     );
+    check(
+        include_str!("fixtures/control-v1-endpoint-sending.json"),
+        &ControlObject::Endpoint(Box::new(sending_endpoint())),
+    );
     let filters = r#"[{"any":[{"exact":{"type":"a"}},{"not":{"prefix":{"source":"/b"}}}]}]"#;
     check(
         include_str!("fixtures/control-v1-subscription-full.json"),
@@ -355,6 +422,14 @@ fn control_of_version_1_is_read_for_ever() {
     check(
         include_str!("fixtures/control-v1-subscription-plain.json"),
         &ControlObject::Subscription(Box::new(subscription("[]", SubscriptionState::Active))),
+    );
+    let ordered = Subscription {
+        ordered: true,
+        ..subscription("[]", SubscriptionState::Active)
+    };
+    check(
+        include_str!("fixtures/control-v1-subscription-ordered.json"),
+        &ControlObject::Subscription(Box::new(ordered)),
     );
 }
 

@@ -5,7 +5,9 @@
 
 pub mod input;
 pub mod key;
+mod limits;
 mod placement;
+mod sending;
 
 use std::num::NonZeroU32;
 
@@ -14,7 +16,15 @@ use serde::{Deserialize, Serialize};
 use crate::filter::Filters;
 use crate::ids::{EndpointId, KeyId, SubscriptionId, TenantId};
 
+pub use limits::{
+    Batch, BatchFormat, DISABLE_AFTER_MS, Disabled, DisabledReason, LimitUnit, RateWindow,
+    WINDOWS_MAX, WindowKind,
+};
 pub use placement::{Placement, Quota};
+pub use sending::{
+    Authentication, ClientCertificate, ClientCredentials, ClientIn, HEADERS_MAX, HeaderCase,
+    SealedSecret, SealedText, SecretKind, StaticHeader,
+};
 
 /// The unit of isolation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,32 +104,6 @@ pub enum EndpointState {
     Disabled,
 }
 
-/// Requests in a span of time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rate {
-    /// How many requests.
-    pub requests: NonZeroU32,
-    /// In how many milliseconds.
-    pub per_ms: NonZeroU32,
-    /// How many may come at once; `None` for one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub burst: Option<NonZeroU32>,
-}
-
-/// A signing secret, sealed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SealedSecret {
-    /// Names the secret within its endpoint: the `field` of the associated data.
-    pub id: String,
-    /// The sealed text.
-    pub sealed: String,
-    /// Unix milliseconds.
-    pub created_at: i64,
-    /// Signs until then (unix milliseconds); `None` for the current secret.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<i64>,
-}
-
 /// A URL owned by somebody else, with its limits and policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -144,9 +128,14 @@ pub struct Endpoint {
     pub body: BodyMode,
     /// Signing secrets, the current one first; an attempt is signed by all that have not expired.
     pub secrets: Vec<SealedSecret>,
-    /// The rate it allows; `None` for no limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rate: Option<Rate>,
+    /// The windows it allows, all of which hold; empty for no limit.
+    #[serde(
+        default,
+        alias = "rate",
+        deserialize_with = "limits::windows",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub limits: Vec<RateWindow>,
     /// Requests at once; `None` for the configured default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<NonZeroU32>,
@@ -159,10 +148,76 @@ pub struct Endpoint {
     /// A delivery older than this ends, in milliseconds; `None` for the default (76 h).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age_ms: Option<u64>,
+    /// Several events in one request; `None` for one each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Batch>,
+    /// Failing for longer than that disables it, in milliseconds; 0 for never, `None` for
+    /// [`DISABLE_AFTER_MS`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disable_after_ms: Option<u64>,
+    /// Whether a probe that succeeds enables it again by itself.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub reenable: bool,
+    /// Why it is disabled, where the pipeline did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<Disabled>,
+    /// How requests say on whose behalf they come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<Authentication>,
+    /// Headers of its own, on every request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<StaticHeader>,
+    /// In which case the names of our headers are sent.
+    #[serde(default)]
+    pub header_case: HeaderCase,
+    /// Whether bodies are sent compressed (`Content-Encoding: gzip`).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub compress: bool,
+    /// What the client shows in the TLS handshake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<ClientCertificate>,
     /// Unix milliseconds.
     pub created_at: i64,
     /// Unix milliseconds.
     pub updated_at: i64,
+}
+
+impl Endpoint {
+    /// An endpoint that says nothing but where it is.
+    pub fn new(id: EndpointId, tenant: TenantId, quota: Quota, placement: Placement) -> Self {
+        Self {
+            id,
+            tenant,
+            name: None,
+            url: String::new(),
+            quota,
+            placement,
+            state: EndpointState::default(),
+            body: BodyMode::default(),
+            secrets: Vec::new(),
+            limits: Vec::new(),
+            concurrency: None,
+            timeout_ms: None,
+            retry_schedule_ms: None,
+            max_age_ms: None,
+            batch: None,
+            disable_after_ms: None,
+            reenable: false,
+            disabled: None,
+            authentication: None,
+            headers: Vec::new(),
+            header_case: HeaderCase::default(),
+            compress: false,
+            client_certificate: None,
+            created_at: 0,
+            updated_at: 0,
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// Whether a subscription matches.
@@ -196,6 +251,10 @@ pub struct Subscription {
     /// Whether it matches.
     #[serde(default)]
     pub state: SubscriptionState,
+    /// Whether events of one key (`partitionkey`, else `subject`, else `source`) are delivered one
+    /// after another (rule 12).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ordered: bool,
     /// Unix milliseconds.
     pub created_at: i64,
     /// Unix milliseconds.

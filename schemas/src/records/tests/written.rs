@@ -1,6 +1,6 @@
 //! What is written of records comes back; damaged JSON is read or refused.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use proptest::collection::vec;
 use proptest::option::of;
@@ -15,8 +15,8 @@ use crate::records::{
     Installation, LastAttempt,
 };
 use crate::resources::{
-    ApiKey, BodyMode, Endpoint, EndpointState, KeyScope, Placement, Quota, Rate, SealedSecret,
-    Subscription, SubscriptionState, Tenant,
+    ApiKey, BodyMode, Endpoint, EndpointState, KeyScope, Placement, Quota, RateWindow,
+    SealedSecret, SecretKind, Subscription, SubscriptionState, Tenant, WindowKind,
 };
 
 fn text() -> impl Strategy<Value = String> {
@@ -107,6 +107,26 @@ fn attempt() -> impl Strategy<Value = AttemptRecord> {
 }
 
 fn endpoint() -> impl Strategy<Value = Endpoint> {
+fn at_least_1(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
+}
+
+fn window((count, per_ms, burst, offset_ms): (u32, u64, u32, u64)) -> RateWindow {
+    RateWindow {
+        kind: match offset_ms % 3 {
+            0 => WindowKind::Spread {
+                burst: NonZeroU32::new(burst),
+            },
+            1 => WindowKind::Sliding,
+            _ => WindowKind::Fixed { offset_ms },
+        },
+        ..RateWindow::spread(
+            at_least_1(count),
+            NonZeroU64::new(per_ms).unwrap_or(NonZeroU64::MIN),
+        )
+    }
+}
+
     let states = [
         EndpointState::Active,
         EndpointState::Paused,
@@ -124,7 +144,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         (select(states.to_vec()), select(bodies.to_vec())),
         (
             vec(any::<Option<i64>>(), 0..3),
-            any::<Option<(u32, u32, u32)>>(),
+            vec(any::<(u32, u64, u32, u64)>(), 0..4),
         ),
         (
             any::<u32>(),
@@ -132,7 +152,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
             any::<Option<u64>>(),
         ),
     )
-        .prop_map(|(what, (state, body), (secrets, rate), limits)| {
+        .prop_map(|(what, (state, body), (secrets, windows), limits)| {
             let id = EndpointId::from_bits(what.0);
             let quota = if what.3 {
                 Quota::shared(&acme(), &what.2)
@@ -142,10 +162,11 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
             let secret = |expires_at| SealedSecret {
                 id: what.2.clone(),
                 sealed: what.2.clone(),
+                kind: SecretKind::Symmetric,
+                public_key: None,
                 created_at: AT,
                 expires_at,
             };
-            let at_least_1 = |number: u32| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
             Endpoint {
                 id,
                 name: what.1,
@@ -155,11 +176,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
                 state,
                 body,
                 secrets: secrets.into_iter().map(secret).collect(),
-                rate: rate.map(|(requests, per_ms, burst)| Rate {
-                    requests: at_least_1(requests),
-                    per_ms: at_least_1(per_ms),
-                    burst: NonZeroU32::new(burst),
-                }),
+                limits: windows.into_iter().map(window).collect(),
                 concurrency: NonZeroU32::new(limits.0),
                 timeout_ms: NonZeroU32::new(limits.0),
                 retry_schedule_ms: limits.1,

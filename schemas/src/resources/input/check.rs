@@ -1,17 +1,17 @@
 //! Owns the checking of a body against its table, and the merging of patches.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::members::{
-    self, AGE_MS_MAX, Kind, Member, Members, TYPES_MAX, URL_CHARS_MAX, WAIT_MS_MAX, WAITS_MAX,
+    self, AGE_MS_MAX, Kind, Member, Members, TYPES_MAX, URL_CHARS_MAX, Variants, WAIT_MS_MAX,
+    WAITS_MAX,
 };
-use super::{FAULTS_MAX, Fault, Faults, Fields, UrlPolicy};
+use super::{FAULTS_MAX, Fault, Faults, Fields, UrlPolicy, relations, text};
 use crate::filter::Filters;
 use crate::ids::{EndpointId, TenantId};
-
-const SECRET_PREFIX: &str = "whsec_";
+use crate::resources::HEADERS_MAX;
 
 /// Checks the body of a new object.
 pub(super) fn create(members: Members, body: &Value, policy: &UrlPolicy) -> Result<Fields, Faults> {
@@ -126,11 +126,8 @@ impl<'a> Checker<'a> {
         {
             self.at(name, |checker| checker.fault("is not a known member"));
         }
-        let given = |name: &str| body.get(name).is_some_and(|value| !value.is_null());
-        if given("types") && given("filters") {
-            self.at("types", |checker| {
-                checker.fault("cannot be given beside `filters`")
-            });
+        for (name, detail) in relations::broken(body) {
+            self.at(name, |checker| checker.fault(detail));
         }
     }
 
@@ -140,13 +137,26 @@ impl<'a> Checker<'a> {
         }
         self.at(member.name, |checker| match value {
             Some(value) if !value.is_null() => checker.value(member.kind, value),
-            Some(_) | None if member.required => checker.fault("is required"),
+            Some(_) | None if checker.requires(member) => checker.fault("is required"),
             Some(_) | None => {}
         });
     }
 
+    /// A change that leaves a secret out keeps it; whether there is one to keep, the caller knows.
+    fn requires(&self, member: &Member) -> bool {
+        let kept = matches!(member.kind, Kind::Hidden { .. } | Kind::PrivateKey);
+        member.required && !(self.patching && kept)
+    }
+
     fn value(&mut self, kind: Kind, value: &Value) {
         match kind {
+            Kind::Flag if value.is_boolean() => {}
+            Kind::Flag => self.fault("must be true or false"),
+            Kind::Headers(members) => self.headers(members, value),
+            Kind::List { max, of } => {
+                self.items(value, max, |checker, item| checker.one_kind_of(of, item));
+            }
+            Kind::OneKindOf(variants) => self.one_kind_of(variants, value),
             Kind::Integer { min, max } => self.integer(value, min, max),
             Kind::Waits => self.waits(value),
             Kind::Types => self.types(value),
@@ -157,6 +167,11 @@ impl<'a> Checker<'a> {
             | Kind::EndpointId
             | Kind::Url
             | Kind::Secret
+            | Kind::Hidden { .. }
+            | Kind::HeaderName
+            | Kind::HeaderValue { .. }
+            | Kind::Certificates
+            | Kind::PrivateKey
             | Kind::OneOf(_) => match value {
                 Value::String(text) => self.text(kind, text),
                 Value::Null
@@ -168,35 +183,81 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn text(&mut self, kind: Kind, text: &str) {
-        let wrong = match kind {
-            Kind::Text { max_chars } => plain_text(text, max_chars).err(),
-            Kind::Slug => text
-                .parse::<TenantId>()
-                .err()
-                .map(|error| error.to_string()),
-            Kind::EndpointId => text
-                .parse::<EndpointId>()
-                .err()
-                .map(|error| error.to_string()),
-            Kind::Url if text.len() > URL_CHARS_MAX => {
-                Some(format!("must be at most {URL_CHARS_MAX} characters"))
+    fn text(&mut self, kind: Kind, given: &str) {
+        let id = |error: crate::ids::Error| error.to_string();
+        let checked = match kind {
+            Kind::Text { max_chars } => text::plain(given, max_chars),
+            Kind::Hidden { max_chars } => text::hidden(given, max_chars),
+            Kind::Slug => given.parse::<TenantId>().map(drop).map_err(id),
+            Kind::EndpointId => given.parse::<EndpointId>().map(drop).map_err(id),
+            Kind::Url if given.len() > URL_CHARS_MAX => {
+                Err(format!("must be at most {URL_CHARS_MAX} characters"))
             }
-            Kind::Url => self
-                .policy
-                .check(text)
-                .err()
-                .map(|refusal| refusal.to_string()),
-            Kind::Secret => secret(text).err(),
-            Kind::OneOf(texts) if texts.contains(&text) => None,
-            Kind::OneOf(texts) => Some(format!("must be one of {}", texts.join(", "))),
-            Kind::Integer { .. } | Kind::Waits | Kind::Types | Kind::Filters | Kind::Object(_) => {
-                None
-            }
+            Kind::Url => self.policy.check(given).map_err(|no| no.to_string()),
+            Kind::Secret => text::signing_secret(given),
+            Kind::HeaderName => text::header_name(given),
+            Kind::HeaderValue { max_bytes } => text::header_value(given, max_bytes),
+            Kind::Certificates => text::certificates(given),
+            Kind::PrivateKey => text::private_key(given),
+            Kind::OneOf(texts) if texts.contains(&given) => Ok(()),
+            Kind::OneOf(texts) => Err(format!("must be one of {}", texts.join(", "))),
+            Kind::Integer { .. }
+            | Kind::Flag
+            | Kind::Waits
+            | Kind::Types
+            | Kind::Filters
+            | Kind::Headers(_)
+            | Kind::List { .. }
+            | Kind::Object(_)
+            | Kind::OneKindOf(_) => Ok(()),
         };
-        if let Some(wrong) = wrong {
+        if let Err(wrong) = checked {
             self.fault(wrong);
         }
+    }
+
+    /// An object whose member `kind` says which others it has.
+    fn one_kind_of(&mut self, variants: Variants, value: &Value) {
+        let Value::Object(members) = value else {
+            return self.fault("must be an object");
+        };
+        let mut rest = members.clone();
+        let said = rest.remove("kind").filter(|kind| !kind.is_null());
+        let kind = match &said {
+            None => variants.default,
+            Some(kind) => kind.as_str(),
+        };
+        let found = variants.kinds.iter().find(|known| Some(known.0) == kind);
+        match found {
+            Some((_, members)) => self.object(members, &Value::Object(rest)),
+            None if said.is_none() => self.at("kind", |checker| checker.fault("is required")),
+            None => {
+                let names: Vec<&str> = variants.kinds.iter().map(|known| known.0).collect();
+                let names = names.join(", ");
+                self.at("kind", |checker| {
+                    checker.fault(format!("must be one of {names}"));
+                });
+            }
+        }
+    }
+
+    /// An endpoint's own headers: no name twice, and what authenticates has a place of its own.
+    fn headers(&mut self, members: Members, value: &Value) {
+        let mut names = HashSet::new();
+        self.items(value, HEADERS_MAX, |checker, header| {
+            checker.object(members, header);
+            let Some(name) = header.get("name").and_then(Value::as_str) else {
+                return;
+            };
+            let name = name.to_ascii_lowercase();
+            checker.at("name", |checker| {
+                if name == "authorization" {
+                    checker.fault("belongs into `authentication`");
+                } else if !names.insert(name) {
+                    checker.fault("is there already");
+                }
+            });
+        });
     }
 
     fn integer(&mut self, value: &Value, min: u64, max: u64) {
@@ -252,30 +313,5 @@ impl<'a> Checker<'a> {
             self.fault(error.fault().to_string());
             self.pointer.truncate(length);
         }
-    }
-}
-
-fn plain_text(text: &str, max_chars: usize) -> Result<(), String> {
-    if text.is_empty() {
-        return Err("must not be empty".to_owned());
-    }
-    if text.chars().count() > max_chars {
-        return Err(format!("must be at most {max_chars} characters"));
-    }
-    if text.chars().any(char::is_control) {
-        return Err("must not have control characters".to_owned());
-    }
-    Ok(())
-}
-
-/// WH-5. The message never quotes the text.
-fn secret(text: &str) -> Result<(), String> {
-    let bytes = text
-        .strip_prefix(SECRET_PREFIX)
-        .and_then(|text| STANDARD.decode(text).ok());
-    match bytes.map(|bytes| bytes.len()) {
-        Some(24..=64) => Ok(()),
-        Some(length) => Err(format!("must have 24 to 64 bytes, got {length}")),
-        None => Err("must be `whsec_` and standard base64".to_owned()),
     }
 }

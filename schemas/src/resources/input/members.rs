@@ -1,5 +1,7 @@
 //! Owns the tables: which members a body has, and the rule for each.
 
+mod sending;
+
 /// A body's members, in groups that several bodies share.
 pub type Members = &'static [&'static [Member]];
 
@@ -32,7 +34,8 @@ pub enum Kind {
     EndpointId,
     /// A URL that the address policy admits, as far as its text shows (SS-6).
     Url,
-    /// A signing secret, `whsec_` and 24 to 64 bytes in base64 (WH-5).
+    /// A signing secret: `whsec_` and 24 to 64 bytes in base64 (WH-5), or `whsk_` and an ed25519
+    /// key (WH-6).
     Secret,
     /// One of these texts.
     OneOf(&'static [&'static str]),
@@ -49,8 +52,46 @@ pub enum Kind {
     Types,
     /// Filters of the CloudEvents subscriptions API (SB-2).
     Filters,
+    /// True or false.
+    Flag,
+    /// Text that nobody may read again. A change that leaves it out keeps it.
+    Hidden {
+        /// The most characters.
+        max_chars: usize,
+    },
+    /// A header's name that an endpoint may choose.
+    HeaderName,
+    /// A header's value.
+    HeaderValue {
+        /// The most bytes.
+        max_bytes: usize,
+    },
+    /// Certificates in PEM.
+    Certificates,
+    /// A private key in PEM; nobody may read it again. A change that leaves it out keeps it.
+    PrivateKey,
+    /// Headers of an endpoint's own, no name twice.
+    Headers(Members),
+    /// An array of objects, each of one variant.
+    List {
+        /// The most items.
+        max: usize,
+        /// The variants of an item.
+        of: Variants,
+    },
     /// An object with members of its own.
     Object(Members),
+    /// An object whose member `kind` says which others it has.
+    OneKindOf(Variants),
+}
+
+/// The kinds of an object.
+#[derive(Debug, Clone, Copy)]
+pub struct Variants {
+    /// The kind where none is said.
+    pub default: Option<&'static str>,
+    /// Each kind with its members.
+    pub kinds: &'static [(&'static str, Members)],
 }
 
 /// The most waits of a retry schedule.
@@ -119,14 +160,16 @@ pub const SUBSCRIPTION: Members = &[
         NAME,
     ],
     WHICH_EVENTS,
+    &[ORDERED],
 ];
 
 /// The body of a webhook: an endpoint and a subscription to it.
-pub const WEBHOOK: Members = &[ENDPOINT_MEMBERS, WHICH_EVENTS];
+pub const WEBHOOK: Members = &[ENDPOINT_MEMBERS, WHICH_EVENTS, &[ORDERED]];
 
 /// The body of a rotation.
 pub const ROTATION: Members = &[&[
     SECRET,
+    SIGNATURE,
     member(
         "expires_in",
         "Seconds for which the secret before it signs too (WH-3); a day where absent.",
@@ -143,11 +186,28 @@ const SECRET: Member = Member {
     fixed: Some("use `rotate-secret`, which lets the old secret sign for a while"),
     ..member(
         "secret",
-        "The signing secret: `whsec_` and 24 to 64 bytes in base64. Made and shown once where \
-         absent; never readable again.",
+        "The signing secret: `whsec_` and 24 to 64 bytes in base64, or an ed25519 key as `whsk_` \
+         and base64 (WH-5, WH-6). Made and shown once where absent; never readable again.",
         Kind::Secret,
     )
 };
+
+const SIGNATURE: Member = Member {
+    fixed: Some("use `rotate-secret`, which lets the old secret sign for a while"),
+    ..member(
+        "signature",
+        "What the secret that is made signs with: `v1` (HMAC-SHA256, a shared secret) or `v1a` \
+         (ed25519, verified with the public key that the endpoint shows); `v1` where absent.",
+        Kind::OneOf(&["v1", "v1a"]),
+    )
+};
+
+const ORDERED: Member = member(
+    "ordered",
+    "Whether events of one key (`partitionkey`, else `subject`, else `source`) are delivered one \
+     after another; others overtake freely.",
+    Kind::Flag,
+);
 
 const WHICH_EVENTS: &[Member] = &[
     member(
@@ -174,6 +234,7 @@ const ENDPOINT_MEMBERS: &[Member] = &[
     },
     NAME,
     SECRET,
+    SIGNATURE,
     Member {
         fixed: Some("an endpoint's quota decides where it lives and cannot be changed"),
         ..member(
@@ -188,11 +249,7 @@ const ENDPOINT_MEMBERS: &[Member] = &[
         "How an event is written as a request's body.",
         Kind::OneOf(&["structured", "binary", "standard_webhooks", "data", "form"]),
     ),
-    member(
-        "rate",
-        "The rate it allows; no limit where absent.",
-        Kind::Object(RATE),
-    ),
+    sending::LIMITS,
     member(
         "concurrency",
         "Requests at once; the configured default where absent.",
@@ -222,39 +279,36 @@ const ENDPOINT_MEMBERS: &[Member] = &[
             max: AGE_MS_MAX,
         },
     ),
+    sending::BATCH,
+    member(
+        "disable_after_ms",
+        "Failing for longer disables it (WH-16); 5 days where absent, never where 0.",
+        Kind::Integer {
+            min: 0,
+            max: 30 * 86_400_000,
+        },
+    ),
+    member(
+        "reenable",
+        "Whether a disabled endpoint is probed and enabled by itself when it answers again.",
+        Kind::Flag,
+    ),
+    sending::AUTHENTICATION,
+    sending::HEADERS,
+    member(
+        "header_case",
+        "In which case our headers' names are sent over HTTP/1.1: `webhook-id` or `Webhook-Id`.",
+        Kind::OneOf(&["lower", "title"]),
+    ),
+    member(
+        "compress",
+        "Whether bodies are sent compressed (`Content-Encoding: gzip`).",
+        Kind::Flag,
+    ),
+    sending::CLIENT_CERTIFICATE,
 ];
 
-const RATE: Members = &[&[
-    Member {
-        required: true,
-        ..member(
-            "requests",
-            "How many requests.",
-            Kind::Integer {
-                min: 1,
-                max: 1_000_000,
-            },
-        )
-    },
-    member(
-        "per_ms",
-        "In how many milliseconds; a second where absent.",
-        Kind::Integer {
-            min: 1,
-            max: 86_400_000,
-        },
-    ),
-    member(
-        "burst",
-        "How many may come at once; one where absent.",
-        Kind::Integer {
-            min: 1,
-            max: 100_000,
-        },
-    ),
-]];
-
-const fn member(name: &'static str, doc: &'static str, kind: Kind) -> Member {
+pub(super) const fn member(name: &'static str, doc: &'static str, kind: Kind) -> Member {
     Member {
         name,
         doc,

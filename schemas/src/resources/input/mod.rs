@@ -5,8 +5,11 @@
 //! body is a table of [`Member`]s, from which the checks and the API's document are both made; and
 //! a patch is merged into the object's own body and checked as a whole (RFC 7396).
 
+mod authenticating;
 mod check;
 mod members;
+mod relations;
+mod text;
 mod url;
 
 use std::num::NonZeroU32;
@@ -16,12 +19,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{BodyMode, Endpoint, Rate, Subscription, Tenant};
+use super::{
+    Batch, BodyMode, Endpoint, HeaderCase, RateWindow, SecretKind, StaticHeader, Subscription,
+    Tenant,
+};
 use crate::filter::Filters;
 use crate::ids::{EndpointId, TenantId};
 
+pub use self::authenticating::{AuthenticationInput, ClientCertificateInput};
 pub use self::members::{
-    ENDPOINT, KEY, Kind, Member, Members, ROTATION, SUBSCRIPTION, TENANT, WEBHOOK,
+    ENDPOINT, KEY, Kind, Member, Members, ROTATION, SUBSCRIPTION, TENANT, Variants, WEBHOOK,
 };
 pub use self::url::UrlPolicy;
 
@@ -81,14 +88,16 @@ pub struct EndpointInput {
     pub url: String,
     /// A name for people.
     pub name: Option<String>,
-    /// The signing secret, where the client brings one (WH-5).
+    /// The signing secret, where the client brings one (WH-5, WH-6).
     pub secret: Option<SecretString>,
+    /// What a secret that is made here is; the secret that the client brings says it itself.
+    pub signature: SecretKind,
     /// The name of the quota that it shares with other endpoints of its tenant.
     pub quota: Option<String>,
     /// How events are written.
     pub body: BodyMode,
-    /// The rate it allows.
-    pub rate: Option<Rate>,
+    /// The windows it allows.
+    pub limits: Vec<RateWindow>,
     /// Requests at once.
     pub concurrency: Option<NonZeroU32>,
     /// An attempt's total deadline in milliseconds.
@@ -97,6 +106,22 @@ pub struct EndpointInput {
     pub retry_schedule_ms: Option<Vec<u64>>,
     /// A delivery older than this ends, in milliseconds.
     pub max_age_ms: Option<u64>,
+    /// Several events in one request.
+    pub batch: Option<Batch>,
+    /// Failing for longer than that disables it, in milliseconds; 0 for never.
+    pub disable_after_ms: Option<u64>,
+    /// Whether a probe that succeeds enables it again.
+    pub reenable: bool,
+    /// How requests say on whose behalf they come.
+    pub authentication: Option<AuthenticationInput>,
+    /// Headers of its own.
+    pub headers: Vec<StaticHeader>,
+    /// In which case our headers' names are sent.
+    pub header_case: HeaderCase,
+    /// Whether bodies are sent compressed.
+    pub compress: bool,
+    /// What the client shows in the TLS handshake.
+    pub client_certificate: Option<ClientCertificateInput>,
 }
 
 /// What is said of a subscription.
@@ -108,6 +133,8 @@ pub struct SubscriptionInput {
     pub name: Option<String>,
     /// Which events.
     pub filters: Filters,
+    /// Whether events of one key are delivered one after another.
+    pub ordered: bool,
 }
 
 /// An endpoint and a subscription to it, said in one body.
@@ -117,6 +144,8 @@ pub struct WebhookInput {
     pub endpoint: EndpointInput,
     /// Which events.
     pub filters: Filters,
+    /// Whether events of one key are delivered one after another.
+    pub ordered: bool,
 }
 
 /// How a secret is replaced.
@@ -124,6 +153,8 @@ pub struct WebhookInput {
 pub struct RotationInput {
     /// The new secret, where the client brings one.
     pub secret: Option<SecretString>,
+    /// What a secret that is made here is; `None` for what the current one is.
+    pub signature: Option<SecretKind>,
     /// How long the old one still signs, in seconds.
     pub expires_in: u32,
 }
@@ -191,8 +222,11 @@ impl EndpointInput {
     /// # Errors
     /// Everything that is wrong with the patch or its result.
     pub fn patched(endpoint: &Endpoint, patch: &Value, policy: &UrlPolicy) -> Result<Self, Faults> {
-        let document = document(ENDPOINT, endpoint);
-        Self::of(&check::patch(ENDPOINT, document, patch, policy)?)
+        let mut document = document(ENDPOINT, endpoint);
+        authenticating::hide(&mut document, endpoint, patch);
+        let input = Self::of(&check::patch(ENDPOINT, document, patch, policy)?)?;
+        authenticating::kept(endpoint, &input)?;
+        Ok(input)
     }
 
     fn of(fields: &Fields) -> Result<Self, Faults> {
@@ -201,13 +235,22 @@ impl EndpointInput {
             url: fields.value("url").ok_or_else(unreadable)?,
             name: fields.value("name"),
             secret: secret.map(SecretString::from),
+            signature: signature(fields).unwrap_or_default(),
             quota: fields.value("quota"),
             body: fields.value("body").unwrap_or_default(),
-            rate: rate(fields)?,
+            limits: fields.value("limits").unwrap_or_default(),
             concurrency: fields.value("concurrency"),
             timeout_ms: fields.value("timeout_ms"),
             retry_schedule_ms: fields.value("retry_schedule_ms"),
             max_age_ms: fields.value("max_age_ms"),
+            batch: fields.value("batch"),
+            disable_after_ms: fields.value("disable_after_ms"),
+            reenable: fields.value("reenable").unwrap_or_default(),
+            authentication: authenticating::authentication(fields),
+            headers: fields.value("headers").unwrap_or_default(),
+            header_case: fields.value("header_case").unwrap_or_default(),
+            compress: fields.value("compress").unwrap_or_default(),
+            client_certificate: authenticating::client_certificate(fields),
         })
     }
 }
@@ -242,6 +285,7 @@ impl SubscriptionInput {
             endpoint,
             name: fields.value("name"),
             filters: filters(fields)?,
+            ordered: fields.value("ordered").unwrap_or_default(),
         })
     }
 }
@@ -256,6 +300,7 @@ impl WebhookInput {
         Ok(Self {
             endpoint: EndpointInput::of(&fields)?,
             filters: filters(&fields)?,
+            ordered: fields.value("ordered").unwrap_or_default(),
         })
     }
 }
@@ -271,6 +316,7 @@ impl RotationInput {
         let secret: Option<String> = fields.value("secret");
         Ok(Self {
             secret: secret.map(SecretString::from),
+            signature: signature(&fields),
             expires_in: fields.value("expires_in").unwrap_or(DAY_SECONDS),
         })
     }
@@ -293,17 +339,11 @@ fn unreadable() -> Faults {
     Faults::one("", "cannot be read")
 }
 
-fn rate(fields: &Fields) -> Result<Option<Rate>, Faults> {
-    const SECOND_MS: NonZeroU32 = NonZeroU32::MIN.saturating_add(999);
-    let Some(members) = fields.value::<Map<String, Value>>("rate") else {
-        return Ok(None);
-    };
-    let rate = Fields(members);
-    Ok(Some(Rate {
-        requests: rate.value("requests").ok_or_else(unreadable)?,
-        per_ms: rate.value("per_ms").unwrap_or(SECOND_MS),
-        burst: rate.value("burst"),
-    }))
+fn signature(fields: &Fields) -> Option<SecretKind> {
+    match fields.value::<String>("signature")?.as_str() {
+        "v1a" => Some(SecretKind::Ed25519),
+        _ => Some(SecretKind::Symmetric),
+    }
 }
 
 /// `types` is short for an `any` of exact types.

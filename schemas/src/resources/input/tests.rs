@@ -3,7 +3,9 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use super::*;
-use crate::resources::{EndpointState, Placement, Quota, SubscriptionState};
+use std::num::NonZeroU64;
+
+use crate::resources::{Placement, Quota, SubscriptionState, WindowKind};
 
 const SECRET_24: &str = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
@@ -33,7 +35,7 @@ fn every_fault_of_an_endpoint_is_named_at_once() {
     check_endpoint(&json!({ "url": null }), &["/url"]);
     let body = json!({
         "url": "ftp://a.example", "name": "", "secret": "whsec_AAAA", "quota": "A b",
-        "body": "xml", "rate": { "requests": 0, "per": 1 }, "concurrency": 1.5,
+        "body": "xml", "limits": [{ "count": 0, "per": 1 }, { "kind": "x" }], "concurrency": 1.5,
         "timeout_ms": 30_001, "retry_schedule_ms": [1, -1, "x"], "max_age_ms": true, "a/b~": 1,
     });
     check_endpoint(
@@ -44,8 +46,9 @@ fn every_fault_of_an_endpoint_is_named_at_once() {
             "/secret",
             "/quota",
             "/body",
-            "/rate/requests",
-            "/rate/per",
+            "/limits/0/count",
+            "/limits/0/per",
+            "/limits/1/kind",
             "/concurrency",
             "/timeout_ms",
             "/retry_schedule_ms/1",
@@ -79,7 +82,7 @@ fn bounds_are_where_they_are_said_to_be() {
             json!(vec![86_400_000; 3]),
             json!(vec![86_400_000; 4]),
         ),
-        ("rate", json!({ "requests": 1 }), json!({ "per_ms": 1 })),
+        ("limits", json!([{ "count": 1 }]), json!([{ "per_ms": 1 }])),
         (
             "secret",
             json!(SECRET_24),
@@ -96,15 +99,13 @@ fn bounds_are_where_they_are_said_to_be() {
 fn values_come_through() {
     let body = json!({
         "url": "https://a.example/x", "name": "n", "secret": SECRET_24, "quota": "crm",
-        "body": "form", "rate": { "requests": 5 }, "concurrency": 2, "timeout_ms": 1_000,
+        "body": "form", "limits": [{ "count": 5 }], "concurrency": 2, "timeout_ms": 1_000,
         "retry_schedule_ms": [0, 5], "max_age_ms": 60_000,
     });
     let read = EndpointInput::read(&body, &UrlPolicy::default()).unwrap();
-    let rate = read.rate.unwrap();
-    assert_eq!(
-        (rate.requests.get(), rate.per_ms.get(), rate.burst),
-        (5, 1_000, None)
-    );
+    let second = NonZeroU64::new(1_000).unwrap();
+    let five = NonZeroU32::new(5).unwrap();
+    assert_eq!(read.limits, [RateWindow::spread(five, second)]);
     assert_eq!(read.secret.as_ref().unwrap().expose_secret(), SECRET_24);
     assert_eq!(
         (read.body, read.quota.as_deref()),
@@ -209,6 +210,7 @@ fn subscription() -> Subscription {
         name: Some("old".to_owned()),
         filters: Filters::of_types(&["a"]).unwrap(),
         state: SubscriptionState::Active,
+        ordered: false,
         created_at: 0,
         updated_at: 0,
     }
@@ -274,32 +276,22 @@ fn a_patch_is_merged_and_checked_as_a_whole() {
 #[test]
 fn an_endpoint_is_patched_in_its_parts() {
     let quota = Quota::of_endpoint(endpoint_id());
+    let placement = Placement::of(&quota, NonZeroU32::MIN);
     let endpoint = Endpoint {
-        id: endpoint_id(),
-        tenant: "acme".parse().unwrap(),
-        name: None,
         url: "https://a.example".to_owned(),
-        placement: Placement::of(&quota, NonZeroU32::MIN),
-        quota,
-        state: EndpointState::Active,
         body: BodyMode::Data,
-        secrets: Vec::new(),
-        rate: serde_json::from_value(json!({ "requests": 5, "per_ms": 100, "burst": 2 })).ok(),
-        concurrency: None,
-        timeout_ms: None,
-        retry_schedule_ms: None,
-        max_age_ms: None,
-        created_at: 0,
-        updated_at: 0,
+        limits: serde_json::from_value(json!([{ "count": 5, "burst": 2 }])).unwrap(),
+        ..Endpoint::new(endpoint_id(), "acme".parse().unwrap(), quota, placement)
     };
     let policy = UrlPolicy::default();
-    let patch = json!({ "rate": { "requests": 6, "burst": null }, "concurrency": 3 });
+    let patch = json!({ "limits": [{ "count": 6, "kind": "sliding" }], "concurrency": 3 });
     let patched = EndpointInput::patched(&endpoint, &patch, &policy).unwrap();
-    let rate = patched.rate.unwrap();
-    assert_eq!(
-        (rate.requests.get(), rate.per_ms.get(), rate.burst),
-        (6, 100, None)
-    );
+    let limits: Vec<_> = patched
+        .limits
+        .iter()
+        .map(|window| (window.count.get(), window.kind))
+        .collect();
+    assert_eq!(limits, [(6, WindowKind::Sliding)]);
     assert_eq!(
         (patched.url.as_str(), patched.body),
         ("https://a.example", BodyMode::Data)
@@ -348,7 +340,10 @@ fn any_json() -> impl Strategy<Value = Value> {
     ];
     let names = prop_oneof![
         Just("url"),
-        Just("rate"),
+        Just("limits"),
+        Just("authentication"),
+        Just("kind"),
+        Just("headers"),
         Just("filters"),
         Just("types"),
         Just("name"),
