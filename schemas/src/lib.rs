@@ -1,5 +1,5 @@
 //! Contracts between the services: the event, its codecs, the records on the topics, the
-//! resources and the filters.
+//! resources, the filters and the profiles of partners.
 //!
 //! Everything here is a pure function or a value. It must never do I/O, read a clock or draw
 //! randomness: what it needs is passed in (rule 18).
@@ -8,5 +8,6 @@ pub mod codec;
 pub mod event;
 pub mod filter;
 pub mod ids;
+pub mod profile;
 pub mod records;
 pub mod resources;
