@@ -19,6 +19,7 @@ use schemas::resources::{
 use tracing::error;
 use url::Url;
 
+use crate::delivery::Destination;
 use crate::delivery::sign::SigningKey;
 use crate::schedule::{DEFAULT_MAX_AGE, Schedule};
 
@@ -30,7 +31,7 @@ pub(crate) struct Target {
     /// Its tenant.
     pub(crate) tenant: TenantId,
     /// Where requests go.
-    pub(crate) url: Url,
+    pub(crate) destination: Arc<Destination>,
     /// What its attempts are counted against.
     pub(crate) quota: Quota,
     /// Its partition.
@@ -180,7 +181,7 @@ impl Endpoints {
         Ok(Target {
             id: endpoint.id,
             tenant: endpoint.tenant,
-            url,
+            destination: Arc::new(Destination::new(url)),
             quota: endpoint.quota,
             placement: endpoint.placement,
             state: endpoint.state,

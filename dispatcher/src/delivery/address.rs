@@ -6,7 +6,7 @@
 //! that counts is made at each new connection, on the addresses that are then dialled (SS-4, SS-6).
 
 use std::error::Error as StdError;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -326,18 +326,6 @@ impl VettedResolver {
         }
         addresses.truncate(ADDRESSES_TRIED_MAX);
         Ok(addresses)
-    }
-}
-
-impl reqwest::dns::Resolve for VettedResolver {
-    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
-        let this = self.clone();
-        Box::pin(async move {
-            let addresses = this.lookup(name.as_str()).await?;
-            // Port 0 stands for the URL's own.
-            let sockets = addresses.into_iter().map(|ip| SocketAddr::new(ip, 0));
-            Ok(Box::new(sockets) as reqwest::dns::Addrs)
-        })
     }
 }
 

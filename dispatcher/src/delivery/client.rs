@@ -5,33 +5,34 @@
 //! was made and each new one is vetted again, so a name that changes its addresses gains nothing.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use http::Method;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, RETRY_AFTER};
-use rustls::ClientConfig;
-use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls_platform_verifier::Verifier;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use runtime::task::{TaskKind, Tasks};
+use tokio::time::Instant;
 
-use super::address::{LOOKUP_TIMEOUT, LookupError, Policy, Refusal, Resolve, VettedResolver};
-use super::read_capped::{Caps, read_capped};
+use super::address::{LOOKUP_TIMEOUT, Policy, Resolve, VettedResolver};
+use super::connect::Connector;
+use super::destination::{Origin, Parts};
+use super::failure::{exchange_failed, refused};
+use super::http1::{self, Http1};
+use super::http2;
+use super::pool::{Line, Pool};
+use super::read_capped::{Caps, Read};
+use super::tls::tls_config;
 use super::{Answer, OutgoingRequest, Response, Transport, TransportError, TransportErrorKind};
 use super::{BODY_KEPT_BYTES_MAX, BODY_READ_BYTES_MAX};
 
 /// A header of a response that is longer than this is not kept.
 const HEADER_KEPT_CHARS_MAX: usize = 256;
-/// An error's text is cut here.
-const ERROR_TEXT_CHARS_MAX: usize = 300;
-/// What one HTTP/2 stream may send ahead of being read; a body is read to this size anyway.
-const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-/// A busy HTTP/2 connection whose peer has vanished is noticed after this and closed after as much
-/// again; otherwise every attempt would be put on it and time out.
-const HTTP2_PING: Duration = Duration::from_secs(10);
+/// How often idle connections are looked through.
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// How connections to endpoints are made and kept.
 #[derive(Clone, Debug)]
@@ -54,12 +55,20 @@ pub struct ClientSettings {
     pub extra_roots_pem: Vec<u8>,
 }
 
-/// The transport of production: HTTP/1.1, or HTTP/2 where the endpoint offers it.
-#[derive(Clone, Debug)]
+/// The transport of production: HTTP/1.1, or HTTP/2 where the endpoint offers it. Clones share
+/// their connections.
+#[derive(Clone)]
 pub struct HttpTransport {
-    client: reqwest::Client,
-    policy: Arc<Policy>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    connector: Connector,
+    pool: Arc<Pool>,
     caps: Caps,
+    /// What runs beside the attempts: HTTP/2 connections and the pool's keeper.
+    tasks: Tasks,
+    is_kept: AtomicBool,
 }
 
 /// Why there can be no transport.
@@ -71,9 +80,13 @@ pub enum BuildError {
     /// TLS cannot be set up.
     #[error("tls: {0}")]
     Tls(#[from] rustls::Error),
-    /// The client cannot be built.
-    #[error("http client: {0}")]
-    Client(#[from] reqwest::Error),
+}
+
+/// An exchange that brought no response.
+pub(super) struct Failure {
+    pub(super) error: TransportError,
+    /// The headers of a request of which not one byte was written.
+    pub(super) unsent: Option<HeaderMap>,
 }
 
 // === impl ClientSettings ===
@@ -102,76 +115,44 @@ impl HttpTransport {
     /// [`BuildError`]
     pub fn new(settings: ClientSettings, resolver: Arc<dyn Resolve>) -> Result<Self, BuildError> {
         let policy = Arc::new(settings.policy);
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls_config(&settings.extra_roots_pem)?)
-            .dns_resolver(VettedResolver::new(
-                resolver,
-                Arc::clone(&policy),
-                settings.lookup_timeout,
-            ))
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .retry(reqwest::retry::never())
-            .https_only(!(policy.allow_http || policy.allow_loopback))
-            .connect_timeout(settings.connect_timeout)
-            .pool_idle_timeout(settings.pool_idle_timeout)
-            .pool_max_idle_per_host(settings.pool_idle_per_host_max)
-            .tcp_nodelay(true)
-            .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .http2_keep_alive_interval(HTTP2_PING)
-            .http2_keep_alive_timeout(HTTP2_PING)
-            .build()?;
+        let connector = Connector {
+            policy: Arc::clone(&policy),
+            resolver: VettedResolver::new(resolver, policy, settings.lookup_timeout),
+            tls: Arc::new(tls_config(&settings.extra_roots_pem)?),
+            timeout: settings.connect_timeout,
+        };
+        let pool = Pool::new(settings.pool_idle_timeout, settings.pool_idle_per_host_max);
         let caps = Caps {
             kept: settings.body_kept_bytes,
             read: settings.body_read_bytes,
         };
-        Ok(Self {
-            client,
-            policy,
+        let shared = Shared {
+            connector,
+            pool: Arc::new(pool),
             caps,
-        })
-    }
-
-    async fn exchange(&self, request: OutgoingRequest) -> Answer {
-        let OutgoingRequest {
-            url,
-            headers,
-            body,
-            timeout: _,
-        } = request;
-        let mut outgoing = reqwest::Request::new(Method::POST, url);
-        *outgoing.headers_mut() = headers;
-        *outgoing.body_mut() = Some(body.into());
-        let response = self
-            .client
-            .execute(outgoing)
-            .await
-            .map_err(transport_error)?;
-        let status = response.status().as_u16();
-        let retry_after = kept_header(response.headers(), &RETRY_AFTER);
-        let content_type = kept_header(response.headers(), &CONTENT_TYPE);
-        let read = read_capped(response, self.caps)
-            .await
-            .map_err(transport_error)?;
-        Ok(Response {
-            status,
-            retry_after,
-            content_type,
-            body: read.kept,
-            body_bytes_read: read.bytes_read,
-            truncated: read.truncated,
+            tasks: Tasks::new("endpoints"),
+            is_kept: AtomicBool::new(false),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
         })
     }
 }
 
 impl Transport for HttpTransport {
     async fn send(&self, request: OutgoingRequest) -> Answer {
-        // A literal address never reaches the resolver, hence this check each time (SS-2).
-        self.policy.check_url(&request.url).map_err(refused)?;
+        let destination = &request.destination;
+        // A connection's address is vetted when it is made; what the URL itself says, each time
+        // (SS-1, SS-2).
+        let policy = &self.shared.connector.policy;
+        policy.check_url(destination.url()).map_err(refused)?;
+        let parts = destination.parts().ok_or_else(|| {
+            let text = "no request can be made of this URL";
+            TransportError::new(TransportErrorKind::Request, text)
+        })?;
         let deadline = request.timeout;
-        tokio::time::timeout(deadline, self.exchange(request))
+        let exchange = self.shared.exchange(parts, request.headers, request.body);
+        tokio::time::timeout(deadline, exchange)
             .await
             .unwrap_or_else(|_| {
                 let text = format!("no complete response within {deadline:?}");
@@ -180,115 +161,119 @@ impl Transport for HttpTransport {
     }
 }
 
-/// The system's certificate authorities and the extra ones, on the ring provider.
-fn tls_config(extra_roots_pem: &[u8]) -> Result<ClientConfig, BuildError> {
-    let provider = Arc::new(ring::default_provider());
-    let extra: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(extra_roots_pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| BuildError::Roots(Box::new(error)))?;
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()?;
-    let mut config = if extra.is_empty() {
-        with_system_roots(builder, provider)
-    } else {
-        let verifier = Verifier::new_with_extra_roots(extra, provider)
-            .map_err(|error| BuildError::Roots(Box::new(error)))?;
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth()
-    };
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+impl fmt::Debug for HttpTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpTransport").finish_non_exhaustive()
+    }
 }
 
-fn with_system_roots(
-    builder: rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>,
-    provider: Arc<CryptoProvider>,
-) -> ClientConfig {
-    match Verifier::new(provider) {
-        Ok(verifier) => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth(),
-        Err(error) => {
-            // A laptop's demo on a bare container needs no certificates; https fails by itself.
-            tracing::warn!(%error, "no certificate authorities found: https endpoints will fail");
-            builder
-                .with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth()
+// === impl Shared ===
+
+impl Shared {
+    /// A request that met a connection which had ended before a byte was written goes once over a
+    /// new one; one that may have been sent is never sent again.
+    async fn exchange(&self, parts: &Parts, mut headers: HeaderMap, body: Bytes) -> Answer {
+        let mut pooled = self.pool.take(&parts.origin);
+        loop {
+            let is_pooled = pooled.is_some();
+            let line = match pooled.take() {
+                Some(line) => line,
+                None => Box::pin(self.open(&parts.origin)).await?,
+            };
+            match self.over(line, parts, headers, body.clone()).await {
+                Ok(response) => return Ok(response),
+                Err(Failure {
+                    unsent: Some(unsent),
+                    ..
+                }) if is_pooled => headers = unsent,
+                Err(failure) => return Err(failure.error),
+            }
         }
+    }
+
+    async fn over(
+        &self,
+        line: Line,
+        parts: &Parts,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response, Failure> {
+        match line {
+            Line::Http1(mut line) => {
+                let request = http1::request(parts, headers, body);
+                let response = line.exchange(request, self.caps).await?;
+                self.pool.put(&parts.origin, line);
+                Ok(response)
+            }
+            Line::Http2(sender) => {
+                let request = http2::request(parts, headers, body);
+                Box::pin(http2::exchange(sender, request, self.caps)).await
+            }
+        }
+    }
+
+    async fn open(&self, origin: &Arc<Origin>) -> Result<Line, TransportError> {
+        self.keep();
+        let stream = self.connector.connect(origin).await?;
+        if stream.speaks_http2() {
+            let opened = http2::open(stream, &self.tasks).await;
+            let sender = opened.map_err(|error| exchange_failed(&error))?;
+            return Ok(Line::Http2(self.pool.share(origin, sender)));
+        }
+        let opened = Http1::new(stream).await;
+        let line = opened.map_err(|error| exchange_failed(&error))?;
+        Ok(Line::Http1(Box::new(line)))
+    }
+
+    /// Has idle connections looked through for as long as there is a pool.
+    fn keep(&self) {
+        if self.is_kept.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let pool = Arc::downgrade(&self.pool);
+        self.tasks.spawn(TaskKind::ConnectionKeeper, async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                let Some(pool) = Weak::upgrade(&pool) else {
+                    return Ok::<(), io::Error>(());
+                };
+                pool.sweep(Instant::now());
+            }
+        });
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.tasks.cancel();
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// Of a request that may have been sent.
+    pub(super) fn of(error: &hyper::Error) -> Self {
+        Self {
+            error: exchange_failed(error),
+            unsent: None,
+        }
+    }
+}
+
+/// What is kept of a response.
+pub(super) fn response_of(head: &http::response::Parts, read: Read) -> Response {
+    Response {
+        status: head.status.as_u16(),
+        retry_after: kept_header(&head.headers, &RETRY_AFTER),
+        content_type: kept_header(&head.headers, &CONTENT_TYPE),
+        body: read.kept,
+        body_bytes_read: read.bytes_read,
+        truncated: read.truncated,
     }
 }
 
 fn kept_header(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let value = headers.get(name)?.to_str().ok()?;
     (value.len() <= HEADER_KEPT_CHARS_MAX).then(|| value.to_owned())
-}
-
-// === errors, classified by type and never by text (SS-7) ===
-
-fn refused(refusal: Refusal) -> TransportError {
-    TransportError::new(TransportErrorKind::Address, refusal.to_string())
-}
-
-fn transport_error(error: reqwest::Error) -> TransportError {
-    // The URL may hold a secret.
-    let error = error.without_url();
-    let mut cause: &(dyn StdError + 'static) = &error;
-    loop {
-        if let Some(known) = known_cause(cause) {
-            return known;
-        }
-        match next_cause(cause) {
-            Some(next) => cause = next,
-            None => break,
-        }
-    }
-    let kind = if error.is_builder() {
-        TransportErrorKind::Request
-    } else if error.is_timeout() && !error.is_connect() {
-        TransportErrorKind::Timeout
-    } else if error.is_connect() {
-        TransportErrorKind::Connect
-    } else {
-        TransportErrorKind::Reset
-    };
-    TransportError::new(kind, short(&cause.to_string()))
-}
-
-/// What can be told from one link of the chain alone.
-fn known_cause(cause: &(dyn StdError + 'static)) -> Option<TransportError> {
-    if let Some(lookup) = cause.downcast_ref::<LookupError>() {
-        return Some(match lookup {
-            LookupError::Refused(refusal) => refused(*refusal),
-            LookupError::Resolve(error) => {
-                TransportError::new(TransportErrorKind::Dns, short(&error.to_string()))
-            }
-        });
-    }
-    if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-        return Some(TransportError::new(
-            TransportErrorKind::Tls,
-            short(&tls.to_string()),
-        ));
-    }
-    let http = cause.downcast_ref::<hyper::Error>()?;
-    http.is_parse()
-        .then(|| TransportError::new(TransportErrorKind::Protocol, short(&http.to_string())))
-}
-
-/// The next link. An I/O error hides what it wraps from `source()`.
-fn next_cause<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
-    match cause
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref)
-    {
-        Some(wrapped) => Some(wrapped),
-        None => cause.source(),
-    }
-}
-
-fn short(text: &str) -> String {
-    text.chars().take(ERROR_TEXT_CHARS_MAX).collect()
 }

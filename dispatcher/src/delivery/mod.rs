@@ -1,26 +1,35 @@
 //! One attempt, from an event to a verdict: body, headers, signature, address policy, exchange,
 //! classification.
 //!
-//! The only place in the project that opens sockets to endpoints and that names `reqwest` types
-//! (rule 18). It never decides *when* an attempt is made, never retries by itself and never logs
+//! The only place in the project that opens sockets to endpoints and that names the types of an HTTP
+//! client (rule 18). It never decides *when* an attempt is made, never retries by itself and never logs
 //! a header value or a URL path: both may hold secrets.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use url::Url;
 
 pub mod address;
 pub mod classify;
 pub mod client;
+mod connect;
+mod destination;
+mod failure;
+mod http1;
+mod http2;
+mod pool;
 mod read_capped;
 pub mod request;
 pub mod sign;
+mod tls;
 
 #[cfg(test)]
 mod tests;
+
+pub use destination::Destination;
 
 /// Makes one attempt. The real one is [`client::HttpTransport`]; a simulation puts its own here.
 pub trait Transport: Send + Sync + 'static {
@@ -37,7 +46,7 @@ pub type Answer = Result<Response, TransportError>;
 #[derive(Clone)]
 pub struct OutgoingRequest {
     /// Where to; checked against the address policy before anything else happens.
-    pub url: Url,
+    pub destination: Arc<Destination>,
     /// All headers except those that the connection itself needs (host, content-length).
     pub headers: HeaderMap,
     /// The body, shared with every other attempt that has the same one.
@@ -131,7 +140,7 @@ impl TransportError {
 impl fmt::Debug for OutgoingRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OutgoingRequest")
-            .field("host", &self.url.host_str())
+            .field("destination", &self.destination)
             .field("headers", &self.headers.len())
             .field("body_bytes", &self.body.len())
             .field("timeout", &self.timeout)

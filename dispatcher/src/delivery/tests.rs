@@ -25,7 +25,7 @@ use url::Url;
 use super::address::{Policy, Resolve, ResolveError, SystemResolver};
 use super::client::{ClientSettings, HttpTransport};
 use super::{Answer, BODY_KEPT_BYTES_MAX, BODY_READ_BYTES_MAX};
-use super::{OutgoingRequest, Response, Transport, TransportErrorKind};
+use super::{Destination, OutgoingRequest, Response, Transport, TransportErrorKind};
 
 /// Long enough for a busy machine, short enough for a test.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -152,10 +152,10 @@ fn internet(port: u16) -> Policy {
 
 async fn send(transport: &HttpTransport, url: &str, timeout: Duration) -> Answer {
     let body = Bytes::from_static(b"payload");
-    let url = Url::parse(url).unwrap();
+    let destination = Arc::new(Destination::new(Url::parse(url).unwrap()));
     transport
         .send(OutgoingRequest {
-            url,
+            destination,
             headers: HeaderMap::new(),
             body,
             timeout,
@@ -413,6 +413,88 @@ async fn connections_are_used_again() {
         );
     }
     assert_eq!(endpoint.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_the_endpoint_closed_costs_no_attempt() {
+    let fleeting = Endpoint::raw(|mut stream| async move {
+        let thanks = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(thanks).await.unwrap();
+        // Says that it keeps the connection, and closes it.
+    });
+    let fleeting = fleeting.await;
+    let transport = laptop();
+    for connections in 1..=5 {
+        let response = expect_response(&transport, &fleeting.url("/")).await;
+        assert_eq!(response.status, 200);
+        assert_eq!(fleeting.connections(), connections);
+        // Long enough for the end to arrive; were it not, the attempt would be a failed one.
+        tokio::time::sleep(SHORT).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_may_have_been_sent_is_not_repeated() {
+    let cutting = Endpoint::raw(|mut stream| async move {
+        let thanks = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(thanks).await.unwrap();
+        let mut head = [0; 4096];
+        assert!(stream.read(&mut head).await.unwrap() > 0);
+        // Took the second request and gave no answer.
+    });
+    let cutting = cutting.await;
+    let transport = laptop();
+    assert_eq!(
+        expect_response(&transport, &cutting.url("/")).await.status,
+        200
+    );
+    expect_error(&transport, &cutting.url("/"), TransportErrorKind::Reset).await;
+    assert_eq!(cutting.connections(), 1);
+}
+
+#[tokio::test]
+async fn idle_connections_are_kept_to_their_number_and_time() {
+    let slow = post(|| async { tokio::time::sleep(SHORT).await });
+    let endpoint = Endpoint::serving(Router::new().route("/", slow)).await;
+    let url = endpoint.url("/");
+    let with = |pool_idle_timeout, pool_idle_per_host_max| {
+        let settings = ClientSettings {
+            policy: Policy {
+                allow_loopback: true,
+                ..Policy::default()
+            },
+            pool_idle_timeout,
+            pool_idle_per_host_max,
+            ..ClientSettings::default()
+        };
+        HttpTransport::new(settings, Arc::new(Names::default())).unwrap()
+    };
+    let three = async |transport: &HttpTransport| {
+        let send = || expect_response(transport, &url);
+        tokio::join!(send(), send(), send());
+    };
+    let two = with(PATIENCE, 2);
+    three(&two).await;
+    assert_eq!(endpoint.connections(), 3);
+    three(&two).await;
+    assert_eq!(endpoint.connections(), 4, "two of three were kept");
+    let none = with(Duration::ZERO, 64);
+    three(&none).await;
+    three(&none).await;
+    assert_eq!(endpoint.connections(), 10, "none was young enough");
+}
+
+#[tokio::test]
+async fn a_url_that_is_no_request_is_refused_as_one() {
+    let everything = Policy {
+        allow_loopback: true,
+        allow_http: true,
+        allowed_ports: vec![0],
+        ..Policy::default()
+    };
+    let transport = transport(everything, Arc::new(Names::default()));
+    let long = format!("http://127.0.0.1:1/{}", "x".repeat(70_000));
+    expect_error(&transport, &long, TransportErrorKind::Request).await;
 }
 
 mod tls {

@@ -495,7 +495,7 @@ fn prepare(
     };
     let prepared = headers_for_attempt(delivery.loaded.body(target.body), &attempt);
     OutgoingRequest {
-        url: target.url.clone(),
+        destination: Arc::clone(&target.destination),
         headers: prepared.headers,
         body: prepared.body,
         timeout,

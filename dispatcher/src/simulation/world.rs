@@ -72,7 +72,7 @@ pub(crate) struct Wire {
 
 impl Transport for Wire {
     async fn send(&self, request: OutgoingRequest) -> Answer {
-        let endpoint = request.url.host_str().unwrap_or_default().to_owned();
+        let endpoint = request.destination.url().host_str().unwrap().to_owned();
         let delivery = request.headers["webhook-id"].to_str().unwrap().to_owned();
         let (at, behaviour, before) = {
             let mut net = self.net.lock().unwrap();

@@ -77,6 +77,10 @@ kinds! {
     DispatcherPartition => "dispatcher partition", Finish, StopProcess;
     /// One attempt. It finishes: an attempt made and not recorded would be made again.
     Attempt => "attempt", Finish, Log;
+    /// An HTTP/2 connection to an endpoint: its attempts report what goes wrong.
+    EndpointConnection => "endpoint connection", Abort, Log;
+    /// Closes connections to endpoints that were idle for too long.
+    ConnectionKeeper => "connection keeper", Abort, Log;
     /// The writer of hops: delay, dead and progress records in transactions.
     HopWriter => "hop writer", Finish, StopProcess;
     /// The writer of attempts records, best effort.
