@@ -26,6 +26,8 @@ use block::skipped;
 pub(crate) const LINES: u64 = 1_024;
 /// What waits behind a head that is due within this is kept in memory, milliseconds.
 const NEAR_MS: i64 = 5_000;
+/// What waits behind many others is looked at again after this time at the latest, milliseconds.
+const WAIT_MS_MAX: i64 = 6 * 3_600_000;
 /// A sequence that has not come back so long after it was due never will: no delivery lives longer.
 const LOST_AFTER_MS: i64 = 5 * 24 * 3_600_000;
 
@@ -34,6 +36,16 @@ const LOST_AFTER_MS: i64 = 5 * 24 * 3_600_000;
 pub(crate) struct Key {
     pub(crate) quota: Quota,
     pub(crate) hash: u64,
+}
+
+/// When something happens to a line, and how long its deliveries take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    pub(crate) now: Instant,
+    /// Unix milliseconds.
+    pub(crate) wall: i64,
+    /// About how long one delivery takes, milliseconds.
+    pub(crate) pace_ms: i64,
 }
 
 /// What becomes of a delivery that arrives.
@@ -70,6 +82,10 @@ pub(crate) struct Ending<T> {
 /// All ordered lines of one placement.
 #[derive(Debug)]
 pub(crate) struct Book<T> {
+    /// How many bytes a delivery takes.
+    weight: fn(&T) -> usize,
+    /// Bytes kept of each lane.
+    kept: HashMap<Quota, usize>,
     lines: HashMap<Key, Line<T>>,
     /// Lines in which something is kept.
     keeping: HashSet<Key>,
@@ -125,21 +141,27 @@ pub(crate) fn line_of(quota: Quota, endpoint: EndpointId, key: u64) -> Key {
 
 // === impl Book ===
 
-impl<T> Default for Book<T> {
-    fn default() -> Self {
+impl<T> Book<T> {
+    /// An empty book of deliveries that take so many bytes.
+    pub(crate) fn new(weight: fn(&T) -> usize) -> Self {
         Self {
+            weight,
+            kept: HashMap::new(),
             lines: HashMap::new(),
             keeping: HashSet::new(),
         }
     }
-}
 
-impl<T> Book<T> {
     /// Takes over what a predecessor committed.
     pub(crate) fn load(&mut self, key: Key, block: Block) {
         if !block.is_free() {
             self.lines.insert(key, Line::of(block));
         }
+    }
+
+    /// How many bytes are kept of a lane.
+    pub(crate) fn kept_bytes(&self, quota: &Quota) -> usize {
+        self.kept.get(quota).copied().unwrap_or(0)
     }
 
     /// How many lines there are, blocked or at work.
@@ -153,8 +175,9 @@ impl<T> Book<T> {
         key: &Key,
         (sequence, place): (Option<u64>, Place),
         item: T,
-        (now, wall): (Instant, i64),
+        at: Moment,
     ) -> Arrived<T> {
+        let weight = (self.weight)(&item);
         let line = self
             .lines
             .entry(key.clone())
@@ -162,16 +185,17 @@ impl<T> Book<T> {
         let kept = Kept {
             item,
             place,
-            since: now,
+            since: at.now,
         };
         let was_left = sequence.is_none() && line.is_left_at(place);
         let sequence = sequence.or_else(|| was_left.then_some(line.head));
         let arrived = match sequence {
-            Some(sequence) => line.arrive_again(key, sequence, kept, wall),
-            None => line.arrive_fresh(key, kept, wall),
+            Some(sequence) => line.arrive_again(key, sequence, kept, at),
+            None => line.arrive_fresh(key, kept, at),
         };
         if arrived == Kind::Kept {
             self.keeping.insert(key.clone());
+            *self.kept.entry(key.quota.clone()).or_default() += weight;
         }
         match arrived {
             Kind::Kept => Arrived::Kept,
@@ -244,19 +268,21 @@ impl<T> Book<T> {
                 }
             }
         };
+        self.let_go(key, ending.next.as_ref());
         self.tidy(key);
         ending
     }
 
     /// What is kept in this line, with sequences, to be deferred behind its head.
-    pub(crate) fn spill(&mut self, key: &Key, wall: i64) -> Vec<Behind<T>> {
+    pub(crate) fn spill(&mut self, key: &Key, at: Moment) -> Vec<Behind<T>> {
         let Some(line) = self.lines.get_mut(key) else {
             return Vec::new();
         };
-        let behind = line.spill(key, wall);
+        let behind = line.spill(key, at);
         if line.oldest().is_none() {
             self.keeping.remove(key);
         }
+        self.let_go(key, behind.iter().map(|behind| &behind.item));
         behind
     }
 
@@ -282,6 +308,7 @@ impl<T> Book<T> {
         };
         line.end(step.sequence);
         let next = line.take_parked();
+        self.let_go(&step.key, next.as_ref());
         self.tidy(&step.key);
         (ended, next)
     }
@@ -302,8 +329,23 @@ impl<T> Book<T> {
             line.out = line.out.filter(|out| !out.ends);
         }
         let next = line.take_fresh();
+        self.let_go(&step.key, next.as_ref());
         self.tidy(&step.key);
         next
+    }
+
+    /// What was kept is kept no longer.
+    fn let_go<'i>(&mut self, key: &Key, items: impl IntoIterator<Item = &'i T>)
+    where
+        T: 'i,
+    {
+        let bytes: usize = items.into_iter().map(self.weight).sum();
+        if let Some(kept) = self.kept.get_mut(&key.quota).filter(|_| bytes > 0) {
+            *kept = kept.saturating_sub(bytes);
+            if *kept == 0 {
+                self.kept.remove(&key.quota);
+            }
+        }
     }
 
     /// Forgets a line of which nothing is left.
@@ -368,7 +410,7 @@ impl<T> Line<T> {
             .min()
     }
 
-    fn arrive_again(&mut self, key: &Key, sequence: u64, kept: Kept<T>, wall: i64) -> Kind<T> {
+    fn arrive_again(&mut self, key: &Key, sequence: u64, kept: Kept<T>, at: Moment) -> Kind<T> {
         if self.head == self.next && self.out.is_none() {
             // Nothing is known of a block: what comes first is the head.
             self.head = self.head.max(sequence);
@@ -379,7 +421,7 @@ impl<T> Line<T> {
         }
         if sequence > self.head
             && self.out.is_none()
-            && wall > self.due_at.saturating_add(LOST_AFTER_MS)
+            && at.wall > self.due_at.saturating_add(LOST_AFTER_MS)
             && self.due_at > 0
         {
             self.head = skipped(sequence, &mut self.ended);
@@ -392,26 +434,27 @@ impl<T> Line<T> {
                 Kind::Go(kept)
             }
             Some(out) if out.sequence == sequence => Kind::Late(kept),
-            None if self.due_at > wall + NEAR_MS => {
-                Kind::Behind(self.behind(key, sequence, kept, wall))
+            None if self.due_at > at.wall + NEAR_MS => {
+                Kind::Behind(self.behind(key, sequence, kept, at))
             }
-            None | Some(_) => match self.parked.insert(sequence, kept) {
-                None => Kind::Kept,
-                Some(other) => Kind::Late(other),
-            },
+            None | Some(_) if self.parked.contains_key(&sequence) => Kind::Late(kept),
+            None | Some(_) => {
+                self.parked.insert(sequence, kept);
+                Kind::Kept
+            }
         }
     }
 
-    fn arrive_fresh(&mut self, key: &Key, kept: Kept<T>, wall: i64) -> Kind<T> {
+    fn arrive_fresh(&mut self, key: &Key, kept: Kept<T>, at: Moment) -> Kind<T> {
         if self.is_open() && self.out.is_none() && self.fresh.is_empty() {
             self.go_out(0, &kept);
             return Kind::Go(kept);
         }
-        let waits_long = self.out.is_none() && self.due_at > wall + NEAR_MS;
+        let waits_long = self.out.is_none() && self.due_at > at.wall + NEAR_MS;
         if waits_long && self.head < self.next && self.fresh.is_empty() {
             let sequence = self.next;
             self.next += 1;
-            return Kind::Behind(self.behind(key, sequence, kept, wall));
+            return Kind::Behind(self.behind(key, sequence, kept, at));
         }
         self.fresh.push_back(kept);
         Kind::Kept
@@ -426,21 +469,25 @@ impl<T> Line<T> {
         });
     }
 
-    fn behind(&mut self, key: &Key, sequence: u64, kept: Kept<T>, wall: i64) -> Behind<T> {
-        let due_at = self.due_at.max(wall + NEAR_MS);
+    fn behind(&mut self, key: &Key, sequence: u64, kept: Kept<T>, at: Moment) -> Behind<T> {
+        let ahead = i64::try_from(sequence.saturating_sub(self.head)).unwrap_or(i64::MAX);
+        let turn = ahead.saturating_mul(at.pace_ms).min(WAIT_MS_MAX);
+        // When it may be its turn: sooner, it would be written again and again.
+        let due_at = self.due_at.max(at.wall).saturating_add(turn);
+        let due_at = due_at.max(at.wall + NEAR_MS);
         if sequence == self.head {
             self.due_at = due_at;
         }
         self.moves += 1;
         // A head that is still where it was read: its place says which sequence it has.
-        let at = self
+        let left = self
             .out
             .filter(|out| out.is_left)
             .map(|out| (out.sequence, out.place));
         Behind {
             item: kept.item,
             due_at,
-            step: self.step(key, sequence, StepKind::Deferred(due_at), at),
+            step: self.step(key, sequence, StepKind::Deferred(due_at), left),
         }
     }
 
@@ -454,7 +501,7 @@ impl<T> Line<T> {
         }
     }
 
-    fn spill(&mut self, key: &Key, wall: i64) -> Vec<Behind<T>> {
+    fn spill(&mut self, key: &Key, at: Moment) -> Vec<Behind<T>> {
         let mut behind = Vec::new();
         // A fresh head that is out gets its sequence before those behind it get theirs.
         if let Some(out) = self
@@ -473,12 +520,12 @@ impl<T> Line<T> {
             return behind;
         }
         for (sequence, kept) in std::mem::take(&mut self.parked) {
-            behind.push(self.behind(key, sequence, kept, wall));
+            behind.push(self.behind(key, sequence, kept, at));
         }
         for kept in std::mem::take(&mut self.fresh) {
             let sequence = self.next;
             self.next += 1;
-            behind.push(self.behind(key, sequence, kept, wall));
+            behind.push(self.behind(key, sequence, kept, at));
         }
         behind
     }

@@ -18,6 +18,14 @@ fn place(offset: i64) -> Place {
     Place { offset, index: 0 }
 }
 
+fn at(now: Instant, wall: i64) -> Moment {
+    Moment {
+        now,
+        wall,
+        pace_ms: 10,
+    }
+}
+
 #[test]
 fn lines_are_bounded_for_each_endpoint_and_differ_between_endpoints() {
     let quota = Quota::of_endpoint(EndpointId::from_bits(1));
@@ -35,16 +43,16 @@ fn lines_are_bounded_for_each_endpoint_and_differ_between_endpoints() {
 #[tokio::test(start_paused = true)]
 async fn only_the_head_goes_and_what_follows_is_deferred_behind_it() {
     let now = Instant::now();
-    let mut book = Book::default();
+    let mut book = Book::new(|_| 1);
     let key = key(1);
     let fresh = |book: &mut Book<&'static str>, item, offset| {
-        book.arrive(&key, (None, place(offset)), item, (now, 1_000))
+        book.arrive(&key, (None, place(offset)), item, at(now, 1_000))
     };
     assert_eq!(fresh(&mut book, "a", 0), Arrived::Go("a"));
     assert_eq!(fresh(&mut book, "b", 1), Arrived::Kept);
     let a = book.deferred(&key, 61_000).unwrap();
     assert_eq!((a.sequence, a.kind), (1, StepKind::Deferred(61_000)));
-    let spilled = book.spill(&key, 1_000);
+    let spilled = book.spill(&key, at(now, 1_000));
     assert_eq!((spilled[0].item, spilled[0].step.sequence), ("b", 2));
     assert!(spilled[0].due_at >= 61_000, "behind the head's due time");
     let Arrived::Behind(c) = fresh(&mut book, "c", 2) else {
@@ -58,7 +66,7 @@ async fn only_the_head_goes_and_what_follows_is_deferred_behind_it() {
     assert_eq!((block.head, block.tail, block.due_at), (1, 4, 61_000));
     // Back from the delay topic, the second before the first.
     let back = |book: &mut Book<&'static str>, item, sequence| {
-        book.arrive(&key, (Some(sequence), place(9)), item, (now, 61_000))
+        book.arrive(&key, (Some(sequence), place(9)), item, at(now, 61_000))
     };
     assert_eq!(back(&mut book, "b", 2), Arrived::Kept);
     assert_eq!(back(&mut book, "a", 1), Arrived::Go("a"));
@@ -78,7 +86,7 @@ async fn only_the_head_goes_and_what_follows_is_deferred_behind_it() {
 #[tokio::test(start_paused = true)]
 async fn a_head_that_never_comes_back_does_not_block_its_key_for_ever() {
     let now = Instant::now();
-    let mut book = Book::default();
+    let mut book = Book::new(|_| 1);
     let block = Block {
         head: 4,
         tail: 9,
@@ -86,7 +94,7 @@ async fn a_head_that_never_comes_back_does_not_block_its_key_for_ever() {
         ..Block::default()
     };
     book.load(key(1), block);
-    let mut seventh = |wall| book.arrive(&key(1), (Some(7), place(3)), 7, (now, wall));
+    let mut seventh = |wall| book.arrive(&key(1), (Some(7), place(3)), 7, at(now, wall));
     assert_eq!(seventh(2_000), Arrived::Kept);
     assert_eq!(seventh(LOST_AFTER_MS + 2_000), Arrived::Go(7));
     let step = book.delivered(&key(1)).step.unwrap();
@@ -114,7 +122,6 @@ enum What {
 }
 
 /// An engine as simple as can be around a book. Items are places in `deliveries`.
-#[derive(Default)]
 struct Owner {
     book: Book<usize>,
     read: usize,
@@ -126,6 +133,20 @@ struct Owner {
     last: BTreeMap<u64, usize>,
 }
 
+impl Owner {
+    fn new() -> Self {
+        Self {
+            book: Book::new(|_| 1),
+            read: 0,
+            back: BTreeSet::new(),
+            out: BTreeSet::new(),
+            moves: VecDeque::new(),
+            completed: BTreeSet::new(),
+            last: BTreeMap::new(),
+        }
+    }
+}
+
 struct Model {
     disk: Disk,
     owner: Owner,
@@ -135,6 +156,10 @@ struct Model {
 }
 
 impl Model {
+    fn at(&self) -> Moment {
+        at(self.now, self.wall)
+    }
+
     fn key(&self, item: usize) -> Key {
         key(self.disk.deliveries[item])
     }
@@ -175,11 +200,11 @@ impl Model {
         if self.disk.completed.contains(&item) {
             return;
         }
-        let at = (None, place(i64::try_from(item).unwrap()));
+        let place = (None, place(i64::try_from(item).unwrap()));
         let arrived = self
             .owner
             .book
-            .arrive(&self.key(item), at, item, (self.now, self.wall));
+            .arrive(&self.key(item), place, item, self.at());
         self.arrived(arrived);
     }
 
@@ -195,11 +220,11 @@ impl Model {
             return;
         };
         self.owner.back.insert(item);
-        let at = (Some(sequence), place(1_000_000));
+        let place = (Some(sequence), place(1_000_000));
         let arrived = self
             .owner
             .book
-            .arrive(&self.key(item), at, item, (self.now, self.wall));
+            .arrive(&self.key(item), place, item, self.at());
         self.arrived(arrived);
     }
 
@@ -246,7 +271,7 @@ impl Model {
     }
 
     fn spill(&mut self, key: &Key) {
-        for behind in self.owner.book.spill(key, self.wall) {
+        for behind in self.owner.book.spill(key, self.at()) {
             self.behind(behind);
         }
     }
@@ -268,9 +293,8 @@ impl Model {
             .filter_map(|_| self.owner.moves.pop_front())
             .collect();
         // A transaction's position covers everything completed in the topics that it touches.
-        let touches = |(item, ..): &(usize, What, Option<Step>)| {
-            !self.disk.delayed.contains_key(item)
-        };
+        let touches =
+            |(item, ..): &(usize, What, Option<Step>)| !self.disk.delayed.contains_key(item);
         if taken.iter().any(touches) {
             self.commit();
         }
@@ -307,7 +331,7 @@ impl Model {
     }
 
     fn crash(&mut self) {
-        self.owner = Owner::default();
+        self.owner = Owner::new();
         for (hash, block) in &self.disk.blocks {
             let key = Key {
                 hash: *hash,
@@ -359,6 +383,7 @@ impl Model {
             "left blocked"
         );
         assert_eq!(self.owner.book.len(), 0, "lines are forgotten");
+        assert_eq!(self.owner.book.kept, HashMap::new(), "nothing is kept");
         let mut last: BTreeMap<u64, usize> = BTreeMap::new();
         for (item, line) in self.disk.deliveries.iter().enumerate() {
             let ended = self.successes.contains(&item) || self.disk.dead.contains(&item);
@@ -392,7 +417,7 @@ proptest! {
         let disk = Disk { deliveries: lines, ..Disk::default() };
         let mut model = Model {
             disk,
-            owner: Owner::default(),
+            owner: Owner::new(),
             now: Instant::now(),
             wall: 1_000_000,
             successes: Vec::new(),
