@@ -148,7 +148,13 @@ impl Endpoints {
             (ControlKey::Subscription(id), None) => {
                 self.subscriptions.remove(&id);
             }
-            (ControlKey::Installation | ControlKey::Tenant(_) | ControlKey::ApiKey(_), _) => {}
+            (
+                ControlKey::Installation
+                | ControlKey::Tenant(_)
+                | ControlKey::ApiKey(_)
+                | ControlKey::Redrive(_),
+                _,
+            ) => {}
         }
     }
 

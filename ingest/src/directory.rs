@@ -87,7 +87,8 @@ impl Directory {
                 (
                     ControlKey::Installation
                     | ControlKey::Endpoint(_)
-                    | ControlKey::Subscription(_),
+                    | ControlKey::Subscription(_)
+                    | ControlKey::Redrive(_),
                     _,
                 ) => {}
             }

@@ -116,6 +116,10 @@ object_id!(
     KeyId, "key_"
 );
 object_id!(
+    /// Names a redrive.
+    RedriveId, "rdr_"
+);
+object_id!(
     /// Names a delivery: the `webhook-id` (WH-1), the same for ever (rule 4).
     DeliveryId, "msg_"
 );

@@ -9,9 +9,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use runtime::view::{Change, Update};
-use schemas::ids::{EndpointId, KeyId, SubscriptionId, TenantId};
+use schemas::ids::{EndpointId, KeyId, RedriveId, SubscriptionId, TenantId};
 use schemas::records::{ControlKey, ControlObject, Installation};
-use schemas::resources::{ApiKey, Endpoint, Subscription, Tenant};
+use schemas::resources::{ApiKey, Endpoint, Redrive, RedriveState, Subscription, Tenant};
 
 /// Everything that control knows.
 #[derive(Debug, Default)]
@@ -24,6 +24,9 @@ pub(crate) struct State {
     pub(crate) endpoints: Table<EndpointId, Endpoint>,
     /// Subscriptions.
     pub(crate) subscriptions: Table<SubscriptionId, Subscription>,
+    /// Redrives, those that are over too.
+    pub(crate) redrives: Table<RedriveId, Redrive>,
+    running: BTreeSet<RedriveId>,
     by_endpoint: BTreeMap<EndpointId, BTreeSet<SubscriptionId>>,
     applied: i64,
 }
@@ -140,6 +143,14 @@ impl State {
                 self.by_endpoint.entry(endpoint).or_default().insert(id);
                 self.subscriptions.put(id, *subscription);
             }
+            ControlObject::Redrive(redrive) => {
+                if redrive.state == RedriveState::Running {
+                    self.running.insert(redrive.id);
+                } else {
+                    self.running.remove(&redrive.id);
+                }
+                self.redrives.put(redrive.id, *redrive);
+            }
         }
     }
 
@@ -164,6 +175,10 @@ impl State {
                         self.by_endpoint.remove(&row.endpoint);
                     }
                 }
+            }
+            ControlKey::Redrive(id) => {
+                self.running.remove(id);
+                self.redrives.remove(*id);
             }
         }
     }
@@ -191,6 +206,10 @@ impl State {
             ControlKey::Subscription(id) => {
                 let row = self.subscriptions.get(*id)?;
                 Some(ControlObject::Subscription(Box::new(row.as_ref().clone())))
+            }
+            ControlKey::Redrive(id) => {
+                let row = self.redrives.get(*id)?;
+                Some(ControlObject::Redrive(Box::new(row.as_ref().clone())))
             }
         }
     }
@@ -221,6 +240,11 @@ impl State {
         self.tenants.len()
     }
 
+    /// The redrives that are not over, the oldest first.
+    pub(crate) fn running(&self) -> impl Iterator<Item = &Arc<Redrive>> {
+        self.running.iter().filter_map(|id| self.redrives.get(*id))
+    }
+
     /// The subscriptions of an endpoint.
     pub(crate) fn subscriptions_of(
         &self,
@@ -241,6 +265,12 @@ impl Owned for ApiKey {
 }
 
 impl Owned for Endpoint {
+    fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+}
+
+impl Owned for Redrive {
     fn tenant(&self) -> &TenantId {
         &self.tenant
     }

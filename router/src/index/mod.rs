@@ -45,13 +45,14 @@ impl Index {
             (ControlKey::Installation, Some(ControlObject::Installation(installation))) => {
                 self.partitions = Some(installation.partitions);
             }
-            // A tenant's subscriptions are deleted one by one; keys and endpoints route nothing.
+            // A tenant's subscriptions are deleted one by one; nothing else routes anything.
             (
                 ControlKey::Subscription(_)
                 | ControlKey::Installation
                 | ControlKey::Tenant(_)
                 | ControlKey::ApiKey(_)
-                | ControlKey::Endpoint(_),
+                | ControlKey::Endpoint(_)
+                | ControlKey::Redrive(_),
                 _,
             ) => {}
         }

@@ -29,6 +29,8 @@ pub struct Topics {
     pub delays: [TopicName; 7],
     /// Deliveries that will not be attempted again.
     pub dead: TopicName,
+    /// The outcome of each delivery that asked for a report.
+    pub results: TopicName,
     /// One record an attempt.
     pub attempts: TopicName,
     /// The current state of every object; compacted, one partition.
@@ -46,6 +48,7 @@ impl Topics {
             deliveries: name("deliveries"),
             delays: DELAY_TIERS.map(|(_, suffix)| name(suffix)),
             dead: name("dead"),
+            results: name("results"),
             attempts: name("attempts"),
             control: name("control"),
             progress: name("progress"),
@@ -71,6 +74,7 @@ impl Topics {
             topic(&self.events, false, false),
             topic(&self.deliveries, false, true),
             topic(&self.dead, false, false),
+            topic(&self.results, false, false),
             topic(&self.attempts, false, false),
             topic(&self.control, true, false),
             topic(&self.progress, true, false),

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use crate::ids::{EndpointId, KeyId, SubscriptionId, TenantId};
-use crate::resources::{ApiKey, Endpoint, Subscription, Tenant};
+use crate::ids::{EndpointId, KeyId, RedriveId, SubscriptionId, TenantId};
+use crate::resources::{ApiKey, Endpoint, Redrive, Subscription, Tenant};
 
 /// Facts about the whole installation that must not change by themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,8 @@ pub enum ControlKey {
     Endpoint(EndpointId),
     /// A subscription.
     Subscription(SubscriptionId),
+    /// A redrive.
+    Redrive(RedriveId),
 }
 
 impl fmt::Display for ControlKey {
@@ -40,6 +42,7 @@ impl fmt::Display for ControlKey {
             Self::ApiKey(id) => write!(f, "key/{id}"),
             Self::Endpoint(id) => write!(f, "endpoint/{id}"),
             Self::Subscription(id) => write!(f, "subscription/{id}"),
+            Self::Redrive(id) => write!(f, "redrive/{id}"),
         }
     }
 }
@@ -56,6 +59,7 @@ impl FromStr for ControlKey {
             Some(("key", rest)) => id(rest).map(Self::ApiKey),
             Some(("endpoint", rest)) => id(rest).map(Self::Endpoint),
             Some(("subscription", rest)) => id(rest).map(Self::Subscription),
+            Some(("redrive", rest)) => id(rest).map(Self::Redrive),
             Some(_) | None => Err(Error::Invalid("control key")),
         }
     }
@@ -75,6 +79,8 @@ pub enum ControlObject {
     Endpoint(Box<Endpoint>),
     /// A subscription.
     Subscription(Box<Subscription>),
+    /// A redrive.
+    Redrive(Box<Redrive>),
 }
 
 impl ControlObject {
@@ -86,6 +92,7 @@ impl ControlObject {
             Self::ApiKey(key) => ControlKey::ApiKey(key.id),
             Self::Endpoint(endpoint) => ControlKey::Endpoint(endpoint.id),
             Self::Subscription(subscription) => ControlKey::Subscription(subscription.id),
+            Self::Redrive(redrive) => ControlKey::Redrive(redrive.id),
         }
     }
 

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{DeliveryRecord, Error, Origin};
+use super::{DeliveryRecord, Error, Origin, ResultRecord, ResultVerdict};
 use crate::ids::{DeliveryId, EndpointId, SubscriptionId, TenantId};
 
 /// The header that holds a [`DeadLetter`] as JSON.
@@ -122,6 +122,13 @@ pub struct DeadLetter {
     /// The delivery, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<DeliveryId>,
+    /// The redrive or chunk that it belonged to, where the outcome is reported.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "super::result::optional_bits"
+    )]
+    pub bulk: Option<u128>,
     /// Attempts that counted.
     #[serde(default)]
     pub attempts: u32,
@@ -149,9 +156,24 @@ impl DeadLetter {
             endpoint: None,
             subscription: None,
             delivery: None,
+            bulk: None,
             attempts: 0,
             last_attempt: None,
         }
+    }
+
+    /// The report on it, where it was asked for one.
+    pub fn report(&self) -> Option<ResultRecord> {
+        Some(ResultRecord {
+            version: 1,
+            bulk: self.bulk?,
+            delivery: self.delivery?,
+            endpoint: self.endpoint?,
+            subscription: self.subscription?,
+            verdict: ResultVerdict::Dead,
+            reason: Some(self.reason),
+            at: self.at,
+        })
     }
 
     /// The value of [`DEAD_HEADER`].

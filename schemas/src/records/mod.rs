@@ -7,6 +7,9 @@ mod attempt;
 mod control;
 mod dead;
 mod delivery;
+mod progress;
+mod redrive;
+mod result;
 mod wire;
 
 use serde::Deserialize;
@@ -16,6 +19,12 @@ pub use attempt::{AttemptRecord, AttemptVerdict};
 pub use control::{Applied, ControlKey, ControlObject, Installation};
 pub use dead::{DEAD_HEADER, DeadLetter, DeadReason, LastAttempt};
 pub use delivery::{AttemptState, DeliveryRecord, MAX_TARGETS, Origin, Target};
+pub use progress::{
+    BreakerProgress, DisabledProgress, LaneProgress, OrderProgress, OwnerProgress, ProgressKey,
+    Spent, WindowProgress,
+};
+pub use redrive::{RedriveProgress, Span};
+pub use result::{ResultRecord, ResultVerdict};
 
 /// Why bytes are not a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

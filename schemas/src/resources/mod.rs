@@ -7,6 +7,7 @@ pub mod input;
 pub mod key;
 mod limits;
 mod placement;
+mod redrive;
 mod sending;
 
 use std::num::NonZeroU32;
@@ -21,6 +22,9 @@ pub use limits::{
     WINDOWS_MAX, WindowKind,
 };
 pub use placement::{Placement, Quota};
+pub use redrive::{
+    DeadFilter, LETTERS_MAX, LetterId, NotALetter, Redrive, RedriveCounts, RedriveState,
+};
 pub use sending::{
     Authentication, ClientCertificate, ClientCredentials, ClientIn, HEADERS_MAX, HeaderCase,
     SealedSecret, SealedText, SecretKind, StaticHeader,

@@ -26,6 +26,11 @@ impl Quota {
         Self(format!("{tenant}/{name}").into())
     }
 
+    /// The quota whose text a record's key holds.
+    pub fn from_text(text: &str) -> Self {
+        Self(text.into())
+    }
+
     /// The quota's text.
     pub fn as_str(&self) -> &str {
         &self.0

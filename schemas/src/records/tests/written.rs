@@ -68,6 +68,7 @@ fn letter() -> impl Strategy<Value = DeadLetter> {
                 delivery: delivery.map(DeliveryId::from_bits),
                 attempts: attempts.0,
                 last_attempt: attempts.1,
+                bulk: None,
             },
         )
 }
@@ -106,7 +107,6 @@ fn attempt() -> impl Strategy<Value = AttemptRecord> {
         })
 }
 
-fn endpoint() -> impl Strategy<Value = Endpoint> {
 fn at_least_1(number: u32) -> NonZeroU32 {
     NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
 }
@@ -127,6 +127,7 @@ fn window((count, per_ms, burst, offset_ms): (u32, u64, u32, u64)) -> RateWindow
     }
 }
 
+fn endpoint() -> impl Strategy<Value = Endpoint> {
     let states = [
         EndpointState::Active,
         EndpointState::Paused,
@@ -161,9 +162,9 @@ fn window((count, per_ms, burst, offset_ms): (u32, u64, u32, u64)) -> RateWindow
             };
             let secret = |expires_at| SealedSecret {
                 id: what.2.clone(),
-                sealed: what.2.clone(),
                 kind: SecretKind::Symmetric,
                 public_key: None,
+                sealed: what.2.clone(),
                 created_at: AT,
                 expires_at,
             };
@@ -278,7 +279,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_panics_as_a_control_key(text in "(installation|tenant|key|endpoint|subscription)?/?.{0,30}") {
+    fn no_text_panics_as_a_control_key(text in "(installation|tenant|key|endpoint|subscription|redrive)?/?.{0,30}") {
         if let Ok(key) = text.parse::<ControlKey>() {
             prop_assert_eq!(key.to_string(), text);
         }
