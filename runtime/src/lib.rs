@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod clock;
 pub mod config;
+pub mod ed25519;
 pub mod log;
 pub mod problem;
 pub mod secret;

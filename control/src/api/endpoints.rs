@@ -1,39 +1,28 @@
 //! Owns the endpoints' routes.
 
-use std::sync::Arc;
-
 use axum::extract::State;
 use axum::response::Response;
 use runtime::problem::{Problem, ProblemType};
 use schemas::ids::{EndpointId, TenantId};
-use schemas::records::{ControlKey, ControlObject};
+use schemas::records::ControlKey;
 use schemas::resources::input::EndpointInput;
 use schemas::resources::{Endpoint, EndpointState, KeyScope, Placement, Quota, SealedSecret};
 
-use super::answer::{self, Made, Page, Paging};
-use super::auth::{Principal, not_found};
+use super::answer::{self, Paging};
+use super::auth::Principal;
+use super::credentials::{Credentials, is_like};
+use super::kind::{self, Changing as _};
+use super::redrives;
 use super::request::{IdempotencyKey, JsonBody, Order, Params, Segments, Waiting, invalid};
 use super::schema::{EndpointBody, EndpointPatch};
 use super::secrets::NewSecret;
 use super::tenants::known as known_tenant;
 use super::view::{EndpointPage, EndpointView};
-use super::{App, conflict, later, other_body, put, remove};
-use crate::store::{Plan, State as Objects};
+use super::{App, conflict, other_body};
+use crate::store::State as Objects;
 
 /// A tenant's endpoints.
 const ENDPOINTS_MAX: usize = 100_000;
-
-/// The endpoint `id` of `tenant`, or 404.
-pub(super) fn known<'a>(
-    objects: &'a Objects,
-    tenant: &TenantId,
-    id: EndpointId,
-) -> Result<&'a Arc<Endpoint>, Problem> {
-    objects
-        .endpoints
-        .of(tenant, id)
-        .ok_or_else(|| not_found("endpoint"))
-}
 
 /// An endpoint that is to be made.
 #[derive(Debug)]
@@ -42,10 +31,30 @@ pub(super) struct NewEndpoint {
     pub(super) tenant: TenantId,
     pub(super) input: EndpointInput,
     pub(super) secret: NewSecret,
+    pub(super) credentials: Credentials,
     pub(super) now: i64,
 }
 
 impl NewEndpoint {
+    /// What `input` says, with a secret where it brings none.
+    pub(super) fn of(
+        app: &App,
+        (tenant, id): (TenantId, EndpointId),
+        mut input: EndpointInput,
+    ) -> Result<Self, Problem> {
+        let given = input.secret.take();
+        let secret = NewSecret::make(app, id, given.as_ref(), (input.signature, app.fresh_bits()))?;
+        let credentials = Credentials::seal(app, id, &mut input, None)?;
+        Ok(Self {
+            id,
+            tenant,
+            input,
+            secret,
+            credentials,
+            now: app.clock.now(),
+        })
+    }
+
     /// The endpoint, and whether a request with the same idempotency key made it before.
     pub(super) fn decide(self, objects: &Objects) -> Result<(Endpoint, bool), Problem> {
         known_tenant(objects, &self.tenant)?;
@@ -54,13 +63,19 @@ impl NewEndpoint {
         let made = self.build(objects)?;
         match old {
             Some(old) => {
-                let same = Endpoint {
+                let like = is_like(&made, &old);
+                let mut same = Endpoint {
                     state: old.state,
+                    disabled: old.disabled,
                     secrets: old.secrets.clone(),
                     created_at: old.created_at,
                     updated_at: old.updated_at,
                     ..made
                 };
+                if like {
+                    same.authentication.clone_from(&old.authentication);
+                    same.client_certificate.clone_from(&old.client_certificate);
+                }
                 if *old == same {
                     Ok((same, true))
                 } else {
@@ -90,7 +105,7 @@ impl NewEndpoint {
             updated_at: self.now,
             ..Endpoint::new(self.id, self.tenant, quota, placement)
         };
-        Ok(with_input(base, self.input))
+        Ok(self.credentials.put(with_input(base, self.input)))
     }
 }
 
@@ -133,40 +148,22 @@ pub(super) async fn create(
     }: Order,
 ) -> Result<Response, Problem> {
     let tenant = principal.tenant(&tenant)?;
-    let mut input = EndpointInput::read(&body, &app.urls).map_err(invalid)?;
+    let input = EndpointInput::read(&body, &app.urls).map_err(invalid)?;
     let id = EndpointId::from_bits(repeat.bits("endpoint", tenant.as_str(), || app.fresh_bits()));
-    let secret = NewSecret::make(&app, id, input.secret.take().as_ref(), app.fresh_bits())?;
-    let shown = secret.shown.clone();
-    let new = NewEndpoint {
-        id,
-        tenant,
-        input,
-        secret,
-        now: app.clock.now(),
-    };
+    let new = NewEndpoint::of(&app, (tenant, id), input)?;
+    let shown = new.secret.shown.clone();
     let written = app
         .store
         .write(move |objects| {
             let (endpoint, repeated) = new.decide(objects)?;
-            let body = EndpointView::of(&endpoint);
-            if repeated {
-                return Ok(Plan {
-                    changes: Vec::new(),
-                    answer: Made {
-                        body,
-                        location: None,
-                    },
-                });
-            }
-            let location = Some(format!("/v1/tenants/{}/endpoints/{id}", endpoint.tenant));
-            let changes = vec![put(ControlObject::Endpoint(Box::new(endpoint)))];
-            Ok(Plan {
-                changes,
-                answer: Made {
-                    body: body.with_secret(shown),
-                    location,
-                },
-            })
+            let location = kind::location::<Endpoint>(&(endpoint.tenant.clone(), id));
+            let view = EndpointView::of(&endpoint).with_secret(shown.filter(|_| !repeated));
+            Ok(kind::made(
+                vec![endpoint.stored()],
+                repeated,
+                location,
+                view,
+            ))
         })
         .await?;
     Ok(answer::made(&app, waiting, written).await)
@@ -183,25 +180,7 @@ pub(super) async fn list(
     Segments(tenant): Segments<String>,
     Params(paging): Params<Paging>,
 ) -> Result<Response, Problem> {
-    let tenant = principal.tenant(&tenant)?;
-    let (after, limit) = (paging.after()?, paging.limit()?);
-    let Page { items, next } = app.store.read(|objects| {
-        known_tenant(objects, &tenant)?;
-        let rows = objects.endpoints.page(&tenant, after);
-        let page = Page::of(
-            rows,
-            limit,
-            |row| row.0.to_string(),
-            |row| EndpointView::of(row.1),
-        );
-        Ok::<_, Problem>(page)
-    })?;
-    let link = next.clone();
-    Ok(answer::page(
-        EndpointPage { items, next },
-        link.as_deref(),
-        limit,
-    ))
+    kind::list::<Endpoint>(&app, &principal.tenant(&tenant)?, &paging)
 }
 
 /// Reads an endpoint.
@@ -215,9 +194,7 @@ pub(super) async fn read(
     principal: Principal,
     Segments((tenant, endpoint)): Segments<(String, String)>,
 ) -> Result<axum::Json<EndpointView>, Problem> {
-    let (tenant, id) = principal.endpoint(&tenant, &endpoint)?;
-    app.store
-        .read(|objects| Ok(axum::Json(EndpointView::of(known(objects, &tenant, id)?))))
+    kind::read::<Endpoint>(&app, &principal.endpoint(&tenant, &endpoint)?)
 }
 
 /// Changes an endpoint by a merge patch.
@@ -236,11 +213,12 @@ pub(super) async fn patch(
 ) -> Result<Response, Problem> {
     // Not for the endpoint's own key: its limits and its URL are the tenant's to say.
     principal.tenant(&tenant)?;
-    let (tenant, id) = principal.endpoint(&tenant, &endpoint)?;
-    let urls = Arc::clone(&app.urls);
-    change(&app, waiting, (tenant, id), move |old| {
-        let input = EndpointInput::patched(old, &body, &urls).map_err(invalid)?;
-        Ok(with_input(old.clone(), input))
+    let place = principal.endpoint(&tenant, &endpoint)?;
+    let then = app.clone();
+    kind::change(&app, waiting, place, move |old: &Endpoint| {
+        let mut input = EndpointInput::patched(old, &body, &then.urls).map_err(invalid)?;
+        let credentials = Credentials::seal(&then, old.id, &mut input, Some(old))?;
+        Ok(credentials.put(with_input(old.clone(), input)))
     })
     .await
 }
@@ -259,26 +237,16 @@ pub(super) async fn delete(
 ) -> Result<Response, Problem> {
     principal.tenant(&tenant)?;
     let (tenant, id) = principal.endpoint(&tenant, &endpoint)?;
-    let written = app
-        .store
-        .write(move |objects| {
-            known(objects, &tenant, id)?;
-            let subscriptions = objects.subscriptions_of(id).map(ControlKey::Subscription);
-            let own_keys = objects
-                .keys
-                .page(&tenant, None)
-                .filter(|(_, key)| key.scope == KeyScope::Endpoint(id))
-                .map(|(key, _)| ControlKey::ApiKey(key));
-            let all = subscriptions
-                .chain(own_keys)
-                .chain([ControlKey::Endpoint(id)]);
-            Ok(Plan {
-                changes: all.map(remove).collect(),
-                answer: (),
-            })
-        })
-        .await?;
-    Ok(answer::deleted(&app, waiting, written).await)
+    kind::delete::<Endpoint>(&app, waiting, (tenant.clone(), id), move |objects| {
+        let subscriptions = objects.subscriptions_of(id).map(ControlKey::Subscription);
+        let own_keys = objects
+            .keys
+            .page(&tenant, None)
+            .filter(|(_, key)| key.scope == KeyScope::Endpoint(id))
+            .map(|(key, _)| ControlKey::ApiKey(key));
+        subscriptions.chain(own_keys).collect()
+    })
+    .await
 }
 
 /// Holds an endpoint: its deliveries wait.
@@ -294,16 +262,11 @@ pub(super) async fn pause(
     Params(waiting): Params<Waiting>,
 ) -> Result<Response, Problem> {
     let place = principal.endpoint(&tenant, &endpoint)?;
-    let paused = |old: &Endpoint| {
-        Ok(Endpoint {
-            state: EndpointState::Paused,
-            ..old.clone()
-        })
-    };
-    change(&app, waiting, place, paused).await
+    set_state(&app, waiting, place, EndpointState::Paused).await
 }
 
-/// Attempts an endpoint again that was paused or disabled.
+/// Attempts an endpoint again that was paused or disabled. What was held while it was disabled is
+/// sent again by a redrive.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/endpoints/{endpoint}/resume",
     operation_id = "resume_endpoint", tag = "endpoints",
     params(("tenant" = String, Path, description = "The tenant's id."),
@@ -316,51 +279,23 @@ pub(super) async fn resume(
     Params(waiting): Params<Waiting>,
 ) -> Result<Response, Problem> {
     let place = principal.endpoint(&tenant, &endpoint)?;
-    let active = |old: &Endpoint| {
-        Ok(Endpoint {
-            state: EndpointState::Active,
-            ..old.clone()
-        })
-    };
-    change(&app, waiting, place, active).await
+    redrives::enable(&app, waiting, place).await
 }
 
-/// Writes what `new` makes of the endpoint at `place`; nothing where it is the same.
-async fn change(
+async fn set_state(
     app: &App,
     waiting: Waiting,
-    (tenant, id): (TenantId, EndpointId),
-    new: impl FnOnce(&Endpoint) -> Result<Endpoint, Problem> + Send + 'static,
+    place: (TenantId, EndpointId),
+    state: EndpointState,
 ) -> Result<Response, Problem> {
-    let now = app.clock.now();
-    let written = app
-        .store
-        .write(move |objects| {
-            let old = known(objects, &tenant, id)?;
-            let new = new(old)?;
-            if **old == new {
-                return Ok(Plan {
-                    changes: Vec::new(),
-                    answer: EndpointView::of(old),
-                });
-            }
-            Ok(replaced(old, new, now))
+    kind::change(app, waiting, place, move |old: &Endpoint| {
+        Ok(Endpoint {
+            state,
+            disabled: None,
+            ..old.clone()
         })
-        .await?;
-    Ok(answer::changed(app, waiting, written).await)
-}
-
-/// The plan that puts `new` in the place of `old`.
-pub(super) fn replaced(old: &Endpoint, new: Endpoint, now: i64) -> Plan<EndpointView> {
-    let new = Endpoint {
-        updated_at: later(now, old.updated_at),
-        ..new
-    };
-    let answer = EndpointView::of(&new);
-    Plan {
-        changes: vec![put(ControlObject::Endpoint(Box::new(new)))],
-        answer,
-    }
+    })
+    .await
 }
 
 /// The first of an endpoint's secrets signs; those behind it sign along until they expire.

@@ -5,18 +5,19 @@ use axum::response::Response;
 use runtime::problem::Problem;
 use runtime::secret::ExposeSecret;
 use schemas::ids::KeyId;
-use schemas::records::{ControlKey, ControlObject};
+use schemas::records::ControlObject;
 use schemas::resources::input::KeyInput;
 use schemas::resources::key::{KeyText, SECRET_BYTES};
 use schemas::resources::{ApiKey, KeyScope};
 
-use super::answer::{self, Made, Page, Paging};
-use super::auth::{Principal, not_found};
+use super::answer::{self, Made, Paging};
+use super::auth::Principal;
+use super::kind;
 use super::request::{IdempotencyKey, Order, Params, Segments, Waiting, invalid};
 use super::schema::KeyBody;
 use super::tenants::known;
 use super::view::{KeyPage, KeyView};
-use super::{App, conflict, put, remove};
+use super::{App, conflict, put};
 use crate::store::Plan;
 
 /// A tenant's keys: people and programs, not customers.
@@ -97,24 +98,7 @@ pub(super) async fn list(
     Segments(tenant): Segments<String>,
     Params(paging): Params<Paging>,
 ) -> Result<Response, Problem> {
-    let tenant = principal.tenant(&tenant)?;
-    let (after, limit) = (paging.after()?, paging.limit()?);
-    let Page { items, next } = app.store.read(|objects| {
-        known(objects, &tenant)?;
-        let rows = objects.keys.page(&tenant, after);
-        Ok::<_, Problem>(Page::of(
-            rows,
-            limit,
-            |row| row.0.to_string(),
-            |row| KeyView::of(row.1),
-        ))
-    })?;
-    let link = next.clone();
-    Ok(answer::page(
-        KeyPage { items, next },
-        link.as_deref(),
-        limit,
-    ))
+    kind::list::<ApiKey>(&app, &principal.tenant(&tenant)?, &paging)
 }
 
 /// Deletes a key: it is refused from then on.
@@ -129,20 +113,6 @@ pub(super) async fn delete(
     Segments((tenant, key)): Segments<(String, String)>,
     Params(waiting): Params<Waiting>,
 ) -> Result<Response, Problem> {
-    let tenant = principal.tenant(&tenant)?;
-    let id: KeyId = key.parse().map_err(|_| not_found("key"))?;
-    let written = app
-        .store
-        .write(move |objects| {
-            objects
-                .keys
-                .of(&tenant, id)
-                .ok_or_else(|| not_found("key"))?;
-            Ok(Plan {
-                changes: vec![remove(ControlKey::ApiKey(id))],
-                answer: (),
-            })
-        })
-        .await?;
-    Ok(answer::deleted(&app, waiting, written).await)
+    let place = (principal.tenant(&tenant)?, kind::id::<ApiKey>(&key)?);
+    kind::delete::<ApiKey>(&app, waiting, place, |_| Vec::new()).await
 }

@@ -5,8 +5,10 @@
 
 mod answer;
 mod auth;
+mod credentials;
 mod endpoints;
 mod keys;
+mod kind;
 mod request;
 mod schema;
 mod secrets;
@@ -118,6 +120,7 @@ pub(crate) fn described() -> (Router<App>, Document) {
         .routes(routes!(endpoints::pause))
         .routes(routes!(endpoints::resume))
         .routes(routes!(secrets::rotate))
+        .routes(routes!(credentials::rotate))
         .routes(routes!(test_event::test))
         .routes(routes!(subscriptions::create, subscriptions::list))
         .routes(routes!(

@@ -3,7 +3,8 @@
 //! Never says more or less than the table that is checked.
 
 use schemas::resources::input::{
-    ENDPOINT, KEY, Kind, Member, Members, ROTATION, SUBSCRIPTION, TENANT, Variants, WEBHOOK,
+    CREDENTIAL, ENDPOINT, KEY, Kind, Member, Members, ROTATION, SUBSCRIPTION, TENANT, Variants,
+    WEBHOOK,
 };
 use utoipa::openapi::schema::{
     AdditionalProperties, ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, Type,
@@ -54,6 +55,8 @@ bodies! {
     WebhookBody(WEBHOOK, Create);
     /// A secret to replace.
     RotationBody(ROTATION, Create);
+    /// What replaces a secret that requests authenticate with.
+    CredentialBody(CREDENTIAL, Create);
 }
 
 fn object(members: Members, what: Use, doc: &str) -> ObjectBuilder {

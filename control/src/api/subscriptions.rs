@@ -1,40 +1,27 @@
 //! Owns the subscriptions' routes.
 
-use std::sync::Arc;
-
 use axum::extract::State;
 use axum::response::Response;
 use runtime::problem::Problem;
 use schemas::filter::Filters;
 use schemas::ids::{SubscriptionId, TenantId};
-use schemas::records::{ControlKey, ControlObject};
 use schemas::resources::input::SubscriptionInput;
 use schemas::resources::{Endpoint, Subscription, SubscriptionState};
 
-use super::answer::{self, Made, Page, Paging};
-use super::auth::{Principal, not_found};
+use super::answer::{self, Paging};
+use super::auth::Principal;
+use super::kind::{self, Changing as _};
 use super::request::{IdempotencyKey, JsonBody, Order, Params, Segments, Waiting, invalid};
 use super::schema::{SubscriptionBody, SubscriptionPatch};
 use super::tenants::known as known_tenant;
 use super::view::{SubscriptionPage, SubscriptionView};
-use super::{App, conflict, later, other_body, put, remove};
-use crate::store::{Plan, State as Objects};
+use super::{App, conflict, other_body};
+use crate::store::State as Objects;
 
 /// A tenant's subscriptions.
 const SUBSCRIPTIONS_MAX: usize = 1_000_000;
 /// An endpoint's subscriptions: they are deleted with it in one transaction.
 const OF_ENDPOINT_MAX: usize = 10_000;
-
-fn known<'a>(
-    objects: &'a Objects,
-    tenant: &TenantId,
-    id: SubscriptionId,
-) -> Result<&'a Arc<Subscription>, Problem> {
-    objects
-        .subscriptions
-        .of(tenant, id)
-        .ok_or_else(|| not_found("subscription"))
-}
 
 /// A subscription that is to be made.
 #[derive(Debug)]
@@ -135,22 +122,14 @@ pub(super) async fn create(
                 .of(&tenant, endpoint)
                 .ok_or_else(unknown)?;
             let (subscription, repeated) = new.decide(objects, endpoint)?;
-            let body = SubscriptionView::of(&subscription);
-            if repeated {
-                return Ok(Plan {
-                    changes: Vec::new(),
-                    answer: Made {
-                        body,
-                        location: None,
-                    },
-                });
-            }
-            let location = Some(format!("/v1/tenants/{tenant}/subscriptions/{id}"));
-            let changes = vec![put(ControlObject::Subscription(Box::new(subscription)))];
-            Ok(Plan {
-                changes,
-                answer: Made { body, location },
-            })
+            let view = SubscriptionView::of(&subscription);
+            let location = kind::location::<Subscription>(&(tenant, id));
+            Ok(kind::made(
+                vec![subscription.stored()],
+                repeated,
+                location,
+                view,
+            ))
         })
         .await?;
     Ok(answer::made(&app, waiting, written).await)
@@ -167,20 +146,7 @@ pub(super) async fn list(
     Segments(tenant): Segments<String>,
     Params(paging): Params<Paging>,
 ) -> Result<Response, Problem> {
-    let tenant = principal.tenant(&tenant)?;
-    let (after, limit) = (paging.after()?, paging.limit()?);
-    let Page { items, next } = app.store.read(|objects| {
-        known_tenant(objects, &tenant)?;
-        let rows = objects.subscriptions.page(&tenant, after);
-        let view = |row: &(SubscriptionId, &Arc<Subscription>)| SubscriptionView::of(row.1);
-        Ok::<_, Problem>(Page::of(rows, limit, |row| row.0.to_string(), view))
-    })?;
-    let link = next.clone();
-    Ok(answer::page(
-        SubscriptionPage { items, next },
-        link.as_deref(),
-        limit,
-    ))
+    kind::list::<Subscription>(&app, &principal.tenant(&tenant)?, &paging)
 }
 
 /// Reads a subscription.
@@ -194,12 +160,7 @@ pub(super) async fn read(
     principal: Principal,
     Segments((tenant, subscription)): Segments<(String, String)>,
 ) -> Result<axum::Json<SubscriptionView>, Problem> {
-    let (tenant, id) = place(&principal, &tenant, &subscription)?;
-    app.store.read(|objects| {
-        Ok(axum::Json(SubscriptionView::of(known(
-            objects, &tenant, id,
-        )?)))
-    })
+    kind::read::<Subscription>(&app, &place(&principal, &tenant, &subscription)?)
 }
 
 /// Changes a subscription by a merge patch; `types` in it replaces the filters.
@@ -217,7 +178,7 @@ pub(super) async fn patch(
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let place = place(&principal, &tenant, &subscription)?;
-    change(&app, waiting, place, move |old| {
+    kind::change(&app, waiting, place, move |old: &Subscription| {
         let input = SubscriptionInput::patched(old, &body).map_err(invalid)?;
         Ok(Subscription {
             name: input.name,
@@ -241,18 +202,8 @@ pub(super) async fn delete(
     Segments((tenant, subscription)): Segments<(String, String)>,
     Params(waiting): Params<Waiting>,
 ) -> Result<Response, Problem> {
-    let (tenant, id) = place(&principal, &tenant, &subscription)?;
-    let written = app
-        .store
-        .write(move |objects| {
-            known(objects, &tenant, id)?;
-            Ok(Plan {
-                changes: vec![remove(ControlKey::Subscription(id))],
-                answer: (),
-            })
-        })
-        .await?;
-    Ok(answer::deleted(&app, waiting, written).await)
+    let place = place(&principal, &tenant, &subscription)?;
+    kind::delete::<Subscription>(&app, waiting, place, |_| Vec::new()).await
 }
 
 /// Holds a subscription: events pass it by.
@@ -268,13 +219,7 @@ pub(super) async fn pause(
     Params(waiting): Params<Waiting>,
 ) -> Result<Response, Problem> {
     let place = place(&principal, &tenant, &subscription)?;
-    change(&app, waiting, place, |old| {
-        Ok(Subscription {
-            state: SubscriptionState::Paused,
-            ..old.clone()
-        })
-    })
-    .await
+    set_state(&app, waiting, place, SubscriptionState::Paused).await
 }
 
 /// Lets a paused subscription match again.
@@ -290,9 +235,18 @@ pub(super) async fn resume(
     Params(waiting): Params<Waiting>,
 ) -> Result<Response, Problem> {
     let place = place(&principal, &tenant, &subscription)?;
-    change(&app, waiting, place, |old| {
+    set_state(&app, waiting, place, SubscriptionState::Active).await
+}
+
+async fn set_state(
+    app: &App,
+    waiting: Waiting,
+    place: (TenantId, SubscriptionId),
+    state: SubscriptionState,
+) -> Result<Response, Problem> {
+    kind::change(app, waiting, place, move |old: &Subscription| {
         Ok(Subscription {
-            state: SubscriptionState::Active,
+            state,
             ..old.clone()
         })
     })
@@ -305,41 +259,5 @@ fn place(
     subscription: &str,
 ) -> Result<(TenantId, SubscriptionId), Problem> {
     let tenant = principal.tenant(tenant)?;
-    Ok((
-        tenant,
-        subscription
-            .parse()
-            .map_err(|_| not_found("subscription"))?,
-    ))
-}
-
-/// Writes what `new` makes of the subscription at `place`; nothing where it is the same.
-async fn change(
-    app: &App,
-    waiting: Waiting,
-    (tenant, id): (TenantId, SubscriptionId),
-    new: impl FnOnce(&Subscription) -> Result<Subscription, Problem> + Send + 'static,
-) -> Result<Response, Problem> {
-    let now = app.clock.now();
-    let written = app
-        .store
-        .write(move |objects| {
-            let old = known(objects, &tenant, id)?;
-            let new = new(old)?;
-            if **old == new {
-                return Ok(Plan {
-                    changes: Vec::new(),
-                    answer: SubscriptionView::of(old),
-                });
-            }
-            let new = Subscription {
-                updated_at: later(now, old.updated_at),
-                ..new
-            };
-            let answer = SubscriptionView::of(&new);
-            let changes = vec![put(ControlObject::Subscription(Box::new(new)))];
-            Ok(Plan { changes, answer })
-        })
-        .await?;
-    Ok(answer::changed(app, waiting, written).await)
+    Ok((tenant, kind::id::<Subscription>(subscription)?))
 }

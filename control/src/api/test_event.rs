@@ -21,7 +21,7 @@ use serde_json::json;
 
 use super::App;
 use super::auth::Principal;
-use super::endpoints::known;
+use super::kind::known;
 use super::request::Segments;
 use super::view::{TestView, time};
 
@@ -82,9 +82,10 @@ pub(super) async fn test(
     Segments((tenant, endpoint)): Segments<(String, String)>,
 ) -> Result<(StatusCode, Json<TestView>), Problem> {
     principal.tenant(&tenant)?;
-    let (tenant, id) = principal.endpoint(&tenant, &endpoint)?;
+    let place = principal.endpoint(&tenant, &endpoint)?;
+    let id = place.1;
     let (endpoint, applied) = app.store.read(|objects| {
-        known(objects, &tenant, id).map(|endpoint| (Arc::clone(endpoint), objects.applied()))
+        known::<Endpoint>(objects, &place).map(|endpoint| (Arc::clone(endpoint), objects.applied()))
     })?;
     let delivery = delivery(&app, &endpoint, applied).map_err(|error| {
         tracing::error!(%error, "test event cannot be made");

@@ -3,12 +3,15 @@
 
 use jiff::Timestamp;
 use schemas::resources::{
-    ApiKey, BodyMode, Endpoint, EndpointState, KeyScope, RateWindow, Subscription,
-    SubscriptionState, Tenant,
+    ApiKey, Batch, BodyMode, DisabledReason, Endpoint, EndpointState, HeaderCase, KeyScope,
+    RateWindow, StaticHeader, Subscription, SubscriptionState, Tenant,
 };
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
+
+use super::answer::Page;
+use super::credentials;
 
 /// Unix milliseconds as RFC 3339.
 pub(crate) fn time(millis: i64) -> String {
@@ -99,6 +102,25 @@ pub(crate) struct SecretView {
     created_at: String,
     /// Signs until then; null for the current one.
     expires_at: Option<String>,
+    /// The key that verifies what it signs with `v1a` (`whpk_…`); null where it signs with `v1`.
+    public_key: Option<String>,
+}
+
+/// What a client shows in the TLS handshake; never its key.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ClientCertificateView {
+    /// The certificates, as PEM.
+    certificate_pem: String,
+}
+
+/// Why the pipeline disabled an endpoint.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DisabledView {
+    /// `failing` or `gone`.
+    #[schema(value_type = String)]
+    reason: DisabledReason,
+    /// RFC 3339.
+    at: String,
 }
 
 /// An endpoint.
@@ -131,6 +153,28 @@ pub(crate) struct EndpointView {
     retry_schedule_ms: Option<Vec<u64>>,
     /// A delivery older than this ends.
     max_age_ms: Option<u64>,
+    /// Several events in one request.
+    #[schema(value_type = Option<Object>)]
+    batch: Option<Batch>,
+    /// Failing for longer than that disables it; null for 5 days, 0 for never.
+    disable_after_ms: Option<u64>,
+    /// Whether a probe that succeeds enables it again.
+    reenable: bool,
+    /// Why it is disabled, where the pipeline did it.
+    disabled: Option<DisabledView>,
+    /// How requests authenticate, without what is secret in it.
+    #[schema(value_type = Option<Object>)]
+    authentication: Option<Map<String, Value>>,
+    /// Headers of its own.
+    #[schema(value_type = Vec<Object>)]
+    headers: Vec<StaticHeader>,
+    /// In which case the names of our headers are sent.
+    #[schema(value_type = String)]
+    header_case: HeaderCase,
+    /// Whether bodies are sent compressed.
+    compress: bool,
+    /// What the client shows in the TLS handshake.
+    client_certificate: Option<ClientCertificateView>,
     /// Its signing secrets, the current one first.
     secrets: Vec<SecretView>,
     /// RFC 3339.
@@ -149,7 +193,9 @@ impl EndpointView {
             id: secret.id.clone(),
             created_at: time(secret.created_at),
             expires_at: secret.expires_at.map(time),
+            public_key: secret.public_key.clone(),
         };
+        let certificate = endpoint.client_certificate.as_ref();
         Self {
             id: endpoint.id.to_string(),
             tenant: endpoint.tenant.to_string(),
@@ -163,6 +209,20 @@ impl EndpointView {
             timeout_ms: endpoint.timeout_ms.map(Into::into),
             retry_schedule_ms: endpoint.retry_schedule_ms.clone(),
             max_age_ms: endpoint.max_age_ms,
+            batch: endpoint.batch,
+            disable_after_ms: endpoint.disable_after_ms,
+            reenable: endpoint.reenable,
+            disabled: endpoint.disabled.map(|disabled| DisabledView {
+                reason: disabled.reason,
+                at: time(disabled.at),
+            }),
+            authentication: endpoint.authentication.as_ref().map(credentials::shown),
+            headers: endpoint.headers.clone(),
+            header_case: endpoint.header_case,
+            compress: endpoint.compress,
+            client_certificate: certificate.map(|known| ClientCertificateView {
+                certificate_pem: known.certificate_pem.clone(),
+            }),
             secrets: endpoint.secrets.iter().map(secret).collect(),
             created_at: time(endpoint.created_at),
             updated_at: time(endpoint.updated_at),
@@ -193,6 +253,8 @@ pub(crate) struct SubscriptionView {
     /// `active` or `paused`.
     #[schema(value_type = String)]
     state: SubscriptionState,
+    /// Whether events of one key are delivered one after another.
+    ordered: bool,
     /// RFC 3339.
     created_at: String,
     /// RFC 3339.
@@ -208,6 +270,7 @@ impl SubscriptionView {
             name: subscription.name.clone(),
             filters: subscription.filters.to_json(),
             state: subscription.state,
+            ordered: subscription.ordered,
             created_at: time(subscription.created_at),
             updated_at: time(subscription.updated_at),
         }
@@ -241,6 +304,15 @@ macro_rules! pages {
             pub(crate) items: Vec<$view>,
             /// The cursor of the next page; null at the end.
             pub(crate) next: Option<String>,
+        }
+
+        impl From<Page<$view>> for $name {
+            fn from(page: Page<$view>) -> Self {
+                Self {
+                    items: page.items,
+                    next: page.next,
+                }
+            }
         })+
     };
 }

@@ -4,19 +4,19 @@ use axum::extract::State;
 use axum::response::Response;
 use runtime::problem::Problem;
 use schemas::ids::{EndpointId, SubscriptionId};
-use schemas::records::ControlObject;
+use schemas::resources::Endpoint;
 use schemas::resources::input::WebhookInput;
 
 use super::answer::{self, Made};
 use super::auth::Principal;
 use super::endpoints::NewEndpoint;
+use super::kind::{self, Changing as _};
 use super::request::{IdempotencyKey, Order, Segments, Waiting, invalid};
 use super::schema::WebhookBody;
-use super::secrets::NewSecret;
 use super::subscriptions::NewSubscription;
 use super::view::{EndpointView, SubscriptionView, WebhookView};
-use super::{App, other_body, put};
-use crate::store::Plan;
+use super::{App, other_body};
+use crate::store::{Plan, State as Objects};
 
 /// Makes an endpoint and a subscription to it. Where it brings no secret, one is made and shown
 /// once.
@@ -38,65 +38,45 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let tenant = principal.tenant(&tenant)?;
     let WebhookInput {
-        endpoint: mut input,
+        endpoint: input,
         filters,
         ordered,
     } = WebhookInput::read(&body, &app.urls).map_err(invalid)?;
     let bits = |kind| repeat.bits(kind, tenant.as_str(), || app.fresh_bits());
     let id = EndpointId::from_bits(bits("webhook endpoint"));
-    let subscription = SubscriptionId::from_bits(bits("webhook subscription"));
-    let secret = NewSecret::make(&app, id, input.secret.take().as_ref(), app.fresh_bits())?;
-    let (shown, now) = (secret.shown.clone(), app.clock.now());
     let subscription = NewSubscription {
-        id: subscription,
+        id: SubscriptionId::from_bits(bits("webhook subscription")),
         name: input.name.clone(),
         filters,
         ordered,
-        now,
+        now: app.clock.now(),
     };
-    let endpoint = NewEndpoint {
-        id,
-        tenant,
-        input,
-        secret,
-        now,
-    };
+    let endpoint = NewEndpoint::of(&app, (tenant, id), input)?;
     let written = app
         .store
-        .write(move |objects| {
-            let (endpoint, repeated) = endpoint.decide(objects)?;
-            let (subscription, both) = subscription.decide(objects, &endpoint)?;
-            // One of the two was deleted since: making the other again would not be the same.
-            if repeated != both {
-                return Err(other_body());
-            }
-            let endpoint_view = EndpointView::of(&endpoint);
-            let subscription_view = SubscriptionView::of(&subscription);
-            let view = |endpoint| WebhookView {
-                endpoint,
-                subscription: subscription_view,
-            };
-            if repeated {
-                let answer = Made {
-                    body: view(endpoint_view),
-                    location: None,
-                };
-                return Ok(Plan {
-                    changes: Vec::new(),
-                    answer,
-                });
-            }
-            let location = Some(format!("/v1/tenants/{}/endpoints/{id}", endpoint.tenant));
-            let changes = vec![
-                put(ControlObject::Endpoint(Box::new(endpoint))),
-                put(ControlObject::Subscription(Box::new(subscription))),
-            ];
-            let body = view(endpoint_view.with_secret(shown));
-            Ok(Plan {
-                changes,
-                answer: Made { body, location },
-            })
-        })
+        .write(move |objects| both(endpoint, subscription, objects))
         .await?;
     Ok(answer::made(&app, waiting, written).await)
+}
+
+/// The plan that makes the two together.
+fn both(
+    endpoint: NewEndpoint,
+    subscription: NewSubscription,
+    objects: &Objects,
+) -> Result<Plan<Made<WebhookView>>, Problem> {
+    let shown = endpoint.secret.shown.clone();
+    let (endpoint, repeated) = endpoint.decide(objects)?;
+    let (subscription, both) = subscription.decide(objects, &endpoint)?;
+    // One of the two was deleted since: making the other again would not be the same.
+    if repeated != both {
+        return Err(other_body());
+    }
+    let view = WebhookView {
+        endpoint: EndpointView::of(&endpoint).with_secret(shown.filter(|_| !repeated)),
+        subscription: SubscriptionView::of(&subscription),
+    };
+    let location = kind::location::<Endpoint>(&(endpoint.tenant.clone(), endpoint.id));
+    let made = vec![endpoint.stored(), subscription.stored()];
+    Ok(kind::made(made, repeated, location, view))
 }

@@ -14,7 +14,7 @@ use runtime::problem::{Problem, ProblemType};
 use runtime::view::Change;
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use self::state::State;
+pub(crate) use self::state::{Owned, State, Table};
 pub use self::writer::Ended;
 pub(crate) use self::writer::{Writer, WriterOptions};
 

@@ -53,6 +53,10 @@ const ROUTES: &[(&str, Least)] = &[
         Least::Endpoint,
     ),
     (
+        "POST /v1/tenants/{tenant}/endpoints/{endpoint}/rotate-credential",
+        Least::Endpoint,
+    ),
+    (
         "POST /v1/tenants/{tenant}/endpoints/{endpoint}/test",
         Least::Tenant,
     ),

@@ -207,7 +207,8 @@ async fn a_repeated_key_is_not_made_twice() {
 async fn a_new_key_seals_what_older_ones_have_sealed() {
     let rig = Rig::start().await;
     rig.acme().await;
-    let body = json!({ "url": "https://a.example", "secret": GIVEN });
+    let bearer = json!({ "kind": "bearer", "token": "t" });
+    let body = json!({ "url": "https://a.example", "secret": GIVEN, "authentication": bearer });
     let id = rig
         .operator("POST /v1/tenants/acme/endpoints", body)
         .await
@@ -227,6 +228,9 @@ async fn a_new_key_seals_what_older_ones_have_sealed() {
     };
     let text = only_newer.open(&id, &secret.id, &secret.sealed).unwrap();
     assert_eq!(text.expose_secret(), GIVEN.as_bytes());
+    let token = new.authentication.as_ref().unwrap().secret();
+    let text = only_newer.open(&id, &token.id, &token.sealed).unwrap();
+    assert_eq!(text.expose_secret(), b"t");
     assert_eq!(
         (new.updated_at, &secret.id),
         (old.updated_at, &old.secrets[0].id)

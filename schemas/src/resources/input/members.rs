@@ -180,6 +180,9 @@ pub const ROTATION: Members = &[&[
     ),
 ]];
 
+/// What replaces a secret that requests authenticate with.
+pub const CREDENTIAL: Members = &[&[sending::CREDENTIAL]];
+
 const NAME: Member = member("name", "A name for people.", Kind::Text { max_chars: 200 });
 
 const SECRET: Member = Member {

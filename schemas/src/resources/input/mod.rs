@@ -28,7 +28,8 @@ use crate::ids::{EndpointId, TenantId};
 
 pub use self::authenticating::{AuthenticationInput, ClientCertificateInput};
 pub use self::members::{
-    ENDPOINT, KEY, Kind, Member, Members, ROTATION, SUBSCRIPTION, TENANT, Variants, WEBHOOK,
+    CREDENTIAL, ENDPOINT, KEY, Kind, Member, Members, ROTATION, SUBSCRIPTION, TENANT, Variants,
+    WEBHOOK,
 };
 pub use self::url::UrlPolicy;
 
@@ -157,6 +158,13 @@ pub struct RotationInput {
     pub signature: Option<SecretKind>,
     /// How long the old one still signs, in seconds.
     pub expires_in: u32,
+}
+
+/// What replaces a secret that requests authenticate with.
+#[derive(Debug, Clone)]
+pub struct CredentialInput {
+    /// The new password, token, API key or client secret.
+    pub value: SecretString,
 }
 
 impl TenantInput {
@@ -318,6 +326,20 @@ impl RotationInput {
             secret: secret.map(SecretString::from),
             signature: signature(&fields),
             expires_in: fields.value("expires_in").unwrap_or(DAY_SECONDS),
+        })
+    }
+}
+
+impl CredentialInput {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn read(body: &Value) -> Result<Self, Faults> {
+        let fields = check::create(CREDENTIAL, body, &UrlPolicy::default())?;
+        let value: Option<String> = fields.value("value");
+        Ok(Self {
+            value: SecretString::from(value.ok_or_else(unreadable)?),
         })
     }
 }

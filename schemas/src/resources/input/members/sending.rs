@@ -179,6 +179,12 @@ const HIDDEN: Kind = Kind::Hidden {
     max_chars: HIDDEN_CHARS_MAX,
 };
 
+pub(super) const CREDENTIAL: Member = required(member(
+    "value",
+    "The new password, token, API key or client secret; never readable again.",
+    HIDDEN,
+));
+
 pub(super) const HEADERS: Member = member(
     "headers",
     "Headers of its own, on every request; at most 32, none of those that are set by themselves. \
