@@ -1,4 +1,5 @@
-//! The admin API and the state behind it: tenants, API keys, endpoints, subscriptions.
+//! The admin API and the state behind it: tenants, API keys, endpoints, subscriptions; and redrives,
+//! which send dead letters again.
 //!
 //! One replica at a time serves and writes; a second says so and ends. It must never answer a
 //! change before it is in the log, nor show a secret twice. The surprise: there is no database: the
@@ -6,9 +7,12 @@
 
 mod api;
 mod applied;
+mod dead;
 mod leader;
 mod metrics;
 mod options;
+mod ranges;
+mod redrive;
 mod store;
 
 use std::io;
@@ -30,8 +34,10 @@ pub use store::Ended;
 
 use api::{App, OperatorKey, TestEvents};
 use applied::Replicas;
+use dead::DeadLetters;
 use leader::Leader;
 use metrics::ControlMetrics;
+use redrive::Redrives;
 use store::{Store, Writer, WriterOptions};
 
 /// What the service works with.
@@ -102,15 +108,8 @@ pub async fn run(
         opened = open(&options, &environment, &metrics, &leader) => opened.map(Some),
     };
     let ended = match led {
-        Ok(Some((app, writer))) => {
-            Box::pin(lead(
-                &options,
-                &environment,
-                listener,
-                &mut leader,
-                (app, writer),
-            ))
-            .await
+        Ok(Some(opened)) => {
+            Box::pin(lead(&options, &environment, listener, &mut leader, opened)).await
         }
         Ok(None) => Ok(()),
         Err(error) => Err(error),
@@ -127,7 +126,7 @@ async fn open(
     environment: &Environment,
     metrics: &ControlMetrics,
     leader: &Leader,
-) -> Result<(App, Writer), Error> {
+) -> Result<(App, Writer, Redrives), Error> {
     let Environment {
         log,
         topics,
@@ -149,10 +148,14 @@ async fn open(
     let (replicas, reporter) =
         Replicas::new(log.clone(), topics.progress.clone(), session, clock.clone());
     tasks.spawn(TaskKind::ViewFollower, reporter.run());
+    let seen = (store.clone(), replicas.clone());
+    let redrives = Redrives::open(log, topics, seen, clock.clone()).await?;
     let app = App {
         store,
         replicas,
         tests: TestEvents::open(log, topics).await?,
+        dead: DeadLetters::new(log.clone(), topics.dead.clone()),
+        live: redrives.live(),
         sealer: Arc::clone(&options.sealer),
         operator: OperatorKey::new(&options.operator_key),
         urls: Arc::new(options.urls.clone()),
@@ -160,7 +163,7 @@ async fn open(
         entropy: entropy.clone(),
         metrics: metrics.clone(),
     };
-    Ok((app, writer))
+    Ok((app, writer, redrives))
 }
 
 /// Serves as long as this process is the leader and is not asked to stop.
@@ -169,7 +172,7 @@ async fn lead(
     environment: &Environment,
     listener: TcpListener,
     leader: &mut Leader,
-    (app, writer): (App, Writer),
+    (app, writer, redrives): (App, Writer, Redrives),
 ) -> Result<(), Error> {
     let http = environment.tasks.child("http");
     let stop_writing = CancellationToken::new();
@@ -204,12 +207,19 @@ async fn lead(
             () = api::rewrap(&app) => {}
         }
     };
+    let redriving = async {
+        tokio::select! {
+            () = http.token().cancelled() => {}
+            () = redrives.run() => {}
+        }
+    };
     // Unready as soon as it drains, so that a balancer sends its clients elsewhere.
     let closing = async {
         http.token().cancelled().await;
         environment.gate.close();
     };
-    let (served, written, (), ()) = tokio::join!(serving, writing, closing, rewrapping);
+    let (served, written, (), (), ()) =
+        tokio::join!(serving, writing, closing, rewrapping, redriving);
     written?;
     Ok(served?)
 }

@@ -19,6 +19,10 @@ runtime::label! {
         Subscriptions => "subscriptions",
         /// Webhooks.
         Webhooks => "webhooks",
+        /// Dead letters.
+        Dead => "dead",
+        /// Redrives.
+        Redrives => "redrives",
         /// The API's document, and what does not exist.
         Other => "other",
     }
@@ -47,6 +51,8 @@ runtime::label! {
         Endpoint => "endpoint",
         /// Subscriptions.
         Subscription => "subscription",
+        /// Redrives.
+        Redrive => "redrive",
     }
 }
 
@@ -102,5 +108,6 @@ impl ControlMetrics {
         set(ObjectKind::Key, state.keys.len());
         set(ObjectKind::Endpoint, state.endpoints.len());
         set(ObjectKind::Subscription, state.subscriptions.len());
+        set(ObjectKind::Redrive, state.redrives.len());
     }
 }

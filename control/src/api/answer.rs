@@ -66,6 +66,11 @@ impl Paging {
     }
 }
 
+/// The cursor that [`Paging::after`] reads back as `place`.
+pub(crate) fn cursor(place: &str) -> String {
+    URL_SAFE_NO_PAD.encode(place)
+}
+
 impl<T> Page<T> {
     /// The first `limit` of `rows`, which may go on.
     pub(crate) fn of<R>(
@@ -85,7 +90,7 @@ impl<T> Page<T> {
         let more = rows.peek().is_some();
         Self {
             items,
-            next: last.filter(|_| more).map(|id| URL_SAFE_NO_PAD.encode(id)),
+            next: last.filter(|_| more).map(|id| cursor(&id)),
         }
     }
 }

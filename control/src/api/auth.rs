@@ -24,7 +24,7 @@ pub(crate) enum Principal {
     Operator,
     /// May everything of its tenant but change the tenant itself.
     Tenant(TenantId),
-    /// May see, pause, resume and rotate one endpoint.
+    /// May see, pause, resume and rotate one endpoint, and send its dead letters again.
     Endpoint(TenantId, EndpointId),
 }
 
@@ -64,6 +64,19 @@ impl Principal {
             Self::Operator => tenant.parse().map_err(|_| not_found("tenant")),
             Self::Tenant(own) if own.as_str() == tenant => Ok(own.clone()),
             Self::Tenant(_) | Self::Endpoint(..) => Err(forbidden()),
+        }
+    }
+
+    /// Whoever may see things of the tenant in the path, and the one endpoint that they must be of
+    /// where the key is its owner's.
+    pub(crate) fn reach(&self, tenant: &str) -> Result<(TenantId, Option<EndpointId>), Problem> {
+        match self {
+            Self::Endpoint(own, endpoint) if own.as_str() == tenant => {
+                Ok((own.clone(), Some(*endpoint)))
+            }
+            Self::Operator | Self::Tenant(_) | Self::Endpoint(..) => {
+                Ok((self.tenant(tenant)?, None))
+            }
         }
     }
 

@@ -262,7 +262,14 @@ pub(super) async fn pause(
     Params(waiting): Params<Waiting>,
 ) -> Result<Response, Problem> {
     let place = principal.endpoint(&tenant, &endpoint)?;
-    set_state(&app, waiting, place, EndpointState::Paused).await
+    // That it was disabled is kept: enabling it sends again what was held since.
+    kind::change(&app, waiting, place, |old: &Endpoint| {
+        Ok(Endpoint {
+            state: EndpointState::Paused,
+            ..old.clone()
+        })
+    })
+    .await
 }
 
 /// Attempts an endpoint again that was paused or disabled. What was held while it was disabled is
@@ -280,22 +287,6 @@ pub(super) async fn resume(
 ) -> Result<Response, Problem> {
     let place = principal.endpoint(&tenant, &endpoint)?;
     redrives::enable(&app, waiting, place).await
-}
-
-async fn set_state(
-    app: &App,
-    waiting: Waiting,
-    place: (TenantId, EndpointId),
-    state: EndpointState,
-) -> Result<Response, Problem> {
-    kind::change(app, waiting, place, move |old: &Endpoint| {
-        Ok(Endpoint {
-            state,
-            disabled: None,
-            ..old.clone()
-        })
-    })
-    .await
 }
 
 /// The first of an endpoint's secrets signs; those behind it sign along until they expire.

@@ -6,9 +6,11 @@
 mod answer;
 mod auth;
 mod credentials;
+mod dead;
 mod endpoints;
 mod keys;
 mod kind;
+mod redrives;
 mod request;
 mod schema;
 mod secrets;
@@ -38,7 +40,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::applied::Replicas;
+use crate::dead::DeadLetters;
 use crate::metrics::{ControlMetrics, RouteClass};
+use crate::redrive::Live;
 use crate::store::Store;
 
 pub(crate) use auth::OperatorKey;
@@ -54,6 +58,10 @@ pub(crate) struct App {
     pub(crate) replicas: Replicas,
     /// Sends test events.
     pub(crate) tests: TestEvents,
+    /// Reads dead letters.
+    pub(crate) dead: DeadLetters,
+    /// How redrives are getting on.
+    pub(crate) live: Live,
     /// Seals secrets.
     pub(crate) sealer: Arc<Sealer>,
     /// The operator's key.
@@ -131,6 +139,13 @@ pub(crate) fn described() -> (Router<App>, Document) {
         .routes(routes!(subscriptions::pause))
         .routes(routes!(subscriptions::resume))
         .routes(routes!(webhooks::create))
+        .routes(routes!(dead::list_all))
+        .routes(routes!(dead::read_any))
+        .routes(routes!(dead::list))
+        .routes(routes!(dead::read_one))
+        .routes(routes!(redrives::create, redrives::list))
+        .routes(routes!(redrives::read))
+        .routes(routes!(redrives::cancel))
         .split_for_parts();
     describe_common(&mut document);
     (routes, document)
@@ -185,6 +200,8 @@ fn route_class(path: &MatchedPath) -> RouteClass {
         ("endpoints", RouteClass::Endpoints),
         ("subscriptions", RouteClass::Subscriptions),
         ("webhooks", RouteClass::Webhooks),
+        ("dead", RouteClass::Dead),
+        ("redrives", RouteClass::Redrives),
         ("tenants", RouteClass::Tenants),
     ]
     .into_iter()
@@ -193,7 +210,7 @@ fn route_class(path: &MatchedPath) -> RouteClass {
 }
 
 /// A change that stores `object`.
-fn put(object: ControlObject) -> Change {
+pub(crate) fn put(object: ControlObject) -> Change {
     Change {
         key: object.key(),
         object: Some(object),

@@ -159,7 +159,7 @@ pub(super) async fn patch(
     Ok(answer::changed(&app, waiting, written).await)
 }
 
-/// Deletes a tenant that has no endpoints and no subscriptions; its keys go with it.
+/// Deletes a tenant that has no endpoints and no subscriptions; its keys and redrives go with it.
 #[utoipa::path(delete, path = "/v1/tenants/{tenant}", operation_id = "delete_tenant",
     tag = "tenants", params(("tenant" = String, Path, description = "The tenant's id."), Waiting),
     responses((status = 204, description = "Deleted.")))]
@@ -182,6 +182,8 @@ pub(super) async fn delete(
             let mut changes: Vec<_> = keys
                 .map(|(key, _)| remove(ControlKey::ApiKey(key)))
                 .collect();
+            let redrives = objects.redrives.page(&id, None);
+            changes.extend(redrives.map(|(redrive, _)| remove(ControlKey::Redrive(redrive))));
             changes.push(remove(ControlKey::Tenant(id)));
             Ok(Plan {
                 changes,

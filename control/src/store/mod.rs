@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use runtime::problem::{Problem, ProblemType};
 use runtime::view::Change;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use self::state::{Owned, State, Table};
 pub use self::writer::Ended;
@@ -28,6 +28,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Store {
     state: Arc<RwLock<State>>,
     jobs: mpsc::Sender<Job>,
+    changed: watch::Sender<()>,
 }
 
 /// What a write is to do, decided on the state as it is.
@@ -64,6 +65,7 @@ impl Store {
             Self {
                 state: Arc::default(),
                 jobs,
+                changed: watch::Sender::default(),
             },
             receiver,
         )
@@ -106,7 +108,14 @@ impl Store {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
+        let done = change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
+        self.changed.send_replace(());
+        done
+    }
+
+    /// Tells of each change of the state, several at once where they come fast.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 }
 

@@ -3,6 +3,7 @@
 mod access;
 mod credentials;
 mod objects;
+mod redrives;
 mod replicas;
 mod rig;
 mod secrets;

@@ -31,6 +31,7 @@ pub(super) struct Rig {
     pub(super) sim: SimulatedLog,
     pub(super) topics: Topics,
     pub(super) sealer: Arc<Sealer>,
+    instance: String,
     router: Router,
     leader: Leader,
     tasks: Tasks,
@@ -137,7 +138,7 @@ impl Rig {
             .await
             .unwrap();
         let metrics = ControlMetrics::new(&environment.metrics);
-        let (app, writer) = open(&options, &environment, &metrics, &leader)
+        let (app, writer, redrives) = open(&options, &environment, &metrics, &leader)
             .await
             .unwrap();
         let tasks = environment.tasks.clone();
@@ -146,12 +147,17 @@ impl Rig {
             TaskKind::ControlWriter,
             async move { writer.run(&stop).await },
         );
+        tasks.spawn(TaskKind::Reporter, async move {
+            redrives.run().await;
+            Ok::<_, crate::Error>(())
+        });
         api::rewrap(&app).await;
         let router = api::router(app, options.max_body_bytes);
         Self {
             sim,
             topics,
             sealer: options.sealer,
+            instance: options.instance,
             router,
             leader,
             tasks,
@@ -213,6 +219,16 @@ impl Rig {
             .await
             .expect(201);
         made.headers["location"].to_str().unwrap().to_owned()
+    }
+
+    /// Goes on as if this process had been killed and another started in its place.
+    pub(super) async fn killed(self, instance: &str) -> Self {
+        let sim = self.sim.clone();
+        sim.crash(&self.instance);
+        drop(self.router);
+        // What its tasks could not end for want of a log is gone with the process.
+        let _unfinished = self.tasks.end(Duration::from_secs(5)).await;
+        Self::on(sim, options(instance)).await
     }
 
     /// Every byte of the control topic, as text.
