@@ -18,6 +18,7 @@ mod metrics;
 mod owned;
 #[cfg(test)]
 mod simulation;
+mod uncommitted;
 mod work;
 
 use std::sync::Arc;

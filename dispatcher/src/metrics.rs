@@ -108,6 +108,7 @@ pub(crate) struct Metrics {
     pub(crate) commits: IntCounter,
     pub(crate) commit_failures: IntCounter,
     pub(crate) lease_waits: IntCounter,
+    pub(crate) commit_waits: IntCounter,
     pub(crate) incidents: IntCounter,
     pub(crate) attempt_records_dropped: IntCounter,
     /// How things stand.
@@ -180,6 +181,11 @@ impl Metrics {
             lease_waits: counter(
                 "anabranch_dispatch_lease_waits_total",
                 "Times that attempts stopped because the last acknowledged commit was too old",
+            ),
+            commit_waits: counter(
+                "anabranch_dispatch_commit_waits_total",
+                "Times that a lane's attempts stopped because something completed in its placement \
+                 was not committed in time",
             ),
             incidents: counter(
                 "anabranch_dispatch_incidents_total",

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::lane::Lane;
 use crate::ledger::{Inherited, Ledger, MAX_METADATA_BYTES};
 use crate::marks::Marks;
+use crate::uncommitted::Uncommitted;
 use crate::work::Meter;
 
 /// The index of `deliveries` among the sources.
@@ -64,6 +65,7 @@ pub(crate) struct Source {
     pub(crate) tier: Option<Duration>,
     /// Whether there may be something new to commit.
     pub(crate) dirty: bool,
+    pub(crate) uncommitted: Uncommitted,
     /// Whether the text to commit grows near its limit, so that deferring is in order.
     pub(crate) crowded: bool,
     /// Whether the text is at its limit, so that nothing more is taken in.
@@ -87,6 +89,7 @@ impl Source {
             paused: false,
             tier,
             dirty: false,
+            uncommitted: Uncommitted::default(),
             crowded: false,
             full: false,
             waits_for_control: None,
@@ -190,6 +193,12 @@ impl Owned {
 
     pub(crate) fn is_serving(&self) -> bool {
         self.phase == Phase::Serving
+    }
+
+    /// Since when something completed waits for an acknowledged commit.
+    pub(crate) fn uncommitted_since(&self) -> Option<Instant> {
+        let waits = |source: &Source| source.uncommitted.since();
+        self.sources.iter().filter_map(waits).min()
     }
 
     /// The source that `assignment` of `partition` belongs to, if it is not stale.

@@ -18,6 +18,22 @@ fn rounds() -> usize {
 const ENDPOINTS: usize = 6;
 /// The bar for a new owner's first delivery.
 const TAKE_OVER_MS: i64 = 15_000;
+/// Where two die, the group may wait for one session after the other.
+const TWO_SESSIONS_MS: i64 = 40_000;
+/// How long after a restart the next one dies: in a rebalance of a second, and in one that waits for
+/// a dead member's session to end.
+const INTO_A_REBALANCE: [Duration; 10] = [
+    Duration::from_millis(700),
+    Duration::from_millis(2_500),
+    Duration::from_millis(1_100),
+    Duration::from_millis(9_000),
+    Duration::from_millis(0),
+    Duration::from_millis(6_000),
+    Duration::from_millis(900),
+    Duration::from_millis(400),
+    Duration::from_millis(200),
+    Duration::from_millis(9_800),
+];
 /// What may have ended before a kill and is repeated after it.
 const UNCOMMITTED_MS: i64 = 500;
 const BOTH_WAYS: Duration = Duration::from_secs(90);
@@ -84,7 +100,8 @@ async fn routers_die(protocol: &str) {
     assert_eq!(pipeline.metric("anabranch_dead_letters_total").await, 0.0);
 }
 
-/// Rules 6 and 13, and the bar for a take-over.
+/// Rules 6 and 13, and the bar for a take-over. Of two dispatchers at rest one dies, and while the
+/// group is still busy with that the other one does, or the first a second time.
 async fn dispatchers_die(protocol: &str) {
     let protocol = format!("kafka.group_protocol={protocol}");
     let mut pipeline = pipeline()
@@ -99,52 +116,77 @@ async fn dispatchers_die(protocol: &str) {
         endpoint.sink.expect_requests(50).await;
     }
     let (mut kills, mut took_ms) = (Vec::new(), Vec::new());
-    for round in 0..rounds() {
-        let name = format!("dispatcher-{}", round % 2 + 1);
-        let killed = now_ms();
-        pipeline.process(&name).kill();
-        kills.push((killed, now_ms()));
-        for endpoint in &endpoints {
-            let first = eventually("a delivery after the kill", BOTH_WAYS, async || {
-                endpoint.sink.look(|all| {
-                    // Requests that were on their way when it died do not count.
-                    let after = |arrival: &&Arrival| arrival.at > killed + 200;
-                    all.iter()
-                        .rev()
-                        .take_while(after)
-                        .last()
-                        .map(|arrival| arrival.at)
-                })
-            })
-            .await;
-            let took = first - killed;
-            assert!(
-                took <= TAKE_OVER_MS,
-                "first delivery {took} ms after the kill of {name}"
-            );
-            took_ms.push(took);
-        }
-        pipeline.process(&name).restart();
-        pipeline.ready(&name).await;
+    for round in 0..rounds().div_ceil(2) {
         settled(&pipeline).await;
+        let (one, other) = if round % 4 < 2 {
+            ("dispatcher-1", "dispatcher-2")
+        } else {
+            ("dispatcher-2", "dispatcher-1")
+        };
+        kills.push(kill(&mut pipeline, one));
+        let killed = kills[kills.len() - 1].before;
+        if round % 2 == 0 {
+            // The other takes everything over; when the first is back it gives up half of that.
+            took_ms.extend(taken_over(&endpoints, killed, TAKE_OVER_MS).await);
+        }
+        // Else the first joins again at once, and the group waits for its old session to end.
+        pipeline.process(one).restart();
+        tokio::time::sleep(INTO_A_REBALANCE[round % INTO_A_REBALANCE.len()]).await;
+        let second = if round % 3 == 2 { one } else { other };
+        kills.push(kill(&mut pipeline, second));
+        let killed = kills[kills.len() - 1].before;
+        pipeline.process(second).restart();
+        taken_over(&endpoints, killed, TWO_SESSIONS_MS).await;
     }
     let sent = load.stop();
     all_arrive(&endpoints, &sent).await;
-    let mut repeated = 0;
-    for endpoint in &endpoints {
-        for (id, times) in repeats(endpoint, &sent) {
-            expect_in_flight(&id, &times, &kills);
-            repeated += 1;
-        }
-    }
-    let deliveries = sent.acknowledged.len() * ENDPOINTS;
-    eprintln!("{repeated} of {deliveries} deliveries repeated; took over in {took_ms:?} ms");
+    expect_repeats_of_deaths(&pipeline, &endpoints, (&sent, &kills)).await;
+    eprintln!("took over in {took_ms:?} ms");
     assert_eq!(pipeline.metric("anabranch_dead_letters_total").await, 0.0);
 }
 
-/// Waits until both own placements and have their commits acknowledged again: while a rebalance is
-/// under way Kafka refuses commits, and "since the last acknowledged commit" (rule 13) is longer
-/// than the bar that holds for a group at rest.
+/// A process's end.
+#[derive(Debug)]
+struct Kill {
+    name: String,
+    before: i64,
+    after: i64,
+}
+
+fn kill(pipeline: &mut Pipeline, name: &str) -> Kill {
+    let before = now_ms();
+    pipeline.process(name).kill();
+    Kill {
+        name: name.to_owned(),
+        before,
+        after: now_ms(),
+    }
+}
+
+/// How long after a kill each endpoint got its next delivery.
+async fn taken_over(endpoints: &[Endpoint], killed: i64, bar_ms: i64) -> Vec<i64> {
+    let mut took_ms = Vec::new();
+    for endpoint in endpoints {
+        let first = eventually("a delivery after the kill", BOTH_WAYS, async || {
+            endpoint.sink.look(|all| {
+                // Requests that were on their way when it died do not count.
+                let after = |arrival: &&Arrival| arrival.at > killed + 200;
+                let last = all.iter().rev().take_while(after).last();
+                last.map(|arrival| arrival.at)
+            })
+        })
+        .await;
+        let took = first - killed;
+        assert!(
+            took <= bar_ms,
+            "first delivery {took} ms after the kill at {killed}"
+        );
+        took_ms.push(took);
+    }
+    took_ms
+}
+
+/// Waits until both own placements and have their commits acknowledged again.
 async fn settled(pipeline: &Pipeline) {
     for name in ["dispatcher-1", "dispatcher-2"] {
         let placements = "anabranch_dispatch_placements";
@@ -163,20 +205,62 @@ async fn settled(pipeline: &Pipeline) {
     }
 }
 
-/// Rule 13: each repeat follows a kill, and what it repeats was in flight or ended shortly before.
-fn expect_in_flight(id: &str, times: &[i64], kills: &[(i64, i64)]) {
-    for pair in times.windows(2) {
-        let between = |&&(before, after): &&(i64, i64)| {
-            // Arrivals are noted by another thread than kills.
-            pair[0] <= after + 50 && pair[1] >= before
-        };
-        let kill = kills.iter().find(between);
-        let ended = kill.map(|(before, _)| before - pair[0]);
-        assert!(
-            ended.is_some_and(|ended| ended < UNCOMMITTED_MS),
-            "{id} at {times:?} came again, {ended:?} ms from a kill; kills: {kills:?}"
-        );
+/// Rule 13: each repeat follows the death of the process that made the attempt, and what it repeats
+/// was in flight or ended shortly before.
+async fn expect_repeats_of_deaths(
+    pipeline: &Pipeline,
+    endpoints: &[Endpoint],
+    (sent, kills): (&Sent, &[Kill]),
+) {
+    let made = recorded(pipeline, sent).await;
+    let (mut repeated, mut oldest) = (0, 0);
+    for endpoint in endpoints {
+        for (id, arrivals) in repeats(endpoint, sent) {
+            for arrival in &arrivals[..arrivals.len() - 1] {
+                // An attempt without a record was in flight, or its record was.
+                let by = made.get(&arrival.id).and_then(|made| {
+                    let before = |made: &&(i64, String)| made.0 <= arrival.at + 5;
+                    made.iter().filter(before).max().map(|made| &made.1)
+                });
+                let died = |kill: &&Kill| {
+                    // Arrivals are noted by another thread than kills.
+                    arrival.at <= kill.after + 50 && by.is_none_or(|by| *by == kill.name)
+                };
+                let ended = kills.iter().find(died).map(|kill| kill.before - arrival.at);
+                assert!(
+                    ended.is_some_and(|ended| ended < UNCOMMITTED_MS),
+                    "{id} at {} by {by:?} came again, {ended:?} ms from a kill; kills: {kills:?}",
+                    arrival.at
+                );
+                oldest = oldest.max(ended.unwrap_or_default());
+                repeated += 1;
+            }
+        }
     }
+    let deliveries = sent.acknowledged.len() * endpoints.len();
+    eprintln!(
+        "{} kills: {repeated} of {deliveries} deliveries repeated, the oldest of which had arrived \
+         {oldest} ms before",
+        kills.len()
+    );
+}
+
+/// When each delivery was attempted, and by whom.
+async fn recorded(pipeline: &Pipeline, sent: &Sent) -> HashMap<String, Vec<(i64, String)>> {
+    let last = sent.acknowledged.last().expect("events were sent");
+    let attempts = eventually("every attempt recorded", BOTH_WAYS, async || {
+        let attempts = harness::attempts(pipeline.brokers(), pipeline.prefix());
+        let ends = attempts.iter().filter(|attempt| attempt.event_id == *last);
+        (ends.count() >= ENDPOINTS).then_some(attempts)
+    })
+    .await;
+    let mut made: HashMap<String, Vec<(i64, String)>> = HashMap::new();
+    for attempt in attempts {
+        made.entry(attempt.delivery.to_string())
+            .or_default()
+            .push((attempt.started_at, attempt.instance));
+    }
+    made
 }
 
 async fn endpoints(pipeline: &Pipeline) -> Vec<Endpoint> {
@@ -219,25 +303,33 @@ async fn all_arrive(endpoints: &[Endpoint], sent: &Sent) {
     );
 }
 
-/// Ids that arrived more than once, with the times, but for those that were published twice.
-fn repeats(endpoint: &Endpoint, sent: &Sent) -> BTreeMap<String, Vec<i64>> {
+/// What arrived more than once, by the event's id, but for those that were published twice.
+fn repeats(endpoint: &Endpoint, sent: &Sent) -> BTreeMap<String, Vec<Arrival>> {
     let again: BTreeSet<&String> = sent.sent_again.iter().collect();
-    let mut times: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    let mut arrivals: BTreeMap<String, Vec<Arrival>> = BTreeMap::new();
     endpoint.sink.look(|all| {
         for arrival in all {
-            times
-                .entry(arrival.event_id.clone())
-                .or_default()
-                .push(arrival.at);
+            let event = arrival.event_id.clone();
+            arrivals.entry(event).or_default().push(arrival.clone());
         }
     });
-    times.retain(|id, times| times.len() > 1 && !again.contains(id));
-    times
+    arrivals.retain(|id, arrivals| arrivals.len() > 1 && !again.contains(id));
+    arrivals
 }
 
-/// Rule 1 and 3 when the log itself goes away for a while.
 #[tokio::test]
 async fn the_broker_restarts_in_mid_load() {
+    the_broker_goes_away(Broker::restart).await;
+}
+
+#[tokio::test]
+async fn the_broker_dies_in_mid_load() {
+    the_broker_goes_away(Broker::kill_and_start).await;
+}
+
+/// Rules 1, 3 and 13 when the log itself goes away for a while. Dispatchers live on, but where it
+/// stays away for longer than a session they lose what they own.
+async fn the_broker_goes_away(away: fn(&Broker)) {
     let broker = Broker::own();
     let log = Log::Brokers(broker.brokers().to_owned());
     let pipeline = pipeline()
@@ -250,21 +342,34 @@ async fn the_broker_restarts_in_mid_load() {
     let endpoints = [pipeline.subscribed(ok()).await];
     let load = pipeline.load("com.acme.load", 200);
     endpoints[0].sink.expect_requests(200).await;
+    let gone = now_ms();
     let broker = tokio::task::spawn_blocking(move || {
-        broker.restart();
+        away(&broker);
         broker
     })
     .await
     .expect("the restart");
-    let back = load.so_far().acknowledged.len();
+    let back = (now_ms(), load.so_far().acknowledged.len());
     eventually(
         "400 events acknowledged after the restart",
         BOTH_WAYS,
-        async || (load.so_far().acknowledged.len() > back + 400).then_some(()),
+        async || (load.so_far().acknowledged.len() > back.1 + 400).then_some(()),
     )
     .await;
+    let took = taken_over(&endpoints, back.0, TWO_SESSIONS_MS).await;
     let sent = load.stop();
     all_arrive(&endpoints, &sent).await;
+    eprintln!("delivered again {took:?} ms after the restart");
+    let repeated = repeats(&endpoints[0], &sent);
+    for (id, arrivals) in &repeated {
+        let at: Vec<i64> = arrivals.iter().map(|arrival| arrival.at).collect();
+        assert!(
+            at.len() == 2 && at[0] > gone - UNCOMMITTED_MS && at[0] < back.0,
+            "{id} came again though the log had it committed: {at:?}, gone {gone} to {}",
+            back.0
+        );
+    }
+    eprintln!("{} repeated", repeated.len());
     assert_eq!(pipeline.metric("anabranch_dead_letters_total").await, 0.0);
     drop(pipeline);
     drop(broker);

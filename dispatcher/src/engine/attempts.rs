@@ -23,6 +23,7 @@ use crate::lane::Turn;
 use crate::metrics::{Deferred, Outcome};
 use crate::owned::Tenure;
 use crate::schedule::{self, Attempted, next_delay, tier_for};
+use crate::uncommitted::wait_max;
 use crate::work::Delivery;
 
 /// So many lanes that found no room are looked at again in each round.
@@ -109,6 +110,7 @@ impl<T: Transport> Engine<T> {
         let again = self.parked.len().min(PARKED_AT_ONCE);
         self.ring.extend(self.parked.drain(..again));
         let max = self.parts.options.max_in_flight;
+        let wait_max = wait_max(self.parts.options.commit_interval);
         while self.attempts.len() < max {
             let Some((tenure, quota)) = self.ring.pop_front() else {
                 return;
@@ -126,6 +128,15 @@ impl<T: Transport> Engine<T> {
             let Some(owned) = self.tenant_of(tenure).filter(|owned| owned.is_serving()) else {
                 continue;
             };
+            if owned
+                .uncommitted_since()
+                .is_some_and(|since| now > since + wait_max)
+            {
+                // What is in flight goes on; the next acknowledged commit brings the lane back.
+                self.awaiting_commit.push((tenure, quota));
+                self.parts.metrics.commit_waits.inc();
+                continue;
+            }
             let Some(lane) = owned.lanes.get_mut(&quota) else {
                 continue;
             };
@@ -322,10 +333,12 @@ impl<T: Transport> Engine<T> {
     }
 
     pub(super) fn complete(&mut self, tenure: Tenure, delivery: &Delivery) {
+        let now = self.now();
         if let Some(owned) = self.tenant_of(tenure)
             && let Some(source) = owned.sources.get_mut(delivery.source)
         {
             source.ledger.complete(delivery.place);
+            source.uncommitted.completed(now);
             source.dirty = true;
         }
     }

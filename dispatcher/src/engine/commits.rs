@@ -1,5 +1,9 @@
 //! Owns the plain commits of positions, the lease that they extend, and the reports that go with
 //! the passing of time.
+//!
+//! The surprise: in a rebalance of the classic protocol a plain commit waits on its connection
+//! behind the request to join, for as long as a dead member's session lasts. Then a transaction
+//! carries the positions, which has a connection of its own.
 
 use std::time::Duration;
 
@@ -13,10 +17,25 @@ use tracing::warn;
 use super::{Engine, bytes_as_i64};
 use crate::delivery::Transport;
 use crate::metrics::Deferred;
-use crate::owned::Tenure;
+use crate::owned::{Owned, Source, Tenure};
 
 /// Memory of marks beside the mandatory ones, in the whole process (rule 3).
 const MARKS_BYTES: usize = 8 << 20;
+
+/// A plain commit is overdue after this long without an acknowledgement.
+const OVERDUE: Duration = Duration::from_millis(100);
+/// The wait before a plain commit that was refused is sent again.
+const AGAIN: Duration = Duration::from_millis(25);
+
+/// How plain commits fare.
+#[derive(Debug, Default)]
+pub(super) struct Plain {
+    /// When the first was sent of those since the last acknowledgement.
+    unanswered_since: Option<Instant>,
+    /// Whether a transaction went out while one was on its way: the log may take the two in either
+    /// order, so that afterwards positions are committed anew.
+    pub(super) overlapped: bool,
+}
 
 /// What became of a plain commit.
 pub(crate) struct CommitDone {
@@ -41,6 +60,7 @@ impl<T: Transport> Engine<T> {
         if positions.is_empty() {
             return;
         }
+        self.plain.unanswered_since.get_or_insert(now);
         let member = std::sync::Arc::clone(&self.parts.member);
         let sent: Vec<Position> = positions
             .iter()
@@ -76,9 +96,12 @@ impl<T: Transport> Engine<T> {
                     continue;
                 };
                 source.dirty = false;
+                source.uncommitted.sent();
                 source.measure(&position.metadata);
                 let sent = (position.offset, position.metadata.clone());
-                if source.sent.as_ref() != Some(&sent) {
+                if source.sent.as_ref() == Some(&sent) {
+                    source.uncommitted.acknowledged();
+                } else {
                     source.sent = Some(sent);
                     positions.push((owned.tenure, index, position));
                 }
@@ -96,38 +119,94 @@ impl<T: Transport> Engine<T> {
         }
     }
 
-    fn any_position(&self) -> Option<(Tenure, usize, Position)> {
+    fn any_source(&self) -> Option<(Tenure, usize)> {
         self.owned.values().find_map(|owned| {
             let index = owned
                 .sources
                 .iter()
                 .position(|source| source.assignment.is_some() && !source.ledger.is_frozen())?;
-            Some((owned.tenure, index, owned.position(index)?))
+            Some((owned.tenure, index))
         })
     }
 
+    fn any_position(&self) -> Option<(Tenure, usize, Position)> {
+        let (tenure, index) = self.any_source()?;
+        let position = self.owned.get(&tenure.placement)?.position(index)?;
+        Some((tenure, index, position))
+    }
+
     pub(super) fn on_commit(&mut self, done: CommitDone) {
+        let now = self.now();
+        let overlapped = self.plain.overlapped;
+        self.plain.overlapped &= self.transaction.is_some();
+        let succeeded = done.result.is_ok();
+        for (tenure, index, _) in done.positions {
+            let owned = self.tenant_of(tenure);
+            let Some(source) = owned.and_then(|owned| owned.sources.get_mut(index)) else {
+                continue;
+            };
+            if succeeded && !overlapped {
+                source.uncommitted.acknowledged();
+            } else {
+                source.uncommitted.refused();
+                source.dirty = true;
+                source.sent = None;
+            }
+        }
         match done.result {
             Ok(()) => {
                 self.parts.metrics.commits.inc();
+                self.plain.unanswered_since = None;
                 self.lease.extend(done.sent_at);
+                self.resume_lanes();
+                if overlapped {
+                    self.timers.commit_now(now);
+                }
             }
             Err(error) => {
                 self.parts.metrics.commit_failures.inc();
                 warn!(%error, "positions were not committed");
-                for (tenure, index, _) in done.positions {
-                    let owned = self.tenant_of(tenure);
-                    if let Some(source) = owned.and_then(|owned| owned.sources.get_mut(index)) {
-                        source.dirty = true;
-                        source.sent = None;
-                    }
-                }
                 if error.class() != Class::Never {
-                    self.timers
-                        .commit_now(self.now() + Duration::from_millis(50));
+                    self.timers.commit_now(now + AGAIN);
                 }
             }
         }
+    }
+
+    /// Brings lanes back into the ring that waited for an acknowledged commit.
+    pub(super) fn resume_lanes(&mut self) {
+        self.ring.extend(self.awaiting_commit.drain(..));
+    }
+
+    /// The sources whose positions a transaction is to carry, since a plain commit is overdue: those
+    /// where something completed waits for one, or any when the lease does.
+    pub(super) fn overdue_sources(&mut self, now: Instant) -> Vec<(Tenure, usize)> {
+        let Some(since) = self.plain.unanswered_since else {
+            return Vec::new();
+        };
+        if now < since + OVERDUE {
+            self.timers.wake_transaction(since + OVERDUE);
+            return Vec::new();
+        }
+        let waiting = |owned: &Owned| {
+            let (tenure, sources) = (owned.tenure, owned.sources.iter().enumerate());
+            let waits = |source: &Source| Some((source.assignment?, source.uncommitted.since()?).1);
+            let of_source = move |(index, source)| Some((waits(source)?, (tenure, index)));
+            sources.filter_map(of_source).collect::<Vec<_>>()
+        };
+        let waiting: Vec<_> = self.owned.values().flat_map(waiting).collect();
+        let oldest = waiting.iter().map(|(since, _)| *since).min();
+        let due = oldest.map(|since| since + self.parts.options.commit_interval);
+        if due.is_some_and(|due| due <= now) {
+            return waiting.into_iter().map(|(_, source)| source).collect();
+        }
+        if let Some(due) = due {
+            self.timers.wake_transaction(due);
+        }
+        if self.lease.is_fresh(now) {
+            return Vec::new();
+        }
+        self.any_source().into_iter().collect()
     }
 
     /// Looks through the lanes: what waits too long is deferred, what is spent is dropped.

@@ -12,6 +12,7 @@ mod moves;
 mod ownership;
 mod replacing;
 mod timers;
+mod transact;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -43,7 +44,7 @@ use crate::work::{Delivery, Meter};
 use crate::{Options, Stopped};
 
 use attempts::Finished;
-use commits::CommitDone;
+use commits::{CommitDone, Plain};
 use intake::ControlEnd;
 use moves::{Move, TransactionDone};
 use ownership::{Overtaken, TakenOver};
@@ -99,6 +100,8 @@ pub(crate) struct Engine<T> {
     ring: VecDeque<(Tenure, Quota)>,
     /// Lanes that found no room for another attempt; they count as in the ring.
     parked: VecDeque<(Tenure, Quota)>,
+    /// Lanes whose placement waits for an acknowledged commit; they count as in the ring.
+    awaiting_commit: Vec<(Tenure, Quota)>,
     /// Attempts under way in lanes that were slow when they were started.
     slow_in_flight: usize,
     /// Sources that hold records not taken in, the delay topics first.
@@ -113,6 +116,7 @@ pub(crate) struct Engine<T> {
     transaction: Option<BoxFuture<'static, TransactionDone>>,
     transaction_not_before: Option<Instant>,
     commit: Option<BoxFuture<'static, CommitDone>>,
+    plain: Plain,
     control_probe: Option<BoxFuture<'static, ControlEnd>>,
     /// The end of `control` as last asked for, when a record seemed ahead of it.
     control_end: Option<ControlEnd>,
@@ -143,6 +147,7 @@ impl<T: Transport> Engine<T> {
             meter: Meter::default(),
             ring: VecDeque::new(),
             parked: VecDeque::new(),
+            awaiting_commit: Vec::new(),
             slow_in_flight: 0,
             unread: BTreeSet::new(),
             attempts: FuturesUnordered::new(),
@@ -154,6 +159,7 @@ impl<T: Transport> Engine<T> {
             transaction: None,
             transaction_not_before: None,
             commit: None,
+            plain: Plain::default(),
             control_probe: None,
             control_end: None,
             drains: Vec::new(),

@@ -10,14 +10,11 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use hashbrown::HashMap;
 use runtime::log::topics::DELAY_TIERS;
-use runtime::log::{
-    Class, Committed, NotCommitted, NotWritten, Partition, Position, Record, StoredRecord,
-    Transaction, TransactionOptions, Transactions,
-};
+use runtime::log::{NotWritten, Position, Record, StoredRecord, Transactions};
 use schemas::records::{DeadLetter, DeadReason, MAX_TARGETS, Target};
 use tokio::time::Instant;
-use tracing::{error, warn};
 
+use super::transact::transact;
 use super::{Engine, TransactionContext};
 use crate::delivery::Transport;
 use crate::ledger::{self, Place};
@@ -32,12 +29,12 @@ const TRANSACTION_BYTES_MAX: usize = 8 << 20;
 /// The most deliveries in one transaction.
 const TRANSACTION_MOVES_MAX: usize = 5_000;
 /// The wait before a transaction that was aborted is tried again.
-const RETRY_WAIT: Duration = Duration::from_millis(200);
+pub(super) const RETRY_WAIT: Duration = Duration::from_millis(200);
+/// The same where the membership was changing, which takes a moment.
+pub(super) const REJOIN_WAIT: Duration = Duration::from_millis(25);
 /// So many fenced transactions are another live process of this name. One that the log gave up for
 /// its age fences its producer too, but then it was aborted before.
 const FENCED_MAX: u32 = 3;
-/// So often committed positions are asked for after a transaction whose outcome is unknown.
-const READS_MAX: u32 = 25;
 /// A fence is forgotten after this long without another.
 const FENCED_MEMORY: Duration = Duration::from_secs(600);
 
@@ -77,20 +74,22 @@ impl What {
 
 /// What became of a transaction.
 pub(crate) struct TransactionDone {
-    transactions: Option<Box<dyn Transactions>>,
-    sent_at: Instant,
-    outcome: Outcome,
-    moves: Vec<Move>,
+    pub(super) transactions: Option<Box<dyn Transactions>>,
+    pub(super) sent_at: Instant,
+    pub(super) outcome: Outcome,
+    pub(super) moves: Vec<Move>,
     /// Which moves each record holds.
-    held: Vec<Vec<usize>>,
-    touched: Vec<(Tenure, usize, Position)>,
-    fenced: bool,
+    pub(super) held: Vec<Vec<usize>>,
+    pub(super) touched: Vec<(Tenure, usize, Position)>,
+    pub(super) fenced: bool,
 }
 
-enum Outcome {
+pub(super) enum Outcome {
     Committed,
     Aborted {
         refused: Vec<(usize, NotWritten)>,
+        /// Before it is tried again.
+        wait: Duration,
     },
     /// The log cannot be asked what became of it: ownership is taken anew.
     NotKnown,
@@ -108,10 +107,16 @@ impl<T: Transport> Engine<T> {
     }
 
     /// Opens a transaction for what has arrived, unless one is open, or a plain commit is on its
-    /// way that it could be overtaken by.
+    /// way that it could be overtaken by. Positions alone do not wait for an overdue commit: one
+    /// that is set back by it is committed again, while a delivery would be moved again.
     pub(super) fn start_transaction(&mut self, now: Instant) {
         self.timers.transaction_at = None;
-        if self.transaction.is_some() || self.commit.is_some() || self.moves.is_empty() {
+        if self.transaction.is_some() {
+            return;
+        }
+        let overdue = self.overdue_sources(now);
+        let committing = self.commit.is_some();
+        if overdue.is_empty() && (committing || self.moves.is_empty()) {
             return;
         }
         if let Some(at) = self.transaction_not_before.filter(|at| *at > now) {
@@ -126,12 +131,17 @@ impl<T: Transport> Engine<T> {
         let Some(transactions) = self.transactions.take() else {
             return;
         };
-        let (moves, records, held) = self.gather();
-        let touched = self.freeze(&moves);
+        let (moves, records, held) = if committing {
+            Default::default()
+        } else {
+            self.gather()
+        };
+        let touched = self.freeze(&moves, overdue);
         if touched.is_empty() {
             self.transactions = Some(transactions);
             return;
         }
+        self.plain.overlapped |= committing;
         let context = TransactionContext {
             log: self.parts.log.clone(),
             member: Arc::clone(&self.parts.member),
@@ -241,9 +251,13 @@ impl<T: Transport> Engine<T> {
     }
 
     /// Completes the places of `moves` as far as the transaction is concerned, and says which
-    /// positions that makes. Completed records stay in the window until the outcome is known.
-    fn freeze(&mut self, moves: &[Move]) -> Vec<(Tenure, usize, Position)> {
-        let mut touched: Vec<(Tenure, usize)> = Vec::new();
+    /// positions that makes, those of `touched` among them. Completed records stay in the window
+    /// until the outcome is known.
+    fn freeze(
+        &mut self,
+        moves: &[Move],
+        mut touched: Vec<(Tenure, usize)>,
+    ) -> Vec<(Tenure, usize, Position)> {
         for moved in moves {
             let Some(source) = self.source_of_move(moved) else {
                 continue;
@@ -260,10 +274,12 @@ impl<T: Transport> Engine<T> {
             .into_iter()
             .filter_map(|(tenure, index)| {
                 let owned = self.tenant_of(tenure)?;
+                owned.sources.get_mut(index)?.ledger.freeze();
                 let mut position = owned.position(index)?;
                 position.metadata = ledger::stamped(position.metadata, stamp);
                 let source = owned.sources.get_mut(index)?;
                 source.dirty = false;
+                source.uncommitted.sent();
                 source.measure(&position.metadata);
                 Some((tenure, index, position))
             })
@@ -294,8 +310,9 @@ impl<T: Transport> Engine<T> {
                 self.lease.extend(done.sent_at);
                 self.transaction_not_before = None;
                 self.thaw(done.touched, true);
+                self.resume_lanes();
             }
-            Outcome::Aborted { refused } => {
+            Outcome::Aborted { refused, wait } => {
                 self.parts.metrics.hops.get(Hop::Aborted).inc();
                 if !done.fenced {
                     self.fenced = (0, now);
@@ -307,7 +324,7 @@ impl<T: Transport> Engine<T> {
                     .filter_map(|(record, _)| done.held.get(*record)?.first())
                     .filter_map(|at| done.moves.get(*at));
                 if refused.is_empty() || letters.any(|moved| moved.what.is_reference()) {
-                    self.transaction_not_before = Some(now + RETRY_WAIT);
+                    self.transaction_not_before = Some(now + wait);
                 }
                 self.take_back(done.moves, &done.held, &refused);
                 self.thaw(done.touched, false);
@@ -328,6 +345,8 @@ impl<T: Transport> Engine<T> {
     }
 
     fn thaw(&mut self, touched: Vec<(Tenure, usize, Position)>, committed: bool) {
+        let overlapped = self.plain.overlapped;
+        self.plain.overlapped &= self.commit.is_some();
         for (tenure, index, position) in touched {
             let owned = self.tenant_of(tenure);
             if let Some(source) = owned.and_then(|owned| owned.sources.get_mut(index)) {
@@ -335,7 +354,10 @@ impl<T: Transport> Engine<T> {
                 source.dirty = true;
                 if committed {
                     let text = ledger::unstamped(&position.metadata).to_owned();
-                    source.sent = Some((position.offset, text));
+                    source.sent = Some((position.offset, text)).filter(|_| !overlapped);
+                    source.uncommitted.acknowledged();
+                } else {
+                    source.uncommitted.refused();
                 }
             }
         }
@@ -423,112 +445,6 @@ impl Group {
             .chunks(MAX_TARGETS)
             .zip(self.moves.chunks(MAX_TARGETS))
     }
-}
-
-async fn transact(
-    context: TransactionContext,
-    mut transactions: Box<dyn Transactions>,
-    records: Vec<Record>,
-    mut done: TransactionDone,
-) -> TransactionDone {
-    let positions: Vec<Position> = done
-        .touched
-        .iter()
-        .map(|(_, _, position)| position.clone())
-        .collect();
-    let transaction = Transaction {
-        records,
-        positions: positions.clone(),
-        group: Some(context.group.clone()),
-    };
-    match transactions.commit(transaction).await {
-        Ok(()) => done.outcome = Outcome::Committed,
-        Err(NotCommitted::Aborted { cause, refused }) => {
-            warn!(%cause, refused = refused.len(), "transaction aborted");
-            done.outcome = Outcome::Aborted { refused };
-        }
-        Err(NotCommitted::NotMember(cause)) => {
-            warn!(%cause, "transaction aborted for a rebalance");
-            done.outcome = Outcome::Aborted {
-                refused: Vec::new(),
-            };
-        }
-        Err(NotCommitted::Unknown(cause)) => {
-            warn!(%cause, "outcome of a transaction is unknown");
-            return resolve(context, &positions, done).await;
-        }
-        Err(NotCommitted::Fenced(cause)) => {
-            warn!(%cause, "transactional producer was fenced");
-            done.fenced = true;
-            if context.gives_way {
-                // Opening another would fence the one that goes on.
-                return done;
-            }
-            return resolve(context, &positions, done).await;
-        }
-    }
-    done.transactions = Some(transactions);
-    done
-}
-
-/// Opens a new producer, which ends what the old one left open, and reads what is committed: it is
-/// what was sent, or the transaction was aborted.
-async fn resolve(
-    context: TransactionContext,
-    sent: &[Position],
-    mut done: TransactionDone,
-) -> TransactionDone {
-    loop {
-        let options = TransactionOptions {
-            id: context.id.clone(),
-            timeout: context.timeout,
-        };
-        match context.log.transactions(options).await {
-            Ok(transactions) => {
-                done.transactions = Some(transactions);
-                break;
-            }
-            Err(cause) => warn!(%cause, "transactional producer cannot be opened now"),
-        }
-        tokio::time::sleep(RETRY_WAIT).await;
-    }
-    done.outcome = outcome(&context, sent).await;
-    done
-}
-
-/// What became of a transaction that is over.
-async fn outcome(context: &TransactionContext, sent: &[Position]) -> Outcome {
-    for _ in 0..READS_MAX {
-        match context.member.committed(&context.partitions).await {
-            Ok(committed) if is_what_was_sent(sent, &committed) => return Outcome::Committed,
-            Ok(_) => {
-                return Outcome::Aborted {
-                    refused: Vec::new(),
-                };
-            }
-            Err(cause) => {
-                error!(%cause, "committed positions cannot be read after a transaction");
-                match cause.class() {
-                    Class::Retry | Class::Unknown => tokio::time::sleep(RETRY_WAIT).await,
-                    Class::Never | Class::Fenced => return Outcome::NotKnown,
-                }
-            }
-        }
-    }
-    Outcome::NotKnown
-}
-
-fn is_what_was_sent(sent: &[Position], committed: &[(Partition, Option<Committed>)]) -> bool {
-    // All or nothing: one position decides for all.
-    let Some(first) = sent.first() else {
-        return false;
-    };
-    committed.iter().any(|(partition, position)| {
-        *partition == first.partition
-            && position.as_ref().is_some_and(|position| {
-                position.offset == first.offset && position.metadata == first.metadata
-            })
-    })
 }
 
 impl Owned {

@@ -110,6 +110,11 @@ impl Timers {
         self.commit_at = now + self.commit_every;
     }
 
+    /// Looks at what a transaction has to do at `at`, or sooner.
+    pub(crate) fn wake_transaction(&mut self, at: Instant) {
+        self.transaction_at = Some(self.transaction_at.map_or(at, |sooner| sooner.min(at)));
+    }
+
     pub(crate) fn commit_now(&mut self, now: Instant) {
         self.commit_at = self.commit_at.min(now);
     }

@@ -2,6 +2,7 @@
 //! written with. `SIM_SEEDS` says how many seeds, `SIM_SEED` replays one.
 
 mod audit;
+mod commits;
 mod rules;
 mod tests;
 mod world;

@@ -244,8 +244,9 @@ section! {
         /// How long a delivery may wait in memory for its turn; then it goes to a delay topic.
         pub horizon: Duration = secs(10), in ms(100)..=secs(60);
         /// How often positions are committed (rule 6).
-        // What a death repeats: what ended less than two intervals before it.
-        pub commit_interval: Duration = ms(250), in ms(1)..=ms(250);
+        // What a death repeats: what ended less than an interval and the time of a commit before
+        // it. Attempts wait for a commit that is 200 ms late.
+        pub commit_interval: Duration = ms(100), in ms(1)..=ms(250);
         /// How long attempts may go on after their partition was revoked, or at shutdown.
         pub drain_deadline: Duration = secs(5), in ms(100)..=secs(60);
         /// After this long a dead dispatcher's open transaction is aborted by the broker.

@@ -55,19 +55,28 @@ impl Broker {
     /// # Panics
     /// When it does not come back.
     pub fn restart(&self) {
-        self.tell("restart");
+        self.tell(&["restart"]);
     }
 
-    fn tell(&self, command: &str) {
+    /// The same with `kill -9`.
+    ///
+    /// # Panics
+    /// When it does not come back.
+    pub fn kill_and_start(&self) {
+        self.tell(&["restart", "--kill"]);
+    }
+
+    fn tell(&self, command: &[&str]) {
         if let Some(dir) = &self.dir {
-            script(&[command, "--dir", &dir.path().display().to_string()]);
+            let dir = dir.path().display().to_string();
+            script(&[command, &["--dir", &dir]].concat());
         }
     }
 }
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        self.tell("down");
+        self.tell(&["down"]);
     }
 }
 

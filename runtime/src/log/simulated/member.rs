@@ -66,9 +66,12 @@ impl Member for SimulatedMember {
             let delay = world.draw(|latencies| latencies.commit);
             let proof = world.proof(seat);
             world.submit(life, Lane::Commit(seat), delay, move |world| {
-                let result = world.commit_of_member(seat, life, proof, positions);
-                let delay = world.draw(|latencies| latencies.commit);
-                world.answer(life, delay, sender, result);
+                let behind = proof.clone();
+                world.behind_join(&behind, move |world| {
+                    let result = world.commit_of_member(seat, life, proof, positions);
+                    let delay = world.draw(|latencies| latencies.commit);
+                    world.answer(life, delay, sender, result);
+                });
             });
         });
         match receiver.await {

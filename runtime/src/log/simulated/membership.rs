@@ -17,14 +17,16 @@ use super::faults::Operation;
 use super::positions::Positions;
 use super::world::{Lane, Life, World};
 
+type Held = Box<dyn FnOnce(&mut World) + Send>;
+
 /// All groups and seats of a simulation.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Groups {
     groups: BTreeMap<String, Group>,
     seats: BTreeMap<u64, Seat>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Group {
     // Member id to seat: a member that was thrown out joins again under a new id.
     members: BTreeMap<u64, u64>,
@@ -32,6 +34,8 @@ pub(super) struct Group {
     phase: Phase,
     // Something changed since the assignment under way was begun.
     changed: bool,
+    // Commits that wait behind their members' requests to join.
+    held: Vec<Held>,
     pub(super) positions: Positions,
 }
 
@@ -285,6 +289,9 @@ impl World {
         }
         group.phase = Phase::Syncing;
         group.generation += 1;
+        for commit in std::mem::take(&mut group.held) {
+            commit(self);
+        }
         self.later(sync, move |world| world.assign_group(&name));
     }
 
@@ -446,6 +453,23 @@ impl World {
                 "group is being rebalanced",
             ))
         }
+    }
+
+    /// Does `commit` now, or once the member's request to join is answered.
+    pub(super) fn behind_join(
+        &mut self,
+        proof: &Result<Proof, Error>,
+        commit: impl FnOnce(&mut Self) + Send + 'static,
+    ) {
+        let holds = self.options.joins_hold_commits;
+        if let Some(proof) = proof.as_ref().ok().filter(|_| holds) {
+            let group = self.group_mut(&proof.group);
+            match group.phase {
+                Phase::Joining | Phase::Waiting => return group.held.push(Box::new(commit)),
+                Phase::Stable | Phase::Syncing => {}
+            }
+        }
+        commit(self);
     }
 
     pub(super) fn commit_of_member(

@@ -27,6 +27,9 @@ pub struct SimulationOptions {
     pub transaction_sweep: Duration,
     /// Whether a joining member replaces (and fences) one of the same instance name.
     pub static_members: bool,
+    /// Whether a member's plain commits wait behind its own request to join, as they do in Kafka's
+    /// classic protocol, which sends both on one connection.
+    pub joins_hold_commits: bool,
     /// How long after a write a compacted topic is compacted; `None` only on demand.
     pub compaction_delay: Option<Duration>,
     /// How long compaction keeps tombstones.
@@ -48,6 +51,7 @@ impl Default for SimulationOptions {
             rebalance_timeout: Duration::from_secs(30),
             transaction_sweep: Duration::from_secs(1),
             static_members: false,
+            joins_hold_commits: false,
             compaction_delay: None,
             tombstones_kept: Duration::from_secs(24 * 3600),
             trace_lines: 20_000,
@@ -71,6 +75,7 @@ impl SimulationOptions {
             seed,
             latencies: Latencies::busy(),
             probabilities: fails.collect(),
+            joins_hold_commits: seed.is_multiple_of(2),
             compaction_delay: Some(Duration::from_secs(5)),
             ..Self::default()
         }
