@@ -8,6 +8,7 @@ mod api;
 mod attempts;
 mod cli;
 mod config;
+mod dead;
 mod demo;
 mod keyring;
 mod listen;
@@ -110,6 +111,7 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
         Command::Publish(args) => publish::run(args, &settings).await,
         Command::Listen(args) => listen::run(args).await,
         Command::Deliveries { command } => tail::run(command, settings).await,
+        Command::Dead { command } => dead::run(command, &settings).await,
         Command::Config { command } => config::run(&command),
     }
 }

@@ -14,6 +14,7 @@ pub(crate) use self::objects::{
     TenantFields, WebhookArgs, WebhookCommand, WhichEvents,
 };
 use crate::config::ConfigCommand;
+use crate::dead::DeadCommand;
 use crate::demo::DemoArgs;
 use crate::listen::ListenArgs;
 use crate::publish::PublishArgs;
@@ -37,6 +38,7 @@ Examples:
   anabranch webhook create --tenant acme --url http://127.0.0.1:9000/ --type com.acme.lead.created
   anabranch publish --tenant acme --type com.acme.lead.created --data '{\"name\":\"Ada\"}'
   anabranch deliveries tail               each attempt as it is made
+  anabranch dead list --tenant acme       what was given up, and why; dead redrive sends it again
 
 On Kafka, each service in a process of its own:
   anabranch config new-keys > anabranch.toml
@@ -109,6 +111,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: DeliveriesCommand,
     },
+    /// Deliveries that ended undelivered: look at them, send them again
+    Dead {
+        #[command(subcommand)]
+        command: DeadCommand,
+    },
     /// Every option of the configuration, and new keys for it
     Config {
         #[command(subcommand)]
@@ -135,6 +142,7 @@ impl Command {
             | Self::Publish(_)
             | Self::Listen(_)
             | Self::Deliveries { .. }
+            | Self::Dead { .. }
             | Self::Config { .. } => Role::Other,
         }
     }
@@ -160,6 +168,7 @@ impl Command {
             | Self::Publish(_)
             | Self::Listen(_)
             | Self::Deliveries { .. }
+            | Self::Dead { .. }
             | Self::Config { .. } => ("", &[]),
         }
     }
@@ -181,6 +190,7 @@ impl Command {
             | Self::Publish(_)
             | Self::Listen(_)
             | Self::Deliveries { .. }
+            | Self::Dead { .. }
             | Self::Config { .. } => 1,
         }
     }
