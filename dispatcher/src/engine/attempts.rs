@@ -306,7 +306,11 @@ impl<T: Transport> Engine<T> {
                 let accepted_at = delivery.loaded.record.accepted_at;
                 let age = self.wall().saturating_sub(accepted_at);
                 self.parts.metrics.event_age_seconds.observe(seconds(age));
-                self.complete(tenure, &delivery);
+                if delivery.target.report {
+                    self.report_delivered(tenure, &delivery);
+                } else {
+                    self.complete(tenure, &delivery);
+                }
             }
             Verdict::Retry {
                 retry_after,

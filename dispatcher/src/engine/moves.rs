@@ -1,5 +1,5 @@
-//! Owns the transactions of rule 6: deliveries that go to a delay topic or to `dead`, together with
-//! the positions that this completes.
+//! Owns the transactions of rule 6: deliveries that go to a delay topic or to `dead`, and outcomes
+//! that go to `results`, together with the positions that this completes.
 //!
 //! It must never let a plain commit pass while a transaction on the same partition is open, and
 //! never count a place as completed whose transaction was aborted.
@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use hashbrown::HashMap;
 use runtime::log::topics::DELAY_TIERS;
 use runtime::log::{NotWritten, Position, Record, StoredRecord, Transactions};
-use schemas::records::{DeadLetter, DeadReason, MAX_TARGETS, Target};
+use schemas::records::{DeadLetter, DeadReason, MAX_TARGETS, ResultRecord, ResultVerdict, Target};
 use tokio::time::Instant;
 
 use super::transact::transact;
@@ -57,17 +57,21 @@ pub(crate) enum What {
         delivery: Option<Delivery>,
         poison: Option<Box<StoredRecord>>,
     },
+    /// Nowhere: it is delivered, and `results` is to say so.
+    Report(Box<ResultRecord>),
 }
 
 impl What {
-    fn is_reference(&self) -> bool {
+    /// Whether there is nothing smaller to write in its place.
+    fn is_least(&self) -> bool {
         matches!(
             self,
-            Self::Dead {
-                delivery: None,
-                poison: None,
-                ..
-            }
+            Self::Report(_)
+                | Self::Dead {
+                    delivery: None,
+                    poison: None,
+                    ..
+                }
         )
     }
 }
@@ -207,6 +211,16 @@ impl<T: Transport> Engine<T> {
                     poison,
                 } => {
                     let record = self.dead_record(letter, delivery.as_ref(), poison.as_deref());
+                    let report = letter.report();
+                    let report = report.map(|report| self.result_record(&report));
+                    for record in std::iter::once(record).chain(report) {
+                        bytes += record.len_bytes();
+                        records.push(record);
+                        held.push(vec![at]);
+                    }
+                }
+                What::Report(report) => {
+                    let record = self.result_record(report);
                     bytes += record.len_bytes();
                     records.push(record);
                     held.push(vec![at]);
@@ -248,6 +262,32 @@ impl<T: Transport> Engine<T> {
             (None, Some(stored)) => dead_letter::poison(dead, letter, stored),
             (None, None) => dead_letter::reference(dead, letter),
         }
+    }
+
+    fn result_record(&self, report: &ResultRecord) -> Record {
+        dead_letter::result(&self.parts.topics.results, report)
+    }
+
+    /// Completes a delivery that asked for a report: its place completes with the report on
+    /// `results`, in one transaction (rule 6).
+    pub(super) fn report_delivered(&mut self, tenure: Tenure, delivery: &Delivery) {
+        let record = &delivery.loaded.record;
+        let report = ResultRecord {
+            version: 1,
+            bulk: delivery.target.bulk.unwrap_or(0),
+            delivery: record.delivery_id(&delivery.target),
+            endpoint: delivery.target.endpoint,
+            subscription: delivery.target.subscription,
+            verdict: ResultVerdict::Delivered,
+            reason: None,
+            at: self.wall(),
+        };
+        self.push_move(Move {
+            tenure,
+            source: delivery.source,
+            place: delivery.place,
+            what: What::Report(Box::new(report)),
+        });
     }
 
     /// Completes the places of `moves` as far as the transaction is concerned, and says which
@@ -323,7 +363,7 @@ impl<T: Transport> Engine<T> {
                     .iter()
                     .filter_map(|(record, _)| done.held.get(*record)?.first())
                     .filter_map(|at| done.moves.get(*at));
-                if refused.is_empty() || letters.any(|moved| moved.what.is_reference()) {
+                if refused.is_empty() || letters.any(|moved| moved.what.is_least()) {
                     self.transaction_not_before = Some(now + wait);
                 }
                 self.take_back(done.moves, &done.held, &refused);
@@ -405,6 +445,7 @@ impl<T: Transport> Engine<T> {
                 ))
             }
             What::Dead { letter, .. } => letter,
+            What::Report(_) => return what,
         };
         What::Dead {
             letter,
