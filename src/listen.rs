@@ -15,7 +15,7 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use clap::Args;
-use dispatcher::delivery::sign::{Received, SigningKey, verify};
+use dispatcher::delivery::sign::{Received, VerifyingKey, verify};
 use runtime::clock::Clock;
 use runtime::task::{Signals, TaskKind, Tasks};
 use serde::Deserialize;
@@ -47,7 +47,8 @@ pub(crate) struct ListenArgs {
     /// The address; others than this machine's can reach more than you may want
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     address: IpAddr,
-    /// The endpoint's signing secret; may be repeated while one is replaced
+    /// The endpoint's signing secret (`whsec_…`) or public key (`whpk_…`); may be repeated while one
+    /// is replaced
     #[arg(
         long = "secret",
         env = "ANABRANCH_SECRET",
@@ -110,7 +111,7 @@ pub(crate) struct Receiver {
 }
 
 struct Shared {
-    keys: Vec<SigningKey>,
+    keys: Vec<VerifyingKey>,
     status: StatusCode,
     clock: Clock,
     arrivals: mpsc::Sender<Arrival>,
@@ -139,7 +140,7 @@ impl Receiver {
     /// Takes deliveries as a task of `tasks`, until those are cancelled.
     pub(crate) fn serve(
         self,
-        keys: Vec<SigningKey>,
+        keys: Vec<VerifyingKey>,
         status: StatusCode,
         tasks: &Tasks,
     ) -> mpsc::Receiver<Arrival> {
@@ -269,8 +270,8 @@ pub(crate) async fn run(args: ListenArgs) -> anyhow::Result<ExitCode> {
     let keys = args
         .secrets
         .iter()
-        .map(|secret| SigningKey::parse(secret.trim()));
-    let keys: Vec<SigningKey> = keys
+        .map(|secret| VerifyingKey::parse(secret.trim()));
+    let keys: Vec<VerifyingKey> = keys
         .collect::<Result<_, _>>()
         .map_err(|error| Usage(format!("`--secret`: {error}")))?;
     let status = StatusCode::from_u16(args.status)?;
@@ -301,7 +302,7 @@ pub(crate) async fn run(args: ListenArgs) -> anyhow::Result<ExitCode> {
 
 #[cfg(test)]
 mod tests {
-    use dispatcher::delivery::sign::sign;
+    use dispatcher::delivery::sign::{SigningKey, sign};
 
     use super::*;
 
@@ -312,7 +313,7 @@ mod tests {
         body: &'static str,
     ) -> (Arrival, StatusCode) {
         let (arrivals, mut received) = mpsc::channel(1);
-        let keys = vec![SigningKey::parse(SECRET).unwrap()];
+        let keys = vec![VerifyingKey::parse(SECRET).unwrap()];
         let clock = Clock::system();
         let shared = Shared {
             keys,

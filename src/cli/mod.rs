@@ -10,8 +10,8 @@ use reqwest::Url;
 
 pub(crate) use self::objects::{
     Common, EndpointArgs, EndpointCommand, EndpointFields, KeyArgs, KeyCommand, NewEndpoint,
-    OfTenant, One, SubscriptionArgs, SubscriptionCommand, Tenant, TenantArgs, TenantCommand,
-    TenantFields, WebhookArgs, WebhookCommand, WhichEvents,
+    OfTenant, One, Sending, SubscriptionArgs, SubscriptionCommand, Tenant, TenantArgs,
+    TenantCommand, TenantFields, WebhookArgs, WebhookCommand, WhichEvents,
 };
 use crate::config::ConfigCommand;
 use crate::dead::DeadCommand;

@@ -143,6 +143,17 @@ pub(crate) enum EndpointCommand {
         /// Seconds for which the old one still signs; a day where absent
         #[arg(long, value_name = "SECONDS")]
         expires_in: Option<u32>,
+        /// What the new secret signs with: v1 or v1a; as the old one where absent
+        #[arg(long, value_name = "VERSION")]
+        signature: Option<String>,
+    },
+    /// Replace the password, token, API key or client secret that its requests authenticate with
+    RotateCredential {
+        #[command(flatten)]
+        one: One,
+        /// The new one; `@FILE` reads it from a file
+        #[arg(long)]
+        value: String,
     },
     /// Send it a test event
     Test(One),
@@ -170,9 +181,54 @@ pub(crate) struct EndpointFields {
     /// An attempt's total deadline in milliseconds
     #[arg(long, value_name = "MS")]
     pub(crate) timeout_ms: Option<u32>,
+    #[command(flatten)]
+    pub(crate) sending: Sending,
     /// Other members, as a JSON object; see `/v1/openapi.json`
     #[arg(long, value_name = "OBJECT")]
     pub(crate) json: Option<String>,
+}
+
+/// How requests to an endpoint are made up.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Sending {
+    /// Events in one request: `ITEMS[,bytes=N][,wait=TIME][,format=array]`
+    #[arg(long, value_name = "ITEMS")]
+    pub(crate) batch: Option<String>,
+    /// Disable it when it has failed for so long: `5d`, or `never`
+    #[arg(long, value_name = "TIME")]
+    pub(crate) disable_after: Option<String>,
+    /// Enable it by itself when it answers again
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) reenable: Option<bool>,
+    /// A header on every request, `NAME: VALUE`; may be repeated
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    pub(crate) headers: Vec<String>,
+    /// Case of our headers' names over HTTP/1.1: lower or title
+    #[arg(long, value_name = "CASE")]
+    pub(crate) header_case: Option<String>,
+    /// Compress bodies (gzip)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) compress: Option<bool>,
+    /// Basic authentication; `USER:@FILE` reads the password from a file
+    #[arg(long, value_name = "USER:PASSWORD", group = "authentication")]
+    pub(crate) basic: Option<String>,
+    /// Bearer token; `@FILE` reads it from a file
+    #[arg(long, value_name = "TOKEN", group = "authentication")]
+    pub(crate) bearer: Option<String>,
+    /// A key in a header; `HEADER:@FILE` reads it from a file
+    #[arg(long, value_name = "HEADER:VALUE", group = "authentication")]
+    pub(crate) api_key: Option<String>,
+    /// OAuth 2.0 client credentials:
+    /// `TOKEN_URL,CLIENT_ID:SECRET[,scope=…][,audience=…][,client_in=body]`; the secret may be
+    /// `@FILE`
+    #[arg(long, value_name = "TOKEN_URL,ID:SECRET", group = "authentication")]
+    pub(crate) oauth2: Option<String>,
+    /// File with the client's certificate and its chain, for mutual TLS
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client_certificate: Option<String>,
+    /// File with the certificate's private key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client_key: Option<String>,
 }
 
 /// What is said of an endpoint when it is made.
@@ -181,6 +237,9 @@ pub(crate) struct NewEndpoint {
     /// The signing secret (`whsec_…`); else one is made
     #[arg(long)]
     pub(crate) secret: Option<String>,
+    /// What the secret that is made signs with: v1 (HMAC) or v1a (ed25519; its public key is shown)
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) signature: Option<String>,
     /// The quota that it shares with other endpoints of the tenant
     #[arg(long, value_name = "NAME")]
     pub(crate) quota: Option<String>,
@@ -242,6 +301,9 @@ pub(crate) struct WhichEvents {
     /// Filters as a JSON array, e.g. `[{"prefix":{"type":"com.acme."}}]`; all must match
     #[arg(long, value_name = "ARRAY")]
     pub(crate) filters: Option<String>,
+    /// Deliver events of one key (`partitionkey`, else `subject`, else `source`) one after another
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) ordered: Option<bool>,
 }
 
 /// `anabranch webhook`.

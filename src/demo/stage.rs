@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use anyhow::Context;
-use dispatcher::delivery::sign::SigningKey;
+use dispatcher::delivery::sign::VerifyingKey;
 use reqwest::{Method, Url};
 use runtime::config::Config;
 use runtime::secret::ExposeSecret;
@@ -32,7 +32,7 @@ pub(super) struct Stage {
 pub(super) struct Cast {
     /// With the tenant's own key.
     pub(super) publisher: Api,
-    pub(super) signing: SigningKey,
+    pub(super) signing: VerifyingKey,
     pub(super) subscriptions: Vec<(Department, SubscriptionId)>,
     endpoint: String,
     key: String,
@@ -74,7 +74,7 @@ impl Stage {
         }
         Ok(Cast {
             publisher: self.api(Some(text(&key, "key")?.to_owned()))?,
-            signing: SigningKey::parse(secret)?,
+            signing: VerifyingKey::parse(secret)?,
             subscriptions,
             endpoint: endpoint.to_owned(),
             key: text(&key, "id")?.to_owned(),

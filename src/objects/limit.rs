@@ -44,7 +44,7 @@ pub(super) fn window(text: &str) -> Result<Value, Usage> {
 }
 
 /// `500ms`, `1s`, `5m`, `1h`, `1d`; a unit alone means one of it.
-fn millis(text: &str) -> Option<u64> {
+pub(super) fn millis(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|char: char| !char.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);

@@ -7,6 +7,7 @@
 
 mod limit;
 mod request;
+mod sending;
 
 use std::process::ExitCode;
 

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Map, Value};
 
-use super::{json as json_flag, limit};
+use super::{json as json_flag, limit, sending};
 use crate::cli::{
     ApiArgs, Common, EndpointArgs, EndpointCommand, EndpointFields, KeyArgs, KeyCommand,
     NewEndpoint, OfTenant, One, SubscriptionArgs, SubscriptionCommand, Tenant, TenantArgs,
@@ -98,6 +98,7 @@ impl Fields {
             .put("limits", limits)
             .put("concurrency", fields.concurrency)
             .put("timeout_ms", fields.timeout_ms);
+        all.0.extend(sending::members(fields.sending)?);
         if let Some(text) = fields.json {
             let Value::Object(more) = json_flag("--json", &text)? else {
                 return Err(Usage("`--json` takes an object".to_owned()).into());
@@ -108,7 +109,9 @@ impl Fields {
     }
 
     fn new_endpoint(self, new: NewEndpoint) -> Self {
-        self.put("secret", new.secret).put("quota", new.quota)
+        self.put("secret", new.secret)
+            .put("signature", new.signature)
+            .put("quota", new.quota)
     }
 
     fn events(self, events: WhichEvents) -> anyhow::Result<Self> {
@@ -117,7 +120,10 @@ impl Fields {
             .filters
             .map(|text| json_flag("--filters", &text))
             .transpose()?;
-        Ok(self.put("types", types).put("filters", filters))
+        Ok(self
+            .put("types", types)
+            .put("filters", filters)
+            .put("ordered", events.ordered))
     }
 }
 
@@ -196,11 +202,18 @@ impl TryFrom<EndpointArgs> for Request {
                 one,
                 secret,
                 expires_in,
+                signature,
             } => {
                 let body = Fields::default()
                     .put("secret", secret)
+                    .put("signature", signature)
                     .put("expires_in", expires_in);
                 Self::action(KIND, one, "rotate-secret").with(body)
+            }
+            EndpointCommand::RotateCredential { one, value } => {
+                let value = sending::credential("--value", &value)?;
+                let body = Fields::default().put("value", Some(value));
+                Self::action(KIND, one, "rotate-credential").with(body)
             }
             EndpointCommand::Test(one) => Self::action(KIND, one, "test"),
         })
@@ -334,7 +347,24 @@ mod tests {
             "POST tenants/a/endpoints",
             &json!({"url": "https://x/", "limits": [{"count": 9, "per_ms": 1000}], "max_age_ms": 1000}),
         );
+        let said = "--compress --header-case title --signature v1a --bearer t --limit 5/m,sliding";
+        check(
+            &format!("endpoint create --tenant a --url https://x/ {said}"),
+            &[],
+            "POST tenants/a/endpoints",
+            &json!({
+                "url": "https://x/", "header_case": "title", "compress": true,
+                "authentication": {"kind": "bearer", "token": "t"}, "signature": "v1a",
+                "limits": [{"count": 5, "per_ms": 60_000, "kind": "sliding"}],
+            }),
+        );
         let endpoint = "tenants/a/endpoints/ep_1";
+        check(
+            "endpoint rotate-credential ep_1 --tenant a --value new",
+            &[],
+            &format!("POST {endpoint}/rotate-credential"),
+            &json!({"value": "new"}),
+        );
         check(
             "endpoint show ep_1 --tenant a",
             &[],
@@ -370,10 +400,10 @@ mod tests {
     #[test]
     fn commands_about_subscriptions_are_their_requests() {
         check(
-            "subscription create --tenant a --endpoint ep_1 --type x --type y",
+            "subscription create --tenant a --endpoint ep_1 --type x --type y --ordered",
             &[],
             "POST tenants/a/subscriptions",
-            &json!({"endpoint": "ep_1", "types": ["x", "y"]}),
+            &json!({"endpoint": "ep_1", "types": ["x", "y"], "ordered": true}),
         );
         check(
             "subscription update sub_1 --tenant a --filters",

@@ -430,6 +430,7 @@ mod tests {
             signature: header(&prepared.headers, "webhook-signature"),
             body: &prepared.body,
         };
+        let keys = [keys[0].verifying()];
         assert_eq!(verify(&keys, &received, 1_700_000_000), Ok(()));
         assert!(header(&prepared.headers, "user-agent").starts_with("anabranch/"));
         let unsigned = headers_for_attempt(&body, &attempt(&[]));
