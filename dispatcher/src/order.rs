@@ -8,8 +8,7 @@
 //! deliveries of the endpoint are deferred while its partition goes on.
 
 mod block;
-
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod line;
 
 use hashbrown::{HashMap, HashSet};
 use schemas::ids::EndpointId;
@@ -20,7 +19,7 @@ use crate::ledger::Place;
 
 pub(crate) use block::{Block, Step, StepKind};
 
-use block::skipped;
+use line::{Kept, Kind, Line};
 
 /// Lines of one endpoint: keys that share one wait for each other.
 pub(crate) const LINES: u64 = 1_024;
@@ -91,43 +90,6 @@ pub(crate) struct Book<T> {
     keeping: HashSet<Key>,
 }
 
-/// A delivery of a line that is with its lane or attempted.
-#[derive(Debug, Clone, Copy)]
-struct Out {
-    /// 0 for one that never was deferred.
-    sequence: u64,
-    place: Place,
-    /// It got its sequence where it was read in `deliveries`.
-    is_left: bool,
-    /// Its end is known and not yet committed.
-    ends: bool,
-}
-
-#[derive(Debug)]
-struct Kept<T> {
-    item: T,
-    place: Place,
-    since: Instant,
-}
-
-#[derive(Debug)]
-struct Line<T> {
-    /// What is committed.
-    durable: Block,
-    /// As it is when every move that is queued is committed.
-    head: u64,
-    next: u64,
-    ended: BTreeSet<u64>,
-    due_at: i64,
-    out: Option<Out>,
-    /// Deliveries with a sequence, in memory until it is theirs.
-    parked: BTreeMap<u64, Kept<T>>,
-    /// Deliveries without one, in order.
-    fresh: VecDeque<Kept<T>>,
-    /// Moves whose transaction is not yet committed.
-    moves: usize,
-}
-
 /// The line of an ordered endpoint's key.
 pub(crate) fn line_of(quota: Quota, endpoint: EndpointId, key: u64) -> Key {
     let bits = endpoint.bits();
@@ -154,7 +116,9 @@ impl<T> Book<T> {
 
     /// Takes over what a predecessor committed.
     pub(crate) fn load(&mut self, key: Key, block: Block) {
-        if !block.is_free() {
+        if block.is_free() {
+            self.lines.remove(&key);
+        } else {
             self.lines.insert(key, Line::of(block));
         }
     }
@@ -240,6 +204,7 @@ impl<T> Book<T> {
         let Some(out) = &mut line.out else {
             return none;
         };
+        line.ends += 1;
         let ending = match (out.sequence, is_dead) {
             (0, false) => {
                 line.out = None;
@@ -275,10 +240,54 @@ impl<T> Book<T> {
 
     /// What is kept in this line, with sequences, to be deferred behind its head.
     pub(crate) fn spill(&mut self, key: &Key, at: Moment) -> Vec<Behind<T>> {
+        self.spill_some(key, |line| line.spill(key, at))
+    }
+
+    /// The part of what is kept whose turn comes last, for what has just been kept beyond the bound.
+    pub(crate) fn shed(&mut self, key: &Key, at: Moment) -> Vec<Behind<T>> {
+        self.spill_some(key, |line| {
+            if !line.fresh.is_empty() {
+                return line.spill_fresh(key, at);
+            }
+            let last = line.parked.pop_last();
+            let last = last.map(|(sequence, kept)| line.behind(key, sequence, kept, at));
+            last.into_iter().collect()
+        })
+    }
+
+    /// What is kept since `before` or longer and whose turn does not come soon; all of it where no
+    /// turn has ended since then.
+    pub(crate) fn spill_overdue(
+        &mut self,
+        key: &Key,
+        before: Instant,
+        at: Moment,
+    ) -> Vec<Behind<T>> {
+        self.spill_some(key, |line| {
+            if line.stands_since(at.now) <= before {
+                return line.spill(key, at);
+            }
+            let mut behind = Vec::new();
+            let turns = u64::try_from(NEAR_MS / at.pace_ms.max(1)).unwrap_or(0);
+            for (sequence, kept) in line.parked.split_off(&line.head.saturating_add(turns)) {
+                behind.push(line.behind(key, sequence, kept, at));
+            }
+            if line.fresh.front().is_some_and(|kept| kept.since <= before) {
+                behind.extend(line.spill_fresh(key, at));
+            }
+            behind
+        })
+    }
+
+    fn spill_some(
+        &mut self,
+        key: &Key,
+        spill: impl FnOnce(&mut Line<T>) -> Vec<Behind<T>>,
+    ) -> Vec<Behind<T>> {
         let Some(line) = self.lines.get_mut(key) else {
             return Vec::new();
         };
-        let behind = line.spill(key, at);
+        let behind = spill(line);
         if line.oldest().is_none() {
             self.keeping.remove(key);
         }
@@ -359,204 +368,6 @@ impl<T> Book<T> {
                 self.lines.remove(key);
             }
         }
-    }
-}
-
-/// [`Arrived`] with what a line keeps.
-enum Kind<T> {
-    Go(Kept<T>),
-    Kept,
-    Behind(Behind<T>),
-    Late(Kept<T>),
-}
-
-impl<T> PartialEq for Kind<T> {
-    fn eq(&self, other: &Self) -> bool {
-        std::mem::discriminant(self) == std::mem::discriminant(other)
-    }
-}
-
-// === impl Line ===
-
-impl<T> Line<T> {
-    fn of(durable: Block) -> Self {
-        let free = durable.is_free();
-        Self {
-            head: if free { 1 } else { durable.head },
-            next: if free { 1 } else { durable.tail },
-            ended: durable.ended.clone(),
-            due_at: durable.due_at,
-            durable,
-            out: None,
-            parked: BTreeMap::new(),
-            fresh: VecDeque::new(),
-            moves: 0,
-        }
-    }
-
-    /// Whether nothing is blocked, and everybody knows it.
-    fn is_open(&self) -> bool {
-        self.head == self.next && self.moves == 0 && self.durable.is_free()
-    }
-
-    fn is_left_at(&self, place: Place) -> bool {
-        self.durable.at == Some(place) && self.durable.head == self.head && self.out.is_none()
-    }
-
-    fn oldest(&self) -> Option<Instant> {
-        let parked = self.parked.values().map(|kept| kept.since);
-        parked
-            .chain(self.fresh.front().map(|kept| kept.since))
-            .min()
-    }
-
-    fn arrive_again(&mut self, key: &Key, sequence: u64, kept: Kept<T>, at: Moment) -> Kind<T> {
-        if self.head == self.next && self.out.is_none() {
-            // Nothing is known of a block: what comes first is the head.
-            self.head = self.head.max(sequence);
-        }
-        self.next = self.next.max(sequence + 1);
-        if sequence < self.head || self.ended.contains(&sequence) {
-            return Kind::Late(kept);
-        }
-        if sequence > self.head
-            && self.out.is_none()
-            && at.wall > self.due_at.saturating_add(LOST_AFTER_MS)
-            && self.due_at > 0
-        {
-            self.head = skipped(sequence, &mut self.ended);
-        }
-        match self.out {
-            None if sequence == self.head => {
-                let is_left = self.is_left_at(kept.place);
-                self.go_out(sequence, &kept);
-                self.out = self.out.map(|out| Out { is_left, ..out });
-                Kind::Go(kept)
-            }
-            Some(out) if out.sequence == sequence => Kind::Late(kept),
-            None if self.due_at > at.wall + NEAR_MS => {
-                Kind::Behind(self.behind(key, sequence, kept, at))
-            }
-            None | Some(_) if self.parked.contains_key(&sequence) => Kind::Late(kept),
-            None | Some(_) => {
-                self.parked.insert(sequence, kept);
-                Kind::Kept
-            }
-        }
-    }
-
-    fn arrive_fresh(&mut self, key: &Key, kept: Kept<T>, at: Moment) -> Kind<T> {
-        if self.is_open() && self.out.is_none() && self.fresh.is_empty() {
-            self.go_out(0, &kept);
-            return Kind::Go(kept);
-        }
-        let waits_long = self.out.is_none() && self.due_at > at.wall + NEAR_MS;
-        if waits_long && self.head < self.next && self.fresh.is_empty() {
-            let sequence = self.next;
-            self.next += 1;
-            return Kind::Behind(self.behind(key, sequence, kept, at));
-        }
-        self.fresh.push_back(kept);
-        Kind::Kept
-    }
-
-    fn go_out(&mut self, sequence: u64, kept: &Kept<T>) {
-        self.out = Some(Out {
-            sequence,
-            place: kept.place,
-            is_left: false,
-            ends: false,
-        });
-    }
-
-    fn behind(&mut self, key: &Key, sequence: u64, kept: Kept<T>, at: Moment) -> Behind<T> {
-        let ahead = i64::try_from(sequence.saturating_sub(self.head)).unwrap_or(i64::MAX);
-        let turn = ahead.saturating_mul(at.pace_ms).min(WAIT_MS_MAX);
-        // When it may be its turn: sooner, it would be written again and again.
-        let due_at = self.due_at.max(at.wall).saturating_add(turn);
-        let due_at = due_at.max(at.wall + NEAR_MS);
-        if sequence == self.head {
-            self.due_at = due_at;
-        }
-        self.moves += 1;
-        // A head that is still where it was read: its place says which sequence it has.
-        let left = self
-            .out
-            .filter(|out| out.is_left)
-            .map(|out| (out.sequence, out.place));
-        Behind {
-            item: kept.item,
-            due_at,
-            step: self.step(key, sequence, StepKind::Deferred(due_at), left),
-        }
-    }
-
-    fn step(&self, key: &Key, sequence: u64, kind: StepKind, at: Option<(u64, Place)>) -> Step {
-        Step {
-            key: key.clone(),
-            sequence,
-            floor: if sequence == 0 { 0 } else { self.head },
-            at,
-            kind,
-        }
-    }
-
-    fn spill(&mut self, key: &Key, at: Moment) -> Vec<Behind<T>> {
-        let mut behind = Vec::new();
-        // A fresh head that is out gets its sequence before those behind it get theirs.
-        if let Some(out) = self
-            .out
-            .as_mut()
-            .filter(|out| out.sequence == 0 && !out.ends)
-            && !self.fresh.is_empty()
-        {
-            out.sequence = self.next;
-            out.is_left = true;
-            self.head = self.next;
-            self.next += 1;
-        }
-        if self.out.is_some_and(|out| out.ends) {
-            // Its end is on its way; those behind it go once that is committed.
-            return behind;
-        }
-        for (sequence, kept) in std::mem::take(&mut self.parked) {
-            behind.push(self.behind(key, sequence, kept, at));
-        }
-        for kept in std::mem::take(&mut self.fresh) {
-            let sequence = self.next;
-            self.next += 1;
-            behind.push(self.behind(key, sequence, kept, at));
-        }
-        behind
-    }
-
-    /// `sequence` has ended, as far as this process knows.
-    fn end(&mut self, sequence: u64) {
-        if sequence == self.head {
-            self.head = skipped(self.head + 1, &mut self.ended);
-        } else if sequence > self.head {
-            self.ended.insert(sequence);
-        }
-    }
-
-    /// The next head, where it is in memory.
-    fn take_parked(&mut self) -> Option<T> {
-        if self.out.is_some() {
-            return None;
-        }
-        let kept = self.parked.remove(&self.head)?;
-        self.go_out(self.head, &kept);
-        Some(kept.item)
-    }
-
-    /// The next fresh delivery, where nothing is blocked.
-    fn take_fresh(&mut self) -> Option<T> {
-        if !self.is_open() || self.out.is_some() {
-            return None;
-        }
-        let kept = self.fresh.pop_front()?;
-        self.go_out(0, &kept);
-        Some(kept.item)
     }
 }
 

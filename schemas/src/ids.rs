@@ -10,6 +10,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
 
+use crate::event::Event;
+
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const TEXT_LEN: usize = 26;
 
@@ -178,6 +180,23 @@ impl MarkSeed {
     }
 }
 
+/// The key within which an ordered subscription's events are delivered one after another: the
+/// event's `partitionkey`, else its `subject`, else its `source` (rule 12). The same for ever: it
+/// is in records.
+pub fn order_key(event: &Event) -> u64 {
+    let (kind, text) = match (event.attribute("partitionkey"), event.subject()) {
+        (Some(key), _) => (b'k', key),
+        (None, Some(subject)) => (b's', subject),
+        (None, None) => (b'o', event.source()),
+    };
+    let mut hash = Sha256::new();
+    hash.update(b"anabranch order 1");
+    hash.update([kind]);
+    with_length(&mut hash, text.as_bytes());
+    let bits = first_bits(hash) >> 64;
+    u64::try_from(bits).unwrap_or(0)
+}
+
 fn with_length(hash: &mut Sha256, bytes: &[u8]) {
     hash.update((bytes.len() as u64).to_be_bytes());
     hash.update(bytes);
@@ -303,6 +322,33 @@ mod tests {
         ];
         let different: std::collections::HashSet<Mark> = others.into_iter().chain([mark]).collect();
         assert_eq!(different.len(), others.len() + 1);
+    }
+
+    #[test]
+    fn an_order_key_is_of_the_partition_key_else_the_subject_else_the_source() {
+        // rule 12
+        let event = |source: &str, attributes: &[(&str, &str)]| {
+            let mut event = Event::builder("1", source, "t");
+            for (name, text) in attributes {
+                event = event.attribute(name, *text);
+            }
+            order_key(&event.build().unwrap())
+        };
+        let of_source = event("/a", &[]);
+        assert_eq!(
+            of_source, 1_720_418_714_168_720_071,
+            "in records: never changes"
+        );
+        let different: std::collections::HashSet<u64> = [
+            of_source,
+            event("/b", &[]),
+            event("/b", &[("subject", "/a")]),
+            event("/b", &[("partitionkey", "/a")]),
+        ]
+        .into();
+        assert_eq!(different.len(), 4);
+        let same = event("/c", &[("subject", "x"), ("partitionkey", "/a")]);
+        assert!(different.contains(&same));
     }
 
     #[test]

@@ -352,7 +352,16 @@ impl Model {
             17 => {
                 let keys = self.owner.book.overdue(self.now);
                 if let Some(key) = keys.get(choice % keys.len().max(1)).cloned() {
-                    self.spill(&key);
+                    let at = self.at();
+                    let book = &mut self.owner.book;
+                    let spilled = match outcome {
+                        0 | 1 => book.spill(&key, at),
+                        2 | 3 => book.shed(&key, at),
+                        _ => book.spill_overdue(&key, self.now, at),
+                    };
+                    for behind in spilled {
+                        self.behind(behind);
+                    }
                 }
             }
             _ => self.crash(),

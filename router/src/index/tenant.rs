@@ -24,6 +24,8 @@ pub struct Entry {
     pub endpoint: EndpointId,
     /// The partition of `deliveries` that the endpoint is placed in.
     pub placement: u32,
+    /// Whether events of one key are delivered one after another (rule 12).
+    pub ordered: bool,
     filters: Arc<Filters>,
     /// Whether the filters ask for more than the type.
     residual: bool,
@@ -36,6 +38,7 @@ impl Entry {
             subscription: subscription.id,
             endpoint: subscription.endpoint,
             placement: subscription.placement.partition(),
+            ordered: subscription.ordered,
             residual: !asks_for_types_alone(&subscription.filters),
             filters: Arc::new(subscription.filters.clone()),
         }

@@ -10,15 +10,15 @@ use std::sync::Arc;
 
 use runtime::log::{Headers, Record};
 use schemas::event::Event;
-use schemas::ids::SubscriptionId;
+use schemas::ids::{SubscriptionId, order_key};
 use schemas::records::{DeadReason, DeliveryRecord, MAX_TARGETS, Origin, Target};
 
 use super::dead::Refusal;
 use super::{Places, RECORD_BYTES_MAX};
 use crate::index::{Place, TenantIndex};
 
-/// Bytes that a target takes in a record: two ids and the flags.
-const TARGET_BYTES: usize = 33;
+/// The most bytes that a target takes in a record: two ids, the flags and an order key.
+const TARGET_BYTES: usize = 42;
 /// More bytes than the envelope takes beside the origin's topic.
 const ENVELOPE_BYTES: usize = 96;
 
@@ -49,6 +49,8 @@ pub struct Fanout {
     doomed: Vec<(DeadReason, Place)>,
     targets: Vec<Target>,
     targets_max: usize,
+    /// The event's order key, once an ordered subscription asks for it.
+    order_key: Option<u64>,
 }
 
 /// A record to write and whom it is for.
@@ -109,6 +111,7 @@ impl Fanout {
             doomed,
             targets: Vec::new(),
             targets_max,
+            order_key: None,
         })
     }
 
@@ -152,8 +155,13 @@ impl Fanout {
         {
             self.next += 1;
             if let Some(entry) = self.tenant.entry(*place) {
-                self.targets
-                    .push(Target::new(entry.subscription, entry.endpoint));
+                let mut target = Target::new(entry.subscription, entry.endpoint);
+                if entry.ordered {
+                    let event = &self.envelope.event;
+                    let key = self.order_key.get_or_insert_with(|| order_key(event));
+                    target.order = Some((*key, 0));
+                }
+                self.targets.push(target);
             }
         }
         // A position beyond the origin would be another partition's history: a restart at the

@@ -96,6 +96,24 @@ fn a_record_carries_the_event_its_origin_and_the_position() {
 }
 
 #[test]
+fn a_target_of_an_ordered_subscription_carries_the_events_order_key() {
+    // rule 12
+    let mut index = index(2);
+    let mut ordered = subscription(2, "acme", "[]");
+    ordered.ordered = true;
+    put(&mut index, &ordered);
+    let event = event(5);
+    let out = all(&stored(&event), &index, &Refused::default());
+    let targets: Vec<_> = out.iter().flat_map(|out| delivery(out).targets).collect();
+    assert_eq!(targets.len(), 3);
+    for target in targets {
+        let key = Some((schemas::ids::order_key(&event), 0));
+        let is_ordered = target.subscription == ordered.id;
+        assert_eq!(target.order, key.filter(|_| is_ordered));
+    }
+}
+
+#[test]
 fn a_position_beyond_the_origin_is_left_out() {
     let record = stored(&event(5));
     let Matched::Wanted(mut fanout) = route(&places(), &record, &index(1), &Refused::default())
