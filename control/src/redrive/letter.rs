@@ -44,13 +44,13 @@ pub(super) fn addressee(letter: &DeadLetter) -> Option<Addressee> {
     })
 }
 
-/// The event of a letter and the order key of its delivery, from the letter itself or from the
-/// origin that it refers to; `None` where neither has it.
+/// The event of a letter, from the letter itself or from the origin that it refers to; `None` where
+/// neither has it.
 pub(super) async fn content(
     log: &SharedLog,
     letter: Letter,
     to: Addressee,
-) -> Option<(Event, Origin, Option<u64>)> {
+) -> Option<(Event, Origin)> {
     let (topic, partition, offset, index) = &letter.letter.origin;
     let origin = Origin {
         topic: topic.as_str().into(),
@@ -61,11 +61,10 @@ pub(super) async fn content(
     if let Some(record) = letter.delivery {
         let target = record.targets.first()?;
         let is_own = record.delivery_id(target) == to.delivery;
-        let key = target.order.map(|(key, _)| key);
-        return is_own.then_some((record.event, record.origin, key));
+        return is_own.then_some((record.event, record.origin));
     }
     let event = at_origin(log, &origin, to).await?;
-    Some((event, origin, None))
+    Some((event, origin))
 }
 
 async fn at_origin(log: &SharedLog, origin: &Origin, to: Addressee) -> Option<Event> {
@@ -102,8 +101,6 @@ async fn at_origin(log: &SharedLog, origin: &Origin, to: Addressee) -> Option<Ev
 pub(super) struct Resent {
     pub(super) event: Event,
     pub(super) origin: Origin,
-    /// The hash of the order key, where order was promised.
-    pub(super) key: Option<u64>,
     pub(super) to: Addressee,
 }
 
@@ -111,11 +108,10 @@ impl Resent {
     /// The record for `deliveries`, of the redrive `bulk`, accepted `now`, for dispatchers that
     /// have applied `control` up to `applied`.
     pub(super) fn record(self, bulk: u128, now: i64, applied: i64) -> DeliveryRecord {
+        // Without an order: what it was to be before has long gone by.
         let target = Target {
             report: true,
             bulk: Some(bulk),
-            // Behind whatever of its key is on its way: it has lost its own place.
-            order: self.key.map(|key| (key, 0)),
             ..Target::new(self.to.subscription, self.to.endpoint)
         };
         DeliveryRecord {

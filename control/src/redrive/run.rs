@@ -295,17 +295,12 @@ impl Run {
             self.account.leave_out(NotSent::Skipped);
             return None;
         };
-        let Some((event, origin, key)) = content(&self.means.log, letter, to).await else {
+        let Some((event, origin)) = content(&self.means.log, letter, to).await else {
             self.account.leave_out(NotSent::Skipped);
             return None;
         };
         let now = self.means.clock.now();
-        let resent = Resent {
-            event,
-            origin,
-            key,
-            to,
-        };
+        let resent = Resent { event, origin, to };
         let applied = self.means.store.read(State::applied);
         let delivery = resent.record(self.redrive.id.bits(), now, applied);
         if !self.account.send(to.delivery, now.saturating_add(life_ms)) {
