@@ -14,7 +14,7 @@ use runtime::view::{Change, Update};
 use schemas::ids::{EndpointId, SubscriptionId, TenantId};
 use schemas::records::{ControlKey, ControlObject};
 use schemas::resources::{
-    BodyMode, Endpoint, EndpointState, Placement, Quota, RateWindow,
+    BodyMode, DISABLE_AFTER_MS, Endpoint, EndpointState, Placement, Quota, RateWindow,
 };
 use tracing::error;
 use url::Url;
@@ -48,6 +48,8 @@ pub(crate) struct Target {
     pub(crate) timeout: Option<Duration>,
     /// When retries are due and when they end.
     pub(crate) schedule: Schedule,
+    /// After this time of failing it is given up; `None` for never.
+    pub(crate) disable_after: Option<Duration>,
     /// When the endpoint was last changed, unix milliseconds.
     pub(crate) updated_at: i64,
     keys: Vec<SigningKey>,
@@ -198,6 +200,9 @@ impl Endpoints {
                 .timeout_ms
                 .map(|timeout| Duration::from_millis(u64::from(timeout.get()))),
             schedule,
+            disable_after: Some(endpoint.disable_after_ms.unwrap_or(DISABLE_AFTER_MS))
+                .filter(|after| *after > 0)
+                .map(Duration::from_millis),
             updated_at: endpoint.updated_at,
             keys,
             expiries,

@@ -3,13 +3,20 @@
 //! It never sends and never sleeps: it answers "what now?" with a delivery, a time, or nothing. The
 //! surprise: what has come due is served before what is fresh (rule 7).
 
+mod saving;
+
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
+use schemas::records::DisabledProgress;
+use schemas::resources::RateWindow;
 use tokio::time::Instant;
 
-use crate::limiter::{Limiter, Rate};
+use crate::breaker::{self, Breaker, Health, Pass};
+use crate::concurrency::{Concurrency, Ended};
+use crate::limiter::{Anchor, Limiter, Refusal};
 use crate::work::Delivery;
 
 /// Attempts that take this long on average are slow.
@@ -20,15 +27,58 @@ const STALLED: Duration = Duration::from_secs(1);
 /// The longest wait for a turn that is reserved at a measured rate.
 const GUESSED_WAIT_MAX: Duration = Duration::from_hours(6);
 
+/// The bytes that a lane may send more in each round (deficit round robin, Shreedhar and Varghese,
+/// 1995): a large body waits as many rounds as it has of these, a small one goes in each.
+const QUANTUM: usize = 16 << 10;
+
 /// What a lane can do.
 #[derive(Debug)]
 pub(crate) enum Turn {
     /// This delivery may be attempted now; it counts as in flight.
     Attempt(Box<Delivery>),
+    /// The next delivery is larger than what the lane may send in this round.
+    Later,
     /// Nothing before this time.
     Wait(Instant),
+    /// Nothing until its state is saved: what it would spend is not reserved yet (rule 5).
+    Save,
     /// Nothing until a delivery arrives or an attempt ends.
     Idle,
+}
+
+/// What the process must know of a lane before it gives it room for another attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Attempts end soon.
+    Quick,
+    /// No attempt has ended yet.
+    Unknown,
+    /// Attempts take so long that many of them at once would crowd out others.
+    Slow,
+}
+
+/// An attempt that has ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attempted {
+    /// When it was started.
+    pub(crate) started: Instant,
+    /// How long it took.
+    pub(crate) took: Duration,
+    /// What it says of the endpoint; `None` where it says nothing, or our own network was down.
+    pub(crate) health: Option<Health>,
+    /// Now, unix milliseconds.
+    pub(crate) wall: i64,
+    /// A random number, 0 ≤ jitter < 1.
+    pub(crate) jitter: f64,
+}
+
+/// The time that a deferred delivery was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reserved {
+    /// Due then.
+    pub(crate) due: Instant,
+    /// The endpoint is down, and this delivery is not the probe: its own schedule counts too.
+    pub(crate) down: bool,
 }
 
 /// A delivery that waits in memory for its due time.
@@ -46,8 +96,16 @@ pub(crate) struct Lane {
     waiting: BinaryHeap<Waiting>,
     queued_bytes: usize,
     in_flight: u32,
-    concurrency: u32,
-    limiter: Option<Limiter>,
+    concurrency: Concurrency,
+    breaker: Breaker,
+    /// Endpoints that were given up, as they were then.
+    disabled: Vec<DisabledProgress>,
+    /// Bytes that the lane may send in this round.
+    credit: usize,
+    anchor: Anchor,
+    limiter: Limiter,
+    /// Where windows that are stated first go on.
+    inherited: saving::Inherited,
     hold_until: Option<Instant>,
     /// When the lane could serve one more delivery, were all that was deferred served before.
     next_free: Instant,
@@ -68,8 +126,13 @@ impl Lane {
             waiting: BinaryHeap::new(),
             queued_bytes: 0,
             in_flight: 0,
-            concurrency,
-            limiter: None,
+            concurrency: Concurrency::new(concurrency, now),
+            breaker: Breaker::new(now),
+            disabled: Vec::new(),
+            credit: 0,
+            anchor: Anchor::new(now, 0),
+            limiter: Limiter::new(Anchor::new(now, 0)),
+            inherited: saving::Inherited::nothing(now),
             hold_until: None,
             next_free: now,
             latency: Duration::ZERO,
@@ -81,12 +144,11 @@ impl Lane {
 
     /// Takes over what the endpoint says now. A new or changed window starts as used: its
     /// predecessor may have spent it (rule 5).
-    pub(crate) fn configure(&mut self, rate: Option<Rate>, concurrency: u32, now: Instant) {
-        self.concurrency = concurrency;
-        if self.limiter.as_ref().map(Limiter::rate) == rate {
-            return;
+    pub(crate) fn configure(&mut self, limits: &[RateWindow], concurrency: u32, now: Instant) {
+        self.concurrency.set_cap(concurrency);
+        if !self.limiter.keeps(limits) {
+            self.state_limits(limits, now);
         }
-        self.limiter = rate.map(|rate| Limiter::starting_used(rate, now));
     }
 
     /// Queues a delivery that may be attempted as soon as it is its turn.
@@ -128,38 +190,90 @@ impl Lane {
             }
             self.hold_until = None;
         }
-        if self.in_flight >= self.concurrency {
+        match self.breaker.pass(now) {
+            Pass::Free | Pass::Probe => {}
+            Pass::NotBefore(at) => return Turn::Wait(at),
+            Pass::Probing => return Turn::Idle,
+        }
+        if self.in_flight >= self.concurrency.limit() {
             return Turn::Idle;
         }
-        if let Some(limiter) = &self.limiter
-            && let Err(earliest) = limiter.try_take(now)
-        {
-            return Turn::Wait(earliest);
+        if !self.affords_next() {
+            return Turn::Later;
+        }
+        match self.limiter.try_take(now, NonZeroU32::MIN) {
+            Ok(()) => {}
+            Err(Refusal::Until(earliest)) => return Turn::Wait(earliest),
+            Err(Refusal::Unreserved) => return Turn::Save,
         }
         let Some(delivery) = self.due.pop_front().or_else(|| self.fresh.pop_front()) else {
             return Turn::Idle;
         };
         self.queued_bytes -= delivery.bytes().min(self.queued_bytes);
+        self.credit = self.credit.saturating_sub(delivery.loaded.record_bytes());
         self.in_flight += 1;
+        self.concurrency.started(self.in_flight);
+        self.breaker.started(now);
         self.last_used = now;
         Turn::Attempt(Box::new(delivery))
     }
 
-    /// An attempt has ended after `took`.
-    pub(crate) fn finished(&mut self, took: Duration, now: Instant) {
+    /// Gives the lane its bytes of this round, and says whether they suffice for the next delivery.
+    /// What is not used is no use later: a lane that was idle may not flood the others.
+    fn affords_next(&mut self) -> bool {
+        let next = self.due.front().or_else(|| self.fresh.front());
+        let costs = next.map_or(0, |delivery| delivery.loaded.record_bytes());
+        self.credit = (self.credit + QUANTUM).min(QUANTUM.max(costs));
+        self.credit >= costs
+    }
+
+    /// An attempt has ended; says whether that opened or closed the breaker.
+    pub(crate) fn finished(
+        &mut self,
+        attempted: &Attempted,
+        now: Instant,
+    ) -> Option<breaker::Change> {
+        let Attempted { started, took, .. } = *attempted;
         self.in_flight = self.in_flight.saturating_sub(1);
         self.last_used = now;
         self.moved_at = now;
-        let was_slow = self.is_slow();
+        let Some(health) = attempted.health else {
+            self.breaker.not_started(started, now);
+            return None;
+        };
+        // What a predecessor reserved is as good as what it measured.
+        let was_slow = self.is_slow() || self.latency.is_zero();
         self.latency = if self.latency.is_zero() {
-            took
+            took.max(Duration::from_nanos(1))
         } else {
             (self.latency * 7 + took) / 8
         };
-        if was_slow && !self.is_slow() && self.limiter.is_none() {
+        if was_slow && !self.is_slow() && self.limiter.is_unlimited() {
             // What was reserved while attempts were slow says nothing any more.
             self.next_free = now;
         }
+        let failed = match health {
+            Health::Served | Health::Answered => false,
+            Health::Busy | Health::Failed | Health::Silent => true,
+        };
+        let ended = Ended {
+            started,
+            took,
+            failed,
+        };
+        self.concurrency.ended(ended, now);
+        self.breaker.ended(breaker::End {
+            health,
+            started,
+            now,
+            wall: attempted.wall,
+            jitter: attempted.jitter,
+        })
+    }
+
+    /// Smoothed time of an attempt.
+    pub(crate) fn latency(&self) -> Duration {
+        self.latency
     }
 
     /// Attempts under way.
@@ -167,43 +281,116 @@ impl Lane {
         usize::try_from(self.in_flight).unwrap_or(usize::MAX)
     }
 
-    /// Whether attempts take so long that many of them at once would crowd out others.
-    pub(crate) fn is_slow(&self) -> bool {
+    /// How soon attempts end.
+    pub(crate) fn pace(&self, now: Instant) -> Pace {
+        let stands = self.in_flight > 0 && !self.moves(now);
+        if self.is_slow() || (stands && !self.latency.is_zero()) {
+            Pace::Slow
+        } else if self.latency.is_zero() {
+            Pace::Unknown
+        } else {
+            Pace::Quick
+        }
+    }
+
+    fn is_slow(&self) -> bool {
         self.latency >= SLOW
     }
 
+    /// The endpoint's health.
+    pub(crate) fn breaker(&self) -> &Breaker {
+        &self.breaker
+    }
+
+    /// The endpoint's health, to take it over or to excuse it.
+    pub(crate) fn breaker_mut(&mut self) -> &mut Breaker {
+        &mut self.breaker
+    }
+
+    /// An answer said that `remaining` requests are left until `reset` from now (HT-9, HT-10).
+    pub(crate) fn observe(&mut self, now: Instant, remaining: u64, reset: Duration) {
+        self.limiter.observe(now, remaining, reset);
+    }
+
+    /// One of its endpoints is given up.
+    pub(crate) fn disable(&mut self, mark: DisabledProgress) {
+        self.disabled
+            .retain(|other| other.endpoint != mark.endpoint);
+        self.disabled.push(mark);
+    }
+
+    /// Keeps the marks that are true still; says whether one was not. An endpoint that was changed
+    /// begins anew.
+    pub(crate) fn keep_disabled(&mut self, is_true: impl Fn(&DisabledProgress) -> bool) -> bool {
+        let before = self.disabled.len();
+        self.disabled.retain(is_true);
+        let changed = self.disabled.len() < before;
+        if changed {
+            self.breaker = Breaker::new(self.last_used);
+        }
+        changed
+    }
+
     /// An attempt that was not made after all.
-    pub(crate) fn not_started(&mut self) {
+    pub(crate) fn not_started(&mut self, started: Instant, now: Instant) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.breaker.not_started(started, now);
+    }
+
+    /// No attempt before this time, be it for a hold or for the breaker.
+    fn held_until(&self) -> Option<Instant> {
+        self.hold_until.max(self.breaker.probe_at())
     }
 
     /// Reserves the lane's next free moment for a delivery that is deferred at `now`: it is due
-    /// then, and not before `earliest`.
-    pub(crate) fn reserve(&mut self, now: Instant, earliest: Instant) -> Instant {
-        let start = self.next_free.max(now).max(self.hold_until.unwrap_or(now));
-        self.next_free = start + self.cost();
+    /// then, and not before `earliest`. While the breaker is open one is due as the probe.
+    pub(crate) fn reserve(&mut self, now: Instant, earliest: Instant) -> Reserved {
+        let held = self.held_until().unwrap_or(now);
+        if let Some(probe_at) = self.breaker.promise_probe() {
+            let due = probe_at.max(self.hold_until.unwrap_or(now)).max(now);
+            return Reserved { due, down: false };
+        }
+        let start = self.next_free.max(now).max(held);
+        // What was planned before has come: what is free now may be planned at once.
+        let anew = (self.next_free <= now).then(|| self.queued());
         // A measured rate is a guess: an endpoint that hung is looked at again in time.
-        let latest = match self.limiter {
-            Some(_) => start,
-            None => now.max(self.hold_until.unwrap_or(now)) + GUESSED_WAIT_MAX,
+        let latest = if self.limiter.is_unlimited() {
+            // While the endpoint is down nothing is served: its schedule spaces what comes back.
+            if self.breaker.is_closed() {
+                self.next_free = start + self.cost();
+            }
+            now.max(held) + GUESSED_WAIT_MAX
+        } else {
+            self.next_free = self.limiter.plan(start, anew);
+            start
         };
-        start.min(latest).max(earliest)
+        Reserved {
+            due: start.min(latest).max(earliest),
+            down: !self.breaker.is_closed(),
+        }
     }
 
-    /// What one delivery costs of the lane's time.
+    /// What one delivery costs of the lane's time, as measured.
     fn cost(&self) -> Duration {
-        match &self.limiter {
-            Some(limiter) => limiter.rate().interval(),
-            None => self.latency / self.concurrency.max(1),
-        }
+        self.latency / self.concurrency.limit()
+    }
+
+    /// How many deliveries are queued for a turn.
+    fn queued(&self) -> u64 {
+        (self.due.len() + self.fresh.len()) as u64
     }
 
     /// Whether a delivery that arrived now would wait longer than `horizon`, or the lane does not
     /// move and holds its share of memory already.
-    pub(crate) fn is_full(&self, now: Instant, horizon: Duration, bytes_max: usize) -> bool {
-        let held = self.hold_until.is_some_and(|until| until > now + horizon);
-        let ahead = u32::try_from(self.due.len() + self.fresh.len()).unwrap_or(u32::MAX);
-        let too_long = self.cost().saturating_mul(ahead) > horizon;
+    pub(crate) fn is_full(&mut self, now: Instant, horizon: Duration, bytes_max: usize) -> bool {
+        let held = self.held_until().is_some_and(|until| until > now + horizon);
+        let ahead = self.queued();
+        let too_long = if self.limiter.is_unlimited() {
+            let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
+            self.cost().saturating_mul(ahead) > horizon
+        } else {
+            self.limiter.forecast(now, ahead) > now + horizon
+        };
         let stalled = self.queued_bytes >= bytes_max && !self.moves(now);
         held || too_long || stalled || self.queued_bytes >= bytes_max.saturating_mul(2)
     }
@@ -222,7 +409,7 @@ impl Lane {
     /// lane is held for longer than the horizon.
     pub(crate) fn overdue(&mut self, now: Instant, horizon: Duration) -> Vec<Delivery> {
         self.promote(now);
-        let held = self.hold_until.is_some_and(|until| until > now + horizon);
+        let held = self.held_until().is_some_and(|until| until > now + horizon);
         let mut taken = Vec::new();
         for queue in [&mut self.due, &mut self.fresh] {
             while queue
@@ -254,18 +441,16 @@ impl Lane {
     }
 
     /// Whether the lane's state equals a new lane's: nothing queued, in flight, held or spent.
-    pub(crate) fn is_spent(&self, now: Instant) -> bool {
-        let windows_passed = self
-            .limiter
-            .as_ref()
-            .is_none_or(|limiter| now - self.last_used > limiter.rate().window());
+    pub(crate) fn is_spent(&mut self, now: Instant) -> bool {
         self.in_flight == 0
             && self.due.is_empty()
             && self.fresh.is_empty()
             && self.waiting.is_empty()
             && self.hold_until.is_none_or(|until| until <= now)
             && self.next_free <= now
-            && windows_passed
+            && self.breaker.is_new()
+            && self.disabled.is_empty()
+            && self.limiter.is_whole(now)
     }
 
     /// How many deliveries are queued or waiting.

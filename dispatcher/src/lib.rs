@@ -10,11 +10,16 @@ pub mod limiter;
 pub mod marks;
 pub mod schedule;
 
+mod breaker;
+mod concurrency;
 mod dead_letter;
 mod endpoints;
 mod engine;
+mod handover;
 mod lane;
 mod metrics;
+mod order;
+mod outage;
 mod owned;
 #[cfg(test)]
 mod simulation;

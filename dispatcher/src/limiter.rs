@@ -1,296 +1,315 @@
-//! Owns "may this lane make an attempt now?": one rate window (GCRA, by governor).
+//! Owns "may this lane make an attempt now?": several rate windows at once, of requests and of
+//! items, and what the endpoint's own answers say is left.
 //!
 //! Never sleeps and reads no clock: the caller passes the time, so paused time and simulations
 //! work. The surprise: a window of up to [`STARTS_USED_MAX`] starts as fully used when a lane is
-//! taken over, because the predecessor may have spent it a moment ago (rule 5).
+//! taken over, because the predecessor may have spent it a moment ago; a longer one is spent only
+//! as far as it is reserved in the log, in blocks of a hundredth (rule 5).
+
+mod fixed;
+mod observed;
+mod sliding;
+mod spread;
+mod window;
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use governor::clock::{Clock, Reference};
-use governor::middleware::NoOpMiddleware;
-use governor::nanos::Nanos;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
+use schemas::records::WindowProgress;
+use schemas::resources::RateWindow;
 use tokio::time::Instant;
+
+use observed::Observed;
+use window::{Window, to_ns};
 
 /// The longest window that starts as used; a longer one is handed over through `progress`.
 pub const STARTS_USED_MAX: Duration = Duration::from_secs(10);
+const STARTS_USED_MAX_MS: u64 = 10_000;
 
 /// The longest window there is: a leap year.
 pub const WINDOW_MAX: Duration = Duration::from_hours(366 * 24);
+const WINDOW_MAX_NS: u64 = 366 * 24 * 3_600_000 * NS_PER_MS;
+const NS_PER_MS: u64 = 1_000_000;
 
-/// So many attempts per so much time, of which `burst` may come at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    count: NonZeroU32,
-    per: Duration,
-    burst: NonZeroU32,
+/// A moment by both clocks, so that a time by one is known by the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Anchor {
+    instant: Instant,
+    unix_ns: u64,
 }
 
-/// Why a rate cannot be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RateError {
-    /// The count or the burst is 0.
-    #[error("rate: count and burst must be at least 1")]
-    Zero,
-    /// Less than a nanosecond for each attempt, or a burst that takes longer than
-    /// [`WINDOW_MAX`] to be whole again.
-    #[error("rate: one attempt per {interval:?} and {burst} at once cannot be kept")]
-    Interval {
-        /// The time of one attempt.
-        interval: Duration,
-        /// How many may come at once.
-        burst: NonZeroU32,
-    },
+/// Why there is no turn now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The earliest time at which a turn is free.
+    Until(Instant),
+    /// The windows would allow it, and the block that it takes is not reserved yet:
+    /// [`Limiter::save`] what is to be written, and come back when it is.
+    Unreserved,
 }
 
-/// Counts one lane's attempts against its [`Rate`].
+/// Counts one lane's attempts against all of its windows.
 #[derive(Debug)]
 pub struct Limiter {
-    gcra: RateLimiter<NotKeyed, InMemoryState, GivenClock, NoOpMiddleware<Ticks>>,
-    clock: GivenClock,
-    rate: Rate,
+    anchor: Anchor,
+    windows: Vec<Window>,
+    observed: Option<Observed>,
+    /// The last time that was given, unix nanoseconds: time never goes back.
+    latest: u64,
+    /// The items of a request that found too little reserved.
+    wanted: Option<NonZeroU32>,
+    /// For each window how much was free when the plan was made, and from when on its units are
+    /// planned evenly.
+    plan: Vec<(u64, u64)>,
 }
 
-/// Shows the time that the caller gave last, as nanoseconds since the limiter was made.
-#[derive(Clone, Debug)]
-struct GivenClock {
-    base: Instant,
-    now_nanos: Arc<AtomicU64>,
-}
+// === impl Anchor ===
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Ticks(u64);
+impl Anchor {
+    /// `instant` is `unix_ms` by the wall clock.
+    #[must_use]
+    pub fn new(instant: Instant, unix_ms: i64) -> Self {
+        let unix_ns = to_ns(unix_ms);
+        Self { instant, unix_ns }
+    }
 
-// === impl Rate ===
+    /// `instant` as unix milliseconds, rounded up.
+    #[must_use]
+    pub fn unix_ms(&self, instant: Instant) -> i64 {
+        i64::try_from(self.ns(instant).div_ceil(NS_PER_MS)).unwrap_or(i64::MAX)
+    }
 
-impl Rate {
-    /// `count` attempts per `per`, at most `burst` at once.
-    ///
-    /// # Errors
-    /// [`RateError`]
-    pub fn try_new(count: u32, per: Duration, burst: u32) -> Result<Self, RateError> {
-        let count = NonZeroU32::new(count).ok_or(RateError::Zero)?;
-        let burst = NonZeroU32::new(burst).ok_or(RateError::Zero)?;
-        let interval = per / count.get();
-        let rate = Self { count, per, burst };
-        if interval.is_zero() || rate.window() > WINDOW_MAX {
-            return Err(RateError::Interval { interval, burst });
+    /// The instant of `unix_ms`.
+    #[must_use]
+    pub fn instant(&self, unix_ms: i64) -> Instant {
+        self.at(to_ns(unix_ms))
+    }
+
+    fn ns(&self, instant: Instant) -> u64 {
+        match instant.checked_duration_since(self.instant) {
+            Some(after) => self.unix_ns.saturating_add(nanos(after)),
+            None => self
+                .unix_ns
+                .saturating_sub(nanos(self.instant.duration_since(instant))),
         }
-        Ok(rate)
     }
 
-    /// The time that one attempt costs at this rate.
-    #[must_use]
-    pub fn interval(&self) -> Duration {
-        self.per / self.count.get()
-    }
-
-    /// The time after which a used-up window is whole again.
-    #[must_use]
-    pub fn window(&self) -> Duration {
-        self.per
-            .max(self.interval().saturating_mul(self.burst.get()))
+    fn at(&self, unix_ns: u64) -> Instant {
+        let after = Duration::from_nanos(unix_ns.saturating_sub(self.unix_ns));
+        let before = Duration::from_nanos(self.unix_ns.saturating_sub(unix_ns));
+        let at = self.instant + after.min(2 * WINDOW_MAX);
+        at.checked_sub(before).unwrap_or(at)
     }
 }
 
 // === impl Limiter ===
 
 impl Limiter {
-    /// A limiter with its whole burst to spend.
+    /// A limiter without a window: it grants everything.
     #[must_use]
-    pub fn new(rate: Rate, now: Instant) -> Self {
-        let clock = GivenClock {
-            base: now,
-            now_nanos: Arc::default(),
-        };
-        let quota = Quota::with_period(rate.interval())
-            .unwrap_or_else(|| Quota::per_second(NonZeroU32::MIN))
-            .allow_burst(rate.burst);
-        let gcra = RateLimiter::direct_with_clock(quota, clock.clone());
-        Self { gcra, clock, rate }
-    }
-
-    /// A limiter for a lane that was just taken over: a window of up to [`STARTS_USED_MAX`] starts
-    /// as fully used (rule 5).
-    #[must_use]
-    pub fn starting_used(rate: Rate, now: Instant) -> Self {
-        let limiter = Self::new(rate, now);
-        if rate.window() <= STARTS_USED_MAX {
-            // A whole burst is what a new limiter always grants.
-            let spent = limiter.gcra.check_n(rate.burst);
-            debug_assert!(
-                matches!(spent, Ok(Ok(()))),
-                "a new limiter grants its burst"
-            );
+    pub fn new(anchor: Anchor) -> Self {
+        Self {
+            anchor,
+            windows: Vec::new(),
+            observed: None,
+            latest: 0,
+            wanted: None,
+            plan: Vec::new(),
         }
-        limiter
     }
 
-    /// Takes one attempt's turn.
+    /// Keeps these windows from now on. What was spent of one that counts the same over the same
+    /// time goes on; what a predecessor left is taken over; a short window that is new starts as
+    /// used, a long one of which nobody left anything starts whole (rule 5). `start` is when the
+    /// lane was taken over, or when the windows were changed.
+    pub fn set_windows(&mut self, of: &[RateWindow], start: Instant, left: &[WindowProgress]) {
+        let now = self.anchor.ns(start);
+        let carried: Vec<WindowProgress> = self
+            .windows
+            .iter_mut()
+            .map(|old| old.carried(now))
+            .collect();
+        let mut before: Vec<Option<Window>> = self.windows.drain(..).map(Some).collect();
+        for of in of {
+            let same = before
+                .iter_mut()
+                .find(|old| old.as_ref().is_some_and(|old| old.of == *of))
+                .and_then(Option::take);
+            let window = same.unwrap_or_else(|| {
+                let mut window = Window::new(*of);
+                if !carried.iter().any(|old| window.restore(now, old)) {
+                    window.start(now, left);
+                }
+                window
+            });
+            self.windows.push(window);
+        }
+        self.plan.clear();
+    }
+
+    /// Whether these are the windows that are kept.
+    #[must_use]
+    pub fn keeps(&self, of: &[RateWindow]) -> bool {
+        self.windows.iter().map(|window| &window.of).eq(of)
+    }
+
+    /// Whether there is no window, so that nothing is known of what comes next.
+    #[must_use]
+    pub fn is_unlimited(&self) -> bool {
+        self.windows.is_empty()
+    }
+
+    /// The most items of one request: one of more is never granted.
+    #[must_use]
+    pub fn items_max(&self) -> Option<NonZeroU32> {
+        let of_items = |window: &Window| {
+            let counts_items = window.of.unit == schemas::resources::LimitUnit::Items;
+            counts_items.then(|| window.capacity())
+        };
+        self.windows.iter().filter_map(of_items).min()
+    }
+
+    /// Takes the turn of a request with `items` from all windows, or from none.
     ///
     /// # Errors
-    /// The earliest time at which a turn is free.
-    pub fn try_take(&self, now: Instant) -> Result<(), Instant> {
-        self.clock.advance_to(now);
-        self.gcra.check().map_err(|refused| {
-            let wait = refused.wait_time_from(self.clock.now());
-            self.clock.shown() + wait
-        })
+    /// Why not now.
+    pub fn try_take(&mut self, now: Instant, items: NonZeroU32) -> Result<(), Refusal> {
+        let now = self.advance(now);
+        let mut earliest: Option<u64> = None;
+        for window in &mut self.windows {
+            let units = window.units(items);
+            if let Err(at) = window.check(now, units) {
+                earliest = earliest.max(Some(at));
+            }
+        }
+        if let Some(Err(at)) = self.observed.map(|observed| observed.check(now)) {
+            earliest = earliest.max(Some(at));
+        }
+        if let Some(at) = earliest {
+            return Err(Refusal::Until(self.anchor.at(at)));
+        }
+        let reserved = |window: &Window| window.is_reserved(window.units(items));
+        if !self.windows.iter().all(reserved) {
+            self.wanted = self.wanted.max(Some(items));
+            return Err(Refusal::Unreserved);
+        }
+        for window in &mut self.windows {
+            let units = window.units(items);
+            window.take(now, units);
+        }
+        if let Some(observed) = &mut self.observed {
+            observed.take();
+        }
+        if self.windows.iter().any(Window::is_low) {
+            self.wanted = self.wanted.max(Some(NonZeroU32::MIN));
+        }
+        Ok(())
     }
 
-    /// The rate that is kept.
+    /// An answer said that `remaining` requests are left for the next `reset` (HT-9, HT-10). It
+    /// can only make the limit stricter, whatever the endpoint's own clock does.
+    pub fn observe(&mut self, now: Instant, remaining: u64, reset: Duration) {
+        let now = self.advance(now);
+        self.observed = Observed::note(self.observed, now, remaining, nanos(reset));
+    }
+
+    /// Until when nothing may go because the endpoint said so.
+    pub fn observed_hold(&mut self, now: Instant) -> Option<Instant> {
+        let now = self.advance(now);
+        let refused = self.observed?.check(now).err()?;
+        Some(self.anchor.at(refused))
+    }
+
+    /// Whether there is something to [`Limiter::save`] before more can be spent, or soon.
     #[must_use]
-    pub const fn rate(&self) -> Rate {
-        self.rate
+    pub const fn wants_saving(&self) -> bool {
+        self.wanted.is_some()
+    }
+
+    /// What is to be written of the long windows. With `go_on` the next block is reserved where it
+    /// is time for one; without, nothing more is spent. Call [`Limiter::saved`] when it is known
+    /// whether it was written, and not again before.
+    pub fn save(&mut self, now: Instant, go_on: bool) -> Vec<WindowProgress> {
+        let now = self.advance(now);
+        let wanted = self.wanted.unwrap_or(NonZeroU32::MIN);
+        let items = go_on.then_some(wanted);
+        let save = |window: &mut Window| {
+            let units = items.map(|items| window.units(items));
+            window.save(now, units)
+        };
+        self.windows.iter_mut().filter_map(save).collect()
+    }
+
+    /// What [`Limiter::save`] returned last is in the log, or will never be.
+    pub fn saved(&mut self, is_written: bool) {
+        if is_written {
+            self.wanted = None;
+        }
+        for window in &mut self.windows {
+            window.saved(is_written);
+        }
+    }
+
+    /// Whether a limiter that nobody used would be the same.
+    pub fn is_whole(&mut self, now: Instant) -> bool {
+        let now = self.advance(now);
+        self.observed = self.observed.filter(|observed| !observed.is_over(now));
+        self.observed.is_none() && self.windows.iter_mut().all(|window| window.is_whole(now))
+    }
+
+    /// About when a delivery has its turn that has `ahead` others before it.
+    pub fn forecast(&mut self, now: Instant, ahead: u64) -> Instant {
+        let now = self.advance(now);
+        let mut at = now;
+        for window in &mut self.windows {
+            let room = window.room(now);
+            if ahead >= room {
+                // One more interval than units go before it, unless a unit is free at a known time.
+                let free = window.check(now, NonZeroU32::MIN).err();
+                let intervals = ahead - room + u64::from(free.is_none());
+                let after = window.interval.saturating_mul(intervals);
+                at = at.max(free.unwrap_or(now).saturating_add(after));
+            }
+        }
+        if let Some(Err(until)) = self.observed.map(|observed| observed.check(now)) {
+            at = at.max(until);
+        }
+        self.anchor.at(at)
+    }
+
+    /// Plans the turn of one delivery at `start`, behind all that were planned before, and says
+    /// when the next is free. What is free is planned at once, the rest evenly. With `anew` the
+    /// plan begins here, behind `queued` deliveries.
+    pub fn plan(&mut self, start: Instant, anew: Option<u64>) -> Instant {
+        let from = self.anchor.ns(start);
+        if anew.is_some() || self.plan.len() != self.windows.len() {
+            let now = from.max(self.latest);
+            let free = |window: &mut Window| {
+                anew.map_or(0, |queued| window.room(now).saturating_sub(queued))
+            };
+            let plan = self.windows.iter_mut().map(|window| (free(window), from));
+            self.plan = plan.collect();
+        }
+        let mut next = from;
+        for (window, (room, at)) in self.windows.iter().zip(&mut self.plan) {
+            *room = room.saturating_sub(1);
+            if *room == 0 {
+                *at = (*at).max(from).saturating_add(window.interval);
+                next = next.max(*at);
+            }
+        }
+        self.anchor.at(next)
+    }
+
+    fn advance(&mut self, now: Instant) -> u64 {
+        self.latest = self.latest.max(self.anchor.ns(now));
+        self.latest
     }
 }
 
-// === impl GivenClock ===
-
-impl GivenClock {
-    fn advance_to(&self, now: Instant) {
-        let nanos = u64::try_from(now.saturating_duration_since(self.base).as_nanos());
-        // Time never goes back, whatever order callers come in.
-        self.now_nanos
-            .fetch_max(nanos.unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    fn shown(&self) -> Instant {
-        self.base + Duration::from_nanos(self.now_nanos.load(Ordering::Relaxed))
-    }
-}
-
-impl Clock for GivenClock {
-    type Instant = Ticks;
-
-    fn now(&self) -> Ticks {
-        Ticks(self.now_nanos.load(Ordering::Relaxed))
-    }
-}
-
-impl std::ops::Add<Nanos> for Ticks {
-    type Output = Self;
-
-    fn add(self, nanos: Nanos) -> Self {
-        Self(self.0.saturating_add(nanos.as_u64()))
-    }
-}
-
-impl Reference for Ticks {
-    fn duration_since(&self, earlier: Self) -> Nanos {
-        self.0.saturating_sub(earlier.0).into()
-    }
-
-    fn saturating_sub(&self, duration: Nanos) -> Self {
-        Self(self.0.checked_sub(duration.as_u64()).unwrap_or(self.0))
-    }
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn rate(count: u32, per: Duration, burst: u32) -> Rate {
-        Rate::try_new(count, per, burst).unwrap()
-    }
-
-    /// How many turns are taken in `span` by a caller that comes back exactly when told.
-    fn turns(limiter: &Limiter, from: Instant, span: Duration) -> u32 {
-        let (mut now, mut taken) = (from, 0);
-        while now < from + span {
-            match limiter.try_take(now) {
-                Ok(()) => taken += 1,
-                Err(earliest) => {
-                    assert!(earliest > now, "a refusal names a later time");
-                    now = earliest;
-                }
-            }
-        }
-        taken
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_burst_comes_at_once_and_the_rest_at_the_rate() {
-        let start = Instant::now();
-        let limiter = Limiter::new(rate(10, Duration::from_secs(1), 5), start);
-        for _ in 0..5 {
-            assert_eq!(limiter.try_take(start), Ok(()));
-        }
-        let interval = Duration::from_millis(100);
-        assert_eq!(limiter.try_take(start), Err(start + interval));
-        assert_eq!(
-            limiter.try_take(start + interval / 2),
-            Err(start + interval)
-        );
-        assert_eq!(limiter.try_take(start + interval), Ok(()));
-        assert_eq!(
-            turns(&limiter, start + interval, Duration::from_secs(10)),
-            100 - 1
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_short_window_starts_used_at_take_over() {
-        // rule 5
-        let start = Instant::now();
-        let limiter = Limiter::starting_used(rate(2, Duration::from_secs(1), 2), start);
-        assert_eq!(
-            limiter.try_take(start),
-            Err(start + Duration::from_millis(500))
-        );
-        assert_eq!(limiter.try_take(start + Duration::from_millis(500)), Ok(()));
-        let hourly = Limiter::starting_used(rate(1000, Duration::from_hours(1), 10), start);
-        assert_eq!(hourly.try_take(start), Ok(()));
-    }
-
-    #[test]
-    fn impossible_rates_are_refused() {
-        let second = Duration::from_secs(1);
-        assert_eq!(Rate::try_new(0, second, 1), Err(RateError::Zero));
-        assert_eq!(Rate::try_new(1, second, 0), Err(RateError::Zero));
-        assert!(matches!(
-            Rate::try_new(1, Duration::ZERO, 1),
-            Err(RateError::Interval { .. })
-        ));
-        assert!(Rate::try_new(1, Duration::from_hours(24), 366).is_ok());
-        assert!(Rate::try_new(1, Duration::from_hours(24), 367).is_err());
-        assert!(Rate::try_new(1, Duration::MAX, 2).is_err());
-        assert_eq!(rate(10, second, 20).window(), 2 * second);
-        assert_eq!(rate(10, second, 5).window(), second);
-    }
-
-    proptest! {
-        #[test]
-        fn no_window_is_ever_exceeded(
-            count in 1_u32..50,
-            per_ms in 100_u64..5_000,
-            burst in 1_u32..60,
-            steps in proptest::collection::vec(0_u64..400, 1..300),
-        ) {
-            let per = Duration::from_millis(per_ms);
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let start = runtime.block_on(async { Instant::now() });
-            let limiter = Limiter::new(rate(count, per, burst), start);
-            let (mut now, mut taken) = (start, Vec::new());
-            for step in steps {
-                now += Duration::from_millis(step);
-                if limiter.try_take(now).is_ok() {
-                    taken.push(now);
-                }
-            }
-            // In any span there are at most a burst and what the rate refilled meanwhile.
-            let interval = per / count;
-            for (first, from) in taken.iter().enumerate() {
-                for (last, to) in taken.iter().enumerate().skip(first) {
-                    let refilled = (*to - *from).as_nanos() / interval.as_nanos();
-                    prop_assert!((last - first) as u128 <= u128::from(burst) + refilled);
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@ use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 use runtime::label;
 use runtime::telemetry::{Family, LATENCY_BUCKETS, Metrics as Registry};
 use schemas::records::DeadReason;
+use schemas::resources::DisabledReason;
 
 label! {
     /// What became of an attempt.
@@ -34,6 +35,8 @@ label! {
         NotDue => "not_due",
         /// Its partition was revoked while it waited for a retry.
         Drain => "drain",
+        /// It is ordered behind others of its key.
+        Order => "order",
     }
 }
 
@@ -84,6 +87,37 @@ impl From<DeadReason> for Dead {
 }
 
 label! {
+    /// Why an endpoint was given up.
+    pub(crate) enum GivenUp("reason") {
+        /// It failed for longer than it may.
+        Failing => "failing",
+        /// It said that it is gone.
+        Gone => "gone",
+    }
+}
+
+impl From<DisabledReason> for GivenUp {
+    fn from(reason: DisabledReason) -> Self {
+        match reason {
+            DisabledReason::Failing => Self::Failing,
+            DisabledReason::Gone => Self::Gone,
+        }
+    }
+}
+
+label! {
+    /// How a breaker changed.
+    pub(crate) enum BreakerChange("change") {
+        /// Its endpoint fails: only probes go.
+        Opened => "opened",
+        /// A probe failed.
+        StillOpen => "still_open",
+        /// Its endpoint answers again.
+        Closed => "closed",
+    }
+}
+
+label! {
     /// How a transaction ended.
     pub(crate) enum Hop("result") {
         /// Committed.
@@ -101,6 +135,8 @@ pub(crate) struct Metrics {
     pub(crate) event_age_seconds: Histogram,
     pub(crate) deferred: Family<Deferred, IntCounter>,
     pub(crate) dead: Family<Dead, IntCounter>,
+    /// How endpoints fare.
+    pub(crate) health: Health,
     pub(crate) repeats: IntCounter,
     pub(crate) replaced: IntCounter,
     pub(crate) hops: Family<Hop, IntCounter>,
@@ -115,13 +151,23 @@ pub(crate) struct Metrics {
     pub(crate) state: State,
 }
 
+/// How endpoints fare.
+#[derive(Debug, Clone)]
+pub(crate) struct Health {
+    pub(crate) endpoints_disabled: Family<GivenUp, IntCounter>,
+    pub(crate) breaker_changes: Family<BreakerChange, IntCounter>,
+}
+
 /// How things stand, set at intervals.
 #[derive(Debug, Clone)]
 pub(crate) struct State {
     pub(crate) in_flight: IntGauge,
     pub(crate) placements: IntGauge,
     pub(crate) lanes: IntGauge,
+    pub(crate) order_lines: IntGauge,
     pub(crate) queued: IntGauge,
+    pub(crate) breakers_open: IntGauge,
+    pub(crate) outage: IntGauge,
     pub(crate) memory_bytes: IntGauge,
     pub(crate) memory_limit_bytes: IntGauge,
     pub(crate) marks_bytes: IntGauge,
@@ -157,6 +203,7 @@ impl Metrics {
                 "anabranch_dead_letters_total",
                 "Deliveries that will not be attempted again",
             ),
+            health: Health::register(registry),
             repeats: counter(
                 "anabranch_dispatch_repeats_dropped_total",
                 "Targets that a router wrote twice and that were dropped by their mark",
@@ -200,6 +247,21 @@ impl Metrics {
     }
 }
 
+impl Health {
+    fn register(registry: &Registry) -> Self {
+        Self {
+            endpoints_disabled: registry.counters(
+                "anabranch_dispatch_endpoints_disabled_total",
+                "Endpoints given up, by why",
+            ),
+            breaker_changes: registry.counters(
+                "anabranch_dispatch_breaker_changes_total",
+                "Changes of breakers: endpoints that failed, failed a probe, or answer again",
+            ),
+        }
+    }
+}
+
 impl State {
     fn register(registry: &Registry) -> Self {
         let gauge = |name: &str, help: &str| registry.gauge(name, help);
@@ -207,7 +269,19 @@ impl State {
             in_flight: gauge("anabranch_dispatch_in_flight", "Attempts under way"),
             placements: gauge("anabranch_dispatch_placements", "Placements owned"),
             lanes: gauge("anabranch_dispatch_lanes", "Lanes in memory"),
+            order_lines: gauge(
+                "anabranch_dispatch_order_lines",
+                "Lines of ordered deliveries that are blocked or at work",
+            ),
             queued: gauge("anabranch_dispatch_queued", "Deliveries that wait in lanes"),
+            breakers_open: gauge(
+                "anabranch_dispatch_breakers_open",
+                "Lanes whose endpoint fails and is only probed",
+            ),
+            outage: gauge(
+                "anabranch_dispatch_outage",
+                "1 while our own network is down and attempts are held",
+            ),
             memory_bytes: gauge(
                 "anabranch_dispatch_memory_bytes",
                 "Bytes of records in memory, counted against the budget",

@@ -15,11 +15,13 @@ use runtime::log::{Assignment, Partition, Position, StoredRecord};
 use schemas::resources::Quota;
 use tokio::time::Instant;
 
+use crate::handover::Handover;
 use crate::lane::Lane;
 use crate::ledger::{Inherited, Ledger, MAX_METADATA_BYTES};
 use crate::marks::Marks;
+use crate::order::Book;
 use crate::uncommitted::Uncommitted;
-use crate::work::Meter;
+use crate::work::{Delivery, Meter};
 
 /// The index of `deliveries` among the sources.
 pub(crate) const DELIVERIES: usize = 0;
@@ -129,6 +131,10 @@ pub(crate) struct Owned {
     pub(crate) sources: Vec<Source>,
     pub(crate) marks: Marks,
     pub(crate) lanes: HashMap<Quota, Lane>,
+    /// The order of keys, where it is promised (rule 12).
+    pub(crate) orders: Book<Delivery>,
+    /// What the last owner left, and what the next is to know.
+    pub(crate) handover: Handover,
     /// Attempts and re-produced targets under way.
     pub(crate) in_flight: usize,
     /// Verdicts that wait for a transaction.
@@ -143,7 +149,7 @@ pub(crate) struct Owned {
 }
 
 impl Owned {
-    pub(crate) fn new(tenure: Tenure, topics: &Topics) -> Self {
+    pub(crate) fn new(tenure: Tenure, topics: &Topics, handover: Handover) -> Self {
         let deliveries = Source::new(topics.deliveries.partition(tenure.placement), None);
         let delays = topics
             .delays
@@ -156,6 +162,8 @@ impl Owned {
             sources: std::iter::once(deliveries).chain(delays).collect(),
             marks: Marks::default(),
             lanes: HashMap::new(),
+            handover,
+            orders: Book::new(Delivery::bytes),
             in_flight: 0,
             moves: 0,
             meter: Meter::default(),
@@ -210,9 +218,12 @@ impl Owned {
 
     /// The lane of `quota`, made on first use.
     pub(crate) fn lane(&mut self, quota: &Quota, now: Instant, concurrency: u32) -> &mut Lane {
-        self.lanes
-            .entry(quota.clone())
-            .or_insert_with(|| Lane::new(now, concurrency))
+        let handover = &mut self.handover;
+        self.lanes.entry(quota.clone()).or_insert_with(|| {
+            let mut lane = Lane::new(now, concurrency);
+            handover.hand_over(quota, &mut lane);
+            lane
+        })
     }
 
     /// What there is to commit for source `index`: its position as it is now.
@@ -237,6 +248,7 @@ impl Owned {
             .sources
             .iter()
             .all(|source| !source.dirty && !source.ledger.is_frozen());
-        self.in_flight == 0 && self.moves == 0 && committed
+        let saved = !self.handover.is_urgent();
+        self.in_flight == 0 && self.moves == 0 && committed && saved
     }
 }

@@ -102,6 +102,20 @@ pub fn due_at(schedule: &Schedule, attempted: &Attempted) -> Option<i64> {
     Some(after(jittered.max(asked)).min(ends_at))
 }
 
+/// How many attempts a delivery of this age would have had, had each been made when it was due: so
+/// much is lost of its schedule while nothing can be attempted. The last attempt is never lost.
+#[must_use]
+pub fn attempts_by_age(delays: &[Duration], attempts_made: u32, age: Duration) -> u32 {
+    let mut due = Duration::ZERO;
+    let passed = delays.iter().take_while(|delay| {
+        let was_due = due <= age;
+        due = due.saturating_add(**delay);
+        was_due
+    });
+    let passed = u32::try_from(passed.count()).unwrap_or(u32::MAX);
+    attempts_made.max(passed)
+}
+
 /// The delay topic for a delivery with `remaining` to wait out of `whole`; `None` means that it
 /// waits in memory (at most [`MEMORY_WAIT_MAX`]).
 ///
@@ -212,6 +226,24 @@ mod tests {
         let total: Duration = DEFAULT_SCHEDULE.iter().sum();
         assert_eq!(total, secs(75 * 3600 + 35 * 60 + 5));
         assert!(total < DEFAULT_MAX_AGE);
+    }
+
+    #[test]
+    fn the_schedule_advances_by_age_and_the_last_attempt_is_kept() {
+        let delays = [secs(5), secs(300), secs(1_800)];
+        let check = |made: u32, age: u64, expected: u32| {
+            let advanced = attempts_by_age(&delays, made, secs(age));
+            assert_eq!(advanced, expected, "{made} made at {age} s");
+            assert!(next_delay(&delays, advanced, 0.5).is_some());
+        };
+        check(0, 0, 1);
+        check(0, 4, 1);
+        check(0, 5, 2);
+        check(0, 304, 2);
+        check(0, 305, 3);
+        check(0, 1_000_000, 3);
+        check(3, 0, 3);
+        assert_eq!(attempts_by_age(&[], 0, secs(9)), 0);
     }
 
     #[test]

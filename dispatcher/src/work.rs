@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::delivery::request::{EncodedBody, encode_body};
 use crate::ledger::Place;
+use crate::order::Key;
 
 /// What a record takes beside its bytes: decoded attributes, its places in queues.
 const RECORD_OVERHEAD_BYTES: usize = 512;
@@ -99,6 +100,8 @@ pub(crate) struct Delivery {
     pub(crate) state: AttemptState,
     /// Since when it waits for its turn.
     pub(crate) queued_at: Instant,
+    /// The line in which it is ordered, if it is.
+    pub(crate) line: Option<Arc<Key>>,
 }
 
 impl Delivery {

@@ -288,6 +288,7 @@ mod tests {
         Ok(Response {
             status,
             retry_after: retry_after.map(str::to_owned),
+            left: None,
             content_type: None,
             body: Bytes::new(),
             body_bytes_read: 0,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, HeaderName};
 use runtime::task::{TaskKind, Tasks};
 use tokio::time::Instant;
 
@@ -24,6 +24,7 @@ use super::failure::{exchange_failed, refused};
 use super::http1::{self, Http1};
 use super::http2;
 use super::pool::{Line, Pool};
+use super::rate_limit;
 use super::read_capped::{Caps, Read};
 use super::tls::tls_config;
 use super::{Answer, OutgoingRequest, Response, Transport, TransportError, TransportErrorKind};
@@ -220,7 +221,7 @@ impl Shared {
             let sender = opened.map_err(|error| exchange_failed(&error))?;
             return Ok(Line::Http2(self.pool.share(origin, sender)));
         }
-        let opened = Http1::new(stream).await;
+        let opened = Http1::new(stream, origin.dress.title_case).await;
         let line = opened.map_err(|error| exchange_failed(&error))?;
         Ok(Line::Http1(Box::new(line)))
     }
@@ -265,7 +266,10 @@ impl Failure {
 pub(super) fn response_of(head: &http::response::Parts, read: Read) -> Response {
     Response {
         status: head.status.as_u16(),
-        retry_after: kept_header(&head.headers, &RETRY_AFTER),
+        retry_after: rate_limit::retry_after(&head.headers)
+            .filter(|value| value.len() <= HEADER_KEPT_CHARS_MAX)
+            .map(str::to_owned),
+        left: rate_limit::left(&head.headers),
         content_type: kept_header(&head.headers, &CONTENT_TYPE),
         body: read.kept,
         body_bytes_read: read.bytes_read,

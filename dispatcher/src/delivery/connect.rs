@@ -88,7 +88,11 @@ impl Connector {
         if !origin.is_secure {
             return Ok(Stream::Plain(tcp));
         }
-        let connector = TlsConnector::from(Arc::clone(&self.tls));
+        let config = match &origin.dress.identity {
+            Some(identity) => identity.config(&self.tls),
+            None => Arc::clone(&self.tls),
+        };
+        let connector = TlsConnector::from(config);
         let stream = connector.connect(server_name(origin)?, tcp).await;
         match stream {
             Ok(stream) => Ok(Stream::Secure(Box::new(stream))),

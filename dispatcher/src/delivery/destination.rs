@@ -12,6 +12,8 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
 use url::{Host, Position, Url};
 
+use super::identity::Identity;
+
 /// Where requests of one endpoint go. Shown without path and query, which may hold secrets.
 #[derive(Clone)]
 pub struct Destination {
@@ -25,6 +27,17 @@ pub(super) struct Origin {
     pub(super) is_secure: bool,
     pub(super) host: Host<String>,
     pub(super) port: u16,
+    pub(super) dress: Dress,
+}
+
+/// How a connection looks from the other side: connections of one origin that differ in it are
+/// different ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Dress {
+    /// Whether headers' names are sent in title case over HTTP/1.1.
+    pub title_case: bool,
+    /// What is shown in the TLS handshake.
+    pub identity: Option<Arc<Identity>>,
 }
 
 /// What a request is made of, beside its headers and body.
@@ -43,7 +56,13 @@ impl Destination {
     /// The destination that `url` names.
     #[must_use]
     pub fn new(url: Url) -> Self {
-        let parts = Parts::of(&url);
+        Self::dressed(url, Dress::default())
+    }
+
+    /// The same over connections of their own kind.
+    #[must_use]
+    pub fn dressed(url: Url, dress: Dress) -> Self {
+        let parts = Parts::of(&url, dress);
         Self { url, parts }
     }
 
@@ -68,7 +87,7 @@ impl fmt::Debug for Destination {
 }
 
 impl Parts {
-    fn of(url: &Url) -> Option<Self> {
+    fn of(url: &Url, dress: Dress) -> Option<Self> {
         let (is_secure, scheme) = match url.scheme() {
             "https" => (true, Scheme::HTTPS),
             "http" => (false, Scheme::HTTP),
@@ -78,6 +97,7 @@ impl Parts {
             is_secure,
             host: url.host()?.to_owned(),
             port: url.port_or_known_default()?,
+            dress,
         };
         // Host and port alone: what stands before an `@` is a secret, and refused besides (SS-1).
         let authority = &url[Position::BeforeHost..Position::AfterPort];

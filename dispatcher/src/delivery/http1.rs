@@ -35,9 +35,10 @@ pub(super) struct Http1 {
 }
 
 impl Http1 {
-    /// A connection over a fresh `stream`.
-    pub(super) async fn new(stream: Stream) -> hyper::Result<Self> {
+    /// A connection over a fresh `stream`, headers' names in title case where the endpoint wants them.
+    pub(super) async fn new(stream: Stream, title_case: bool) -> hyper::Result<Self> {
         let mut builder = Builder::new();
+        builder.title_case_headers(title_case);
         builder.max_buf_size(BUFFER_BYTES_MAX);
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
         Ok(Self {

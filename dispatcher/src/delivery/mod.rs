@@ -20,16 +20,20 @@ mod destination;
 mod failure;
 mod http1;
 mod http2;
+pub mod identity;
 mod pool;
+pub mod rate_limit;
 mod read_capped;
 pub mod request;
+pub mod sending;
 pub mod sign;
 mod tls;
+pub mod tokens;
 
 #[cfg(test)]
 mod tests;
 
-pub use destination::Destination;
+pub use destination::{Destination, Dress};
 
 /// Makes one attempt. The real one is [`client::HttpTransport`]; a simulation puts its own here.
 pub trait Transport: Send + Sync + 'static {
@@ -62,6 +66,8 @@ pub struct Response {
     pub status: u16,
     /// The `Retry-After` header as it came, if it is short enough to be one.
     pub retry_after: Option<String>,
+    /// What the endpoint says is left of its limit (HT-9, HT-10).
+    pub left: Option<rate_limit::Left>,
     /// The `Content-Type` header, if it is text.
     pub content_type: Option<String>,
     /// The first bytes of the body, up to the cap on what is kept.

@@ -5,16 +5,21 @@
 //! The surprise: our own attributes (`anabranch…`) never leave, and an event without data is sent
 //! as structured JSON whatever the mode, since a webhook must have a payload (HK-1).
 
+use std::io::Write as _;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, USER_AGENT};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use schemas::codec::json::write_string;
 use schemas::codec::{self, Reserved};
 use schemas::event::Event;
 use schemas::resources::BodyMode;
 
+use super::sending::{Authorization, Sending};
 use super::sign::{SigningKey, sign};
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -29,6 +34,11 @@ const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlen
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const OUR_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("anabranch/", env!("CARGO_PKG_VERSION")));
+
+/// A smaller body fits into a packet anyway.
+const COMPRESSED_BYTES_MIN: usize = 256;
+/// A larger one would keep the others waiting for milliseconds.
+const COMPRESSED_BYTES_MAX: usize = 1024 * 1024;
 
 /// The longest `tracestate` that is passed on (HT-13).
 const TRACESTATE_CHARS_MAX: usize = 512;
@@ -55,6 +65,10 @@ pub struct Attempt<'a> {
     pub span_id: u64,
     /// Random; names the trace where the event brings none.
     pub trace_id: u128,
+    /// How the endpoint's requests are made up.
+    pub sending: &'a Sending,
+    /// What authenticates this one.
+    pub authorization: &'a Authorization,
 }
 
 /// A request without its destination.
@@ -131,9 +145,34 @@ pub fn headers_for_attempt(body: &EncodedBody, attempt: &Attempt<'_>) -> Prepare
     if let Some(state) = &body.trace.state {
         headers.insert(TRACESTATE, state.clone());
     }
+    attempt.sending.put(&mut headers, attempt.authorization);
     Prepared {
         headers,
         body: body.bytes.clone(),
+    }
+}
+
+impl EncodedBody {
+    /// The same compressed (`Content-Encoding: gzip`), where it becomes smaller and is worth it. The
+    /// signature is of these bytes (rule 9).
+    #[must_use]
+    pub fn compressed(&self) -> Option<Self> {
+        if !(COMPRESSED_BYTES_MIN..=COMPRESSED_BYTES_MAX).contains(&self.bytes.len()) {
+            return None;
+        }
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(&self.bytes).ok()?;
+        let bytes = encoder.finish().ok()?;
+        if bytes.len() >= self.bytes.len() {
+            return None;
+        }
+        let mut headers = self.headers.clone();
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        Some(Self {
+            bytes: bytes.into(),
+            headers,
+            trace: self.trace.clone(),
+        })
     }
 }
 
@@ -267,6 +306,8 @@ mod tests {
     use super::*;
     use crate::delivery::sign::{Received, verify};
     use proptest::prelude::*;
+    use std::io::Read as _;
+    use std::sync::LazyLock;
 
     const DATA: &str = "{ \"a\" : 1.0,\n \"b\":\"é\" }";
     const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -300,6 +341,8 @@ mod tests {
             .unwrap()
     }
 
+    static PLAIN: LazyLock<Sending> = LazyLock::new(Sending::default);
+
     fn attempt(keys: &[SigningKey]) -> Attempt<'_> {
         let delivery_id = "msg_00000000000000000000000001";
         Attempt {
@@ -308,7 +351,50 @@ mod tests {
             keys,
             span_id: 7,
             trace_id: 9,
+            sending: &PLAIN,
+            authorization: &Authorization::Given,
         }
+    }
+
+    #[test]
+    fn what_is_compressed_is_what_is_signed() {
+        // rule 9
+        let plain = EncodedBody {
+            bytes: Bytes::from(vec![b'a'; 5_000]),
+            ..body(&event(), BodyMode::Structured)
+        };
+        let packed = plain.compressed().unwrap();
+        assert_eq!(header(&packed.headers, "content-encoding"), "gzip");
+        let mut unpacked = Vec::new();
+        let mut decoder = flate2::read::GzDecoder::new(&*packed.bytes);
+        decoder.read_to_end(&mut unpacked).unwrap();
+        assert_eq!(unpacked, plain.bytes);
+        let keys = [SigningKey::from_bytes(&[5; 32]).unwrap()];
+        let prepared = headers_for_attempt(&packed, &attempt(&keys));
+        let received = Received {
+            id: header(&prepared.headers, "webhook-id"),
+            timestamp: header(&prepared.headers, "webhook-timestamp"),
+            signature: header(&prepared.headers, "webhook-signature"),
+            body: &packed.bytes,
+        };
+        let keys = [keys[0].verifying()];
+        assert_eq!(verify(&keys, &received, 1_700_000_000), Ok(()));
+        // Too small, too large, or no smaller.
+        for bytes in [vec![b'a'; 255], vec![b'a'; 1024 * 1024 + 1]] {
+            let bytes = Bytes::from(bytes);
+            assert!(
+                EncodedBody {
+                    bytes,
+                    ..plain.clone()
+                }
+                .compressed()
+                .is_none()
+            );
+        }
+        let mut noise = vec![0; 4_000];
+        runtime::clock::Entropy::seeded(5).fill(&mut noise);
+        let bytes = Bytes::from(noise);
+        assert!(EncodedBody { bytes, ..plain }.compressed().is_none());
     }
 
     #[test]

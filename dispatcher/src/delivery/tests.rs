@@ -194,6 +194,7 @@ async fn the_response_is_brought_back() {
     let expected = Response {
         status: 503,
         retry_after: Some("7".to_owned()),
+        left: None,
         content_type: Some("text/plain".to_owned()),
         body: Bytes::from_static(b"payload"),
         body_bytes_read: 7,

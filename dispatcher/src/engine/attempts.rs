@@ -9,17 +9,18 @@ use futures_util::{FutureExt, StreamExt};
 use runtime::log::{Headers, Record};
 use schemas::ids::DeliveryId;
 use schemas::records::{AttemptRecord, AttemptVerdict, DeadReason};
-use schemas::resources::{EndpointState, Quota};
+use schemas::resources::{DisabledReason, Quota};
 use tokio::time::Instant;
 
 use super::Engine;
+use super::health::{Counted, has_room};
 use super::moves::{Move, What};
 use crate::dead_letter;
 use crate::delivery::classify::{Verdict, classify};
 use crate::delivery::request::{Attempt, headers_for_attempt};
 use crate::delivery::{Answer, OutgoingRequest, Transport};
 use crate::endpoints::Target;
-use crate::lane::Turn;
+use crate::lane::{Pace, Turn};
 use crate::metrics::{Deferred, Outcome};
 use crate::owned::Tenure;
 use crate::schedule::{self, Attempted, next_delay, tier_for};
@@ -71,8 +72,7 @@ pub(super) struct Finished {
     delivery: Box<Delivery>,
     target: Arc<Target>,
     exchange: Option<Exchange>,
-    /// Whether it was counted among the attempts to slow endpoints.
-    is_slow: bool,
+    counted: Counted,
 }
 
 struct Exchange {
@@ -116,13 +116,17 @@ impl<T: Transport> Engine<T> {
                 return;
             };
             let free = max - self.attempts.len();
-            let slow_full = self.slow_in_flight >= (max / 2).max(1);
+            let slow = self.slow_in_flight;
             // The clock is read for each attempt: this process may have been stopped in between.
             let now = self.now();
             if !self.lease.holds(now) {
                 self.ring.push_front((tenure, quota));
                 self.parts.metrics.lease_waits.inc();
                 self.timers.commit_now(now);
+                return;
+            }
+            if !self.network_lets_start(now) {
+                self.ring.push_front((tenure, quota));
                 return;
             }
             let Some(owned) = self.tenant_of(tenure).filter(|owned| owned.is_serving()) else {
@@ -140,41 +144,50 @@ impl<T: Transport> Engine<T> {
             let Some(lane) = owned.lanes.get_mut(&quota) else {
                 continue;
             };
-            // No lane has more attempts under way than there is room left, and those that are slow
-            // have half of the room at most: however many hang, others find some (rule 7).
-            let is_slow = lane.is_slow();
-            if lane.in_flight() >= free || (is_slow && slow_full) {
+            // No lane has more attempts under way than there is room left.
+            let (pace, in_flight) = (lane.pace(now), lane.in_flight());
+            if in_flight >= free || !has_room(pace, in_flight, slow, max) {
                 self.parked.push_back((tenure, quota));
                 continue;
             }
             match lane.turn(now) {
                 Turn::Attempt(delivery) => {
                     owned.in_flight += 1;
+                    if lane.wants_saving() {
+                        owned.handover.mark(&quota, true);
+                    }
                     self.ring.push_back((tenure, quota));
-                    self.start_attempt(tenure, delivery, is_slow);
+                    let counted = Counted {
+                        at: now,
+                        is_slow: pace != Pace::Quick,
+                        is_probe: self.outage.started(),
+                    };
+                    self.start_attempt(tenure, delivery, counted);
                 }
+                Turn::Later => self.ring.push_back((tenure, quota)),
                 Turn::Wait(at) => {
                     lane.in_ring = false;
                     // A millisecond is what timers can tell apart.
                     let at = at.max(now + Duration::from_millis(1));
                     self.timers.wake_lane(at, tenure, quota);
                 }
+                Turn::Save => {
+                    lane.in_ring = false;
+                    owned.handover.mark(&quota, true);
+                }
                 Turn::Idle => lane.in_ring = false,
             }
         }
     }
 
-    fn start_attempt(&mut self, tenure: Tenure, delivery: Box<Delivery>, is_slow: bool) {
+    fn start_attempt(&mut self, tenure: Tenure, delivery: Box<Delivery>, counted: Counted) {
         // Looked up at the attempt, so that a rotation or a deletion counts at once.
         let Some(target) = self.parts.endpoints.get(delivery.target.endpoint).cloned() else {
-            return self.do_not_start(tenure, *delivery, None);
+            return self.do_not_start(tenure, *delivery, None, counted);
         };
-        let too_old = self
-            .wall()
-            .saturating_sub(delivery.loaded.record.accepted_at)
-            > runtime::clock::millis(target.schedule.max_age);
+        let too_old = self.age(&delivery) > runtime::clock::millis(target.schedule.max_age);
         if too_old || !self.may_attempt(&target) {
-            return self.do_not_start(tenure, *delivery, Some(&target));
+            return self.do_not_start(tenure, *delivery, Some(&target), counted);
         }
         let timeout = target.timeout.unwrap_or(self.parts.options.attempt_timeout);
         let entropy = (self.parts.entropy.u64(), self.parts.entropy.u64());
@@ -186,7 +199,7 @@ impl<T: Transport> Engine<T> {
         };
         let ended = Arc::clone(&tenant.ended);
         self.parts.metrics.state.in_flight.inc();
-        self.slow_in_flight += usize::from(is_slow);
+        self.slow_in_flight += usize::from(counted.is_slow);
         let attempt = async move {
             let id = delivery.loaded.record.delivery_id(&delivery.target);
             let request = prepare((&delivery, id), &target, clock.now(), entropy, timeout);
@@ -199,7 +212,7 @@ impl<T: Transport> Engine<T> {
                     delivery,
                     target,
                     exchange: None,
-                    is_slow,
+                    counted,
                 };
             }
             let started_at = clock.now();
@@ -218,24 +231,26 @@ impl<T: Transport> Engine<T> {
                 delivery,
                 target,
                 exchange,
-                is_slow,
+                counted,
             }
         };
         self.attempts.push(attempt.boxed());
     }
 
-    /// Whether the endpoint is attempted at all.
-    pub(super) fn may_attempt(&self, target: &Target) -> bool {
-        target.state == EndpointState::Active
-            && self.gone.get(&target.id) != Some(&target.updated_at)
-    }
-
     /// Takes back a delivery whose turn came and that may not be attempted.
-    fn do_not_start(&mut self, tenure: Tenure, delivery: Delivery, target: Option<&Arc<Target>>) {
+    fn do_not_start(
+        &mut self,
+        tenure: Tenure,
+        delivery: Delivery,
+        target: Option<&Arc<Target>>,
+        counted: Counted,
+    ) {
+        let now = self.now();
+        self.outage.not_started(counted.is_probe);
         if let Some(owned) = self.tenant_of(tenure) {
             owned.in_flight -= 1;
             if let Some(lane) = target.and_then(|target| owned.lanes.get_mut(&target.quota)) {
-                lane.not_started();
+                lane.not_started(counted.at, now);
             }
         }
         self.refuse(tenure, delivery);
@@ -255,36 +270,50 @@ impl<T: Transport> Engine<T> {
             delivery,
             target,
             exchange,
-            is_slow,
+            counted,
         } = finished;
-        let now = self.now();
-        self.slow_in_flight -= usize::from(is_slow);
+        self.slow_in_flight -= usize::from(counted.is_slow);
         self.parts.metrics.state.in_flight.dec();
-        let owned = self.tenant_of(tenure);
-        let is_owned = owned.is_some();
-        if let Some(owned) = owned {
-            owned.in_flight -= 1;
-            if let Some(lane) = owned.lanes.get_mut(&target.quota) {
-                match &exchange {
-                    Some(exchange) => lane.finished(exchange.took, now),
-                    None => lane.not_started(),
-                }
-            }
-        }
         let Some(exchange) = exchange else {
-            if is_owned {
-                let quota = target.quota.clone();
-                self.queue(tenure, *delivery, &target, now);
-                self.enlist(tenure, quota);
-            }
-            return;
+            return self.not_made(tenure, *delivery, &target, counted);
         };
         let verdict = classify(&exchange.answer, self.wall());
+        let excused = self.learn(&target, &exchange.answer, counted.is_probe);
+        self.observe(tenure, &target, &exchange.answer);
+        let health = Self::health(&verdict, excused);
+        let is_owned = self.tell_lane(tenure, &target, counted, (exchange.took, health));
         self.record_attempt(&delivery, &target, &exchange, verdict);
-        if is_owned {
-            self.judge(tenure, *delivery, &target, (&exchange, verdict));
-            self.enlist(tenure, target.quota.clone());
+        if !is_owned {
+            return;
         }
+        if excused {
+            // Not the endpoint's fault, nor the delivery's: it stands where it stood.
+            self.queue(tenure, *delivery, &target, self.now());
+        } else {
+            self.judge(tenure, *delivery, &target, (&exchange, verdict));
+        }
+        self.enlist(tenure, target.quota.clone());
+    }
+
+    /// Takes back a delivery whose attempt was not made after all.
+    fn not_made(
+        &mut self,
+        tenure: Tenure,
+        delivery: Delivery,
+        target: &Arc<Target>,
+        counted: Counted,
+    ) {
+        let now = self.now();
+        self.outage.not_started(counted.is_probe);
+        let Some(owned) = self.tenant_of(tenure) else {
+            return;
+        };
+        owned.in_flight -= 1;
+        if let Some(lane) = owned.lanes.get_mut(&target.quota) {
+            lane.not_started(counted.at, now);
+        }
+        self.queue(tenure, delivery, target, now);
+        self.enlist(tenure, target.quota.clone());
     }
 
     fn judge(
@@ -309,7 +338,7 @@ impl<T: Transport> Engine<T> {
                 if delivery.target.report {
                     self.report_delivered(tenure, &delivery);
                 } else {
-                    self.complete(tenure, &delivery);
+                    self.complete_in_order(tenure, &delivery);
                 }
             }
             Verdict::Retry {
@@ -318,6 +347,11 @@ impl<T: Transport> Engine<T> {
                 ..
             } => {
                 delivery.state.attempts += u32::from(costs_attempt);
+                if self.has_failed_too_long(tenure, target) {
+                    self.give_up(tenure, &delivery, target, DisabledReason::Failing);
+                    let reason = DeadReason::EndpointDisabled;
+                    return self.bury(tenure, delivery, reason, Some(last()));
+                }
                 if let Some(wait) = retry_after {
                     self.hold(tenure, target, wait);
                 }
@@ -330,7 +364,7 @@ impl<T: Transport> Engine<T> {
                 self.bury(tenure, delivery, DeadReason::Rejected, Some(last()));
             }
             Verdict::EndpointGone => {
-                self.gone.insert(target.id, target.updated_at);
+                self.give_up(tenure, &delivery, target, DisabledReason::Gone);
                 self.bury(tenure, delivery, DeadReason::EndpointGone, Some(last()));
             }
         }
@@ -348,12 +382,16 @@ impl<T: Transport> Engine<T> {
     }
 
     fn hold(&mut self, tenure: Tenure, target: &Target, wait: Duration) {
-        let until = self.now() + wait;
-        let lane = self
-            .tenant_of(tenure)
-            .and_then(|owned| owned.lanes.get_mut(&target.quota));
-        if let Some(lane) = lane {
-            lane.hold(until);
+        let now = self.now();
+        let Some(owned) = self.tenant_of(tenure) else {
+            return;
+        };
+        if let Some(lane) = owned.lanes.get_mut(&target.quota) {
+            lane.hold(now + wait);
+            // A successor must hold it too (rule 5).
+            if lane.is_held_long(now) {
+                owned.handover.mark(&target.quota, true);
+            }
         }
     }
 
@@ -365,7 +403,8 @@ impl<T: Transport> Engine<T> {
     ) -> Result<i64, DeadReason> {
         let attempted = Attempted {
             now_ms: self.wall(),
-            accepted_at_ms: delivery.loaded.record.accepted_at,
+            // Its age does not count while our network is down.
+            accepted_at_ms: self.wall().saturating_sub(self.age(delivery)),
             attempts_made: delivery.state.attempts,
             retry_after,
             jitter: self.parts.entropy.unit(),
@@ -410,9 +449,8 @@ impl<T: Transport> Engine<T> {
             lane.configure(&target.limits, concurrency, now);
             // What waits takes the lane's memory too: one that fails fast fills no other's (rule 8).
             if lane.is_full(now, horizon, lane_bytes) {
-                let due = lane.reserve(now, now + remaining);
-                let due_at = self.parts.clock.wall_at(due);
-                return self.defer(tenure, delivery, due_at, Deferred::Full);
+                let reserved = lane.reserve(now, now + remaining);
+                return self.postpone(tenure, delivery, reserved, Deferred::Full);
             }
             lane.push_waiting(now + remaining, delivery);
         }
@@ -429,10 +467,12 @@ impl<T: Transport> Engine<T> {
     ) {
         let letter = dead_letter::of_delivery(&delivery, reason, self.wall(), last);
         let (source, place) = (delivery.source, delivery.place);
+        let order = self.step_dead(tenure, &delivery);
         self.push_move(Move {
             tenure,
             source,
             place,
+            order,
             what: What::Dead {
                 letter: Box::new(letter),
                 delivery: Some(delivery),

@@ -212,25 +212,41 @@ impl<T: Transport> Engine<T> {
     /// Looks through the lanes: what waits too long is deferred, what is spent is dropped.
     pub(super) fn sweep(&mut self, now: Instant) {
         let horizon = self.parts.options.horizon;
+        self.sweep_given_up();
         let share = MARKS_BYTES / self.owned.len().max(1);
         let mut overdue = Vec::new();
+        let mut kept_long = Vec::new();
+        let down = self.outage.is_down();
         for owned in self.owned.values_mut().filter(|owned| owned.is_serving()) {
             owned.marks.shrink_to(share);
             let horizon = owned.horizon(horizon);
-            for lane in owned.lanes.values_mut() {
+            // What cannot leave because our own network is down stays where it is.
+            for lane in owned.lanes.values_mut().filter(|_| !down) {
                 for delivery in lane.overdue(now, horizon) {
-                    let due = lane.reserve(now, now + Duration::from_secs(5));
-                    overdue.push((owned.tenure, delivery, due));
+                    let reserved = lane.reserve(now, now + Duration::from_secs(5));
+                    overdue.push((owned.tenure, delivery, reserved));
                 }
             }
-            owned
-                .lanes
-                .retain(|_, lane| lane.in_ring || !lane.is_spent(now));
+            let before = now.checked_sub(horizon).filter(|_| !down);
+            let lines = before.map(|before| (before, owned.orders.overdue(before)));
+            for (before, keys) in lines {
+                let tenure = owned.tenure;
+                kept_long.extend(keys.into_iter().map(|key| (tenure, key, before)));
+            }
+            let handover = &mut owned.handover;
+            handover.sweep(now);
+            owned.lanes.retain(|quota, lane| {
+                let stays = lane.in_ring || !lane.is_spent(now);
+                if !stays {
+                    handover.forget(quota);
+                }
+                stays
+            });
         }
-        for (tenure, delivery, due) in overdue {
-            let due_at = self.parts.clock.wall_at(due);
-            self.defer(tenure, delivery, due_at, Deferred::Horizon);
+        for (tenure, delivery, reserved) in overdue {
+            self.postpone(tenure, delivery, reserved, Deferred::Horizon);
         }
+        self.spill_overdue(kept_long);
     }
 
     /// Says on `progress` how much of `control` is applied here.
@@ -260,11 +276,13 @@ impl<T: Transport> Engine<T> {
         state
             .lanes
             .set(count(owned.clone().map(|owned| owned.lanes.len()).sum()));
-        let queued = owned
-            .clone()
-            .flat_map(|owned| owned.lanes.values())
-            .map(|lane| lane.len());
+        let lines = owned.clone().map(|owned| owned.orders.len());
+        state.order_lines.set(count(lines.sum()));
+        let lanes = owned.clone().flat_map(|owned| owned.lanes.values());
+        let queued = lanes.clone().map(|lane| lane.len());
         state.queued.set(count(queued.sum()));
+        let open = lanes.filter(|lane| !lane.breaker().is_closed());
+        state.breakers_open.set(count(open.count()));
         state
             .marks_bytes
             .set(count(owned.clone().map(|owned| owned.marks.bytes()).sum()));

@@ -47,6 +47,8 @@ const PAUSED_WAIT_MS: i64 = 30_000;
 /// It is doubled with each hop, so often at most: a long pause rewrites its backlog a few times an
 /// hour, and ends a quarter of an hour late.
 const PAUSED_DOUBLINGS_MAX: u32 = 5;
+/// An event with so many ancestors that the pipeline made ends here (rule 19).
+const LOOPS_MAX: u32 = 3;
 /// How long a delivery that finds its lane full is deferred at least.
 const FULL_WAIT: Duration = Duration::from_secs(5);
 
@@ -88,6 +90,11 @@ impl<T: Transport> Engine<T> {
 
     fn on_fetched(&mut self, fetched: Fetched) {
         match fetched {
+            Fetched::Records(assignment, batch)
+                if batch.partition.topic == self.parts.topics.progress =>
+            {
+                self.on_progress(assignment, &batch);
+            }
             Fetched::Records(assignment, batch) => {
                 let Some(owned) = self.owned.get_mut(&batch.partition.number) else {
                     return;
@@ -102,6 +109,7 @@ impl<T: Transport> Engine<T> {
             }
             Fetched::End(..) => {}
             Fetched::OutOfRange(assignment, partition) => {
+                self.progress_out_of_range(assignment, &partition);
                 let owned = self.owned.get_mut(&partition.number);
                 let lost = owned.and_then(|owned| {
                     owned
@@ -127,7 +135,8 @@ impl<T: Transport> Engine<T> {
     /// the number of partitions costs nothing.
     pub(super) fn take_in(&mut self, now: Instant) {
         self.timers.clear_head();
-        if self.unread.is_empty() {
+        // While our own network is down nothing more is taken in than there is to probe with.
+        if self.unread.is_empty() || (self.outage.is_down() && !self.ring.is_empty()) {
             return;
         }
         // What has come due before what is fresh: the delay topics first.
@@ -380,15 +389,22 @@ impl<T: Transport> Engine<T> {
             target: target.clone(),
             state: target.state.unwrap_or_default(),
             queued_at: now,
+            line: None,
         };
         let endpoint = self.parts.endpoints.get(target.endpoint).cloned();
         let exists = self.parts.endpoints.has_subscription(target.subscription);
         let Some(endpoint) = endpoint.filter(|_| exists) else {
             return self.refuse(tenure, delivery);
         };
+        if loaded.record.event.loop_count() >= LOOPS_MAX {
+            return self.bury(tenure, delivery, DeadReason::Loop, None);
+        }
         if endpoint.placement.partition() != tenure.placement {
             return self.reproduce(tenure, delivery, &endpoint);
         }
+        let Some(delivery) = self.arrive(tenure, delivery, &endpoint) else {
+            return;
+        };
         let due_at = delivery.state.due_at;
         let remaining = self
             .parts
@@ -431,9 +447,8 @@ impl<T: Transport> Engine<T> {
         let lane = owned.lane(&endpoint.quota, now, concurrency);
         lane.configure(&endpoint.limits, concurrency, now);
         if lane.is_full(now, horizon, lane_bytes) {
-            let due = lane.reserve(now, now + FULL_WAIT);
-            let due_at = self.parts.clock.wall_at(due);
-            return self.defer(tenure, delivery, due_at, Deferred::Full);
+            let reserved = lane.reserve(now, now + FULL_WAIT);
+            return self.postpone(tenure, delivery, reserved, Deferred::Full);
         }
         delivery.queued_at = now;
         lane.push(delivery);
@@ -451,7 +466,7 @@ impl<T: Transport> Engine<T> {
             .endpoints
             .has_subscription(delivery.target.subscription);
         let wall = self.wall();
-        let age = wall.saturating_sub(delivery.loaded.record.accepted_at);
+        let age = self.age(&delivery);
         let dead = match self.parts.endpoints.get(id) {
             Some(_) if !exists => Some(DeadReason::Deleted),
             Some(target) if age > runtime::clock::millis(target.schedule.max_age) => {
@@ -460,7 +475,7 @@ impl<T: Transport> Engine<T> {
             Some(target) => match target.state {
                 EndpointState::Disabled => Some(DeadReason::EndpointDisabled),
                 EndpointState::Paused => None,
-                EndpointState::Active => Some(DeadReason::EndpointGone),
+                EndpointState::Active => self.given_up(target).or(Some(DeadReason::EndpointGone)),
             },
             None if self.parts.endpoints.is_unusable(id) => None,
             None => Some(DeadReason::Deleted),
@@ -488,13 +503,18 @@ impl<T: Transport> Engine<T> {
             due_at,
             ..delivery.state
         };
-        let (source, place) = (delivery.source, delivery.place);
+        let order = self.step_deferred(tenure, &mut delivery, due_at);
+        let (source, place, line) = (delivery.source, delivery.place, delivery.line.clone());
         self.push_move(Move {
             tenure,
             source,
             place,
+            order,
             what: What::Defer(delivery),
         });
+        if let Some(line) = line {
+            self.spill(tenure, &line);
+        }
     }
 
     fn poison(
@@ -532,6 +552,7 @@ impl<T: Transport> Engine<T> {
             tenure,
             source: index,
             place,
+            order: None,
             what,
         });
     }

@@ -7,8 +7,12 @@
 
 mod attempts;
 mod commits;
+mod disabling;
+mod handover;
+mod health;
 mod intake;
 mod moves;
+mod ordering;
 mod ownership;
 mod replacing;
 mod timers;
@@ -31,7 +35,7 @@ use runtime::log::{
 };
 use runtime::view::Follower;
 use schemas::ids::EndpointId;
-use schemas::resources::Quota;
+use schemas::resources::{DisabledReason, Quota};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 use crate::delivery::Transport;
 use crate::endpoints::Endpoints;
 use crate::metrics::Metrics;
+use crate::outage::Outage;
 use crate::owned::{Owned, Tenure};
 use crate::work::{Delivery, Meter};
 use crate::{Options, Stopped};
@@ -102,7 +107,8 @@ pub(crate) struct Engine<T> {
     parked: VecDeque<(Tenure, Quota)>,
     /// Lanes whose placement waits for an acknowledged commit; they count as in the ring.
     awaiting_commit: Vec<(Tenure, Quota)>,
-    /// Attempts under way in lanes that were slow when they were started.
+    outage: Outage,
+    /// Attempts under way in lanes that were slow, or not known, when they were started.
     slow_in_flight: usize,
     /// Sources that hold records not taken in, the delay topics first.
     unread: BTreeSet<(Reverse<usize>, Tenure)>,
@@ -112,6 +118,8 @@ pub(crate) struct Engine<T> {
     overtaken: FuturesUnordered<BoxFuture<'static, Overtaken>>,
     reproducing: FuturesUnordered<BoxFuture<'static, Reproduced>>,
     moves: VecDeque<Move>,
+    /// Ordered deliveries whose turn has come.
+    turns: VecDeque<(Tenure, Delivery)>,
     transactions: Option<Box<dyn Transactions>>,
     transaction: Option<BoxFuture<'static, TransactionDone>>,
     transaction_not_before: Option<Instant>,
@@ -121,8 +129,10 @@ pub(crate) struct Engine<T> {
     /// The end of `control` as last asked for, when a record seemed ahead of it.
     control_end: Option<ControlEnd>,
     drains: Vec<Drain>,
-    /// Endpoints that answered 410, by their last change: held to it until they are changed.
-    gone: HashMap<EndpointId, i64>,
+    /// Endpoints that were given up, by their last change: held to it until they are changed.
+    gone: HashMap<EndpointId, (i64, DisabledReason)>,
+    /// Operational events that go with the next transaction.
+    tellings: Vec<disabling::Telling>,
     records: Vec<Record>,
     stopping: bool,
     /// How often the transactional producer was fenced, and when last.
@@ -148,6 +158,7 @@ impl<T: Transport> Engine<T> {
             ring: VecDeque::new(),
             parked: VecDeque::new(),
             awaiting_commit: Vec::new(),
+            outage: Outage::default(),
             slow_in_flight: 0,
             unread: BTreeSet::new(),
             attempts: FuturesUnordered::new(),
@@ -155,6 +166,7 @@ impl<T: Transport> Engine<T> {
             overtaken: FuturesUnordered::new(),
             reproducing: FuturesUnordered::new(),
             moves: VecDeque::new(),
+            turns: VecDeque::new(),
             transactions: Some(transactions),
             transaction: None,
             transaction_not_before: None,
@@ -164,6 +176,7 @@ impl<T: Transport> Engine<T> {
             control_end: None,
             drains: Vec::new(),
             gone: HashMap::new(),
+            tellings: Vec::new(),
             records: Vec::new(),
             stopping: false,
             fenced: (0, now),
@@ -215,6 +228,7 @@ impl<T: Transport> Engine<T> {
         }
         self.take_in(now);
         self.wake_lanes(now);
+        self.take_turns();
         self.start_attempts();
         self.start_transaction(now);
         self.start_commit(now);

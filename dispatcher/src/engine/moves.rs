@@ -14,11 +14,14 @@ use runtime::log::{NotWritten, Position, Record, StoredRecord, Transactions};
 use schemas::records::{DeadLetter, DeadReason, MAX_TARGETS, ResultRecord, ResultVerdict, Target};
 use tokio::time::Instant;
 
+use super::disabling::Telling;
+use super::handover::Saving;
 use super::transact::transact;
 use super::{Engine, TransactionContext};
 use crate::delivery::Transport;
 use crate::ledger::{self, Place};
 use crate::metrics::Hop;
+use crate::order::Step;
 use crate::owned::{Owned, Tenure};
 use crate::schedule::{Tier, tier_for};
 use crate::work::{Delivery, Loaded};
@@ -44,6 +47,8 @@ pub(crate) struct Move {
     pub(crate) tenure: Tenure,
     pub(crate) source: usize,
     pub(crate) place: Place,
+    /// What it does to the line that orders the delivery.
+    pub(crate) order: Option<Box<Step>>,
     pub(crate) what: What,
 }
 
@@ -59,6 +64,8 @@ pub(crate) enum What {
     },
     /// Nowhere: it is delivered, and `results` is to say so.
     Report(Box<ResultRecord>),
+    /// Nowhere: it is delivered, and its line's record says whose turn is next.
+    Done,
 }
 
 impl What {
@@ -67,6 +74,7 @@ impl What {
         matches!(
             self,
             Self::Report(_)
+                | Self::Done
                 | Self::Dead {
                     delivery: None,
                     poison: None,
@@ -84,6 +92,10 @@ pub(crate) struct TransactionDone {
     pub(super) moves: Vec<Move>,
     /// Which moves each record holds.
     pub(super) held: Vec<Vec<usize>>,
+    /// Lanes whose state it carries.
+    pub(super) savings: Vec<Saving>,
+    /// Operational events that it carries.
+    pub(super) tellings: Vec<Telling>,
     pub(super) touched: Vec<(Tenure, usize, Position)>,
     pub(super) fenced: bool,
 }
@@ -118,9 +130,10 @@ impl<T: Transport> Engine<T> {
         if self.transaction.is_some() {
             return;
         }
-        let overdue = self.overdue_sources(now);
+        let mut touched = self.overdue_sources(now);
         let committing = self.commit.is_some();
-        if overdue.is_empty() && (committing || self.moves.is_empty()) {
+        let nothing_else = self.moves.is_empty() && !self.wants_saving();
+        if touched.is_empty() && (committing || nothing_else) {
             return;
         }
         if let Some(at) = self.transaction_not_before.filter(|at| *at > now) {
@@ -135,14 +148,19 @@ impl<T: Transport> Engine<T> {
         let Some(transactions) = self.transactions.take() else {
             return;
         };
-        let (moves, records, held) = if committing {
+        let (moves, mut records, mut held) = if committing {
             Default::default()
         } else {
             self.gather()
         };
-        let touched = self.freeze(&moves, overdue);
+        let savings = self.gather_progress(&mut records, &mut touched);
+        let tellings = self.gather_tellings(&mut records, &mut touched);
+        held.resize(records.len(), Vec::new());
+        let touched = self.freeze(&moves, touched);
         if touched.is_empty() {
             self.transactions = Some(transactions);
+            self.on_saved(savings, false);
+            self.tell_again(tellings);
             return;
         }
         self.plain.overlapped |= committing;
@@ -164,6 +182,8 @@ impl<T: Transport> Engine<T> {
             outcome: Outcome::NotKnown,
             moves,
             held,
+            savings,
+            tellings,
             touched,
             fenced: false,
         };
@@ -189,6 +209,11 @@ impl<T: Transport> Engine<T> {
             let at = moves.len();
             match &moved.what {
                 What::Defer(delivery) => {
+                    // `next_free` goes along with what was deferred by it (rule 7).
+                    let endpoint = self.parts.endpoints.get(delivery.target.endpoint);
+                    if let Some(quota) = endpoint.map(|endpoint| endpoint.quota.clone()) {
+                        self.mark_unsaved(moved.tenure, &quota, false);
+                    }
                     let due = self.parts.clock.instant_at(delivery.state.due_at);
                     let wait = due.saturating_duration_since(now);
                     // What came due meanwhile, or was revoked while it waited, takes the shortest.
@@ -219,6 +244,7 @@ impl<T: Transport> Engine<T> {
                         held.push(vec![at]);
                     }
                 }
+                What::Done => {}
                 What::Report(report) => {
                     let record = self.result_record(report);
                     bytes += record.len_bytes();
@@ -227,6 +253,10 @@ impl<T: Transport> Engine<T> {
                 }
             }
             moves.push(moved);
+        }
+        for record in self.order_records(&moves) {
+            records.push(record);
+            held.push(Vec::new());
         }
         for ((_, tier, placement), group) in groups {
             let topic = DELAY_TIERS
@@ -286,6 +316,7 @@ impl<T: Transport> Engine<T> {
             tenure,
             source: delivery.source,
             place: delivery.place,
+            order: None,
             what: What::Report(Box::new(report)),
         });
     }
@@ -350,6 +381,8 @@ impl<T: Transport> Engine<T> {
                 self.lease.extend(done.sent_at);
                 self.transaction_not_before = None;
                 self.thaw(done.touched, true);
+                self.order_committed(&done.moves);
+                self.on_saved(done.savings, true);
                 self.resume_lanes();
             }
             Outcome::Aborted { refused, wait } => {
@@ -359,15 +392,19 @@ impl<T: Transport> Engine<T> {
                 }
                 // Refused records are written as references at once; a reference that is refused
                 // too must not make this loop spin.
-                let mut letters = refused
-                    .iter()
-                    .filter_map(|(record, _)| done.held.get(*record)?.first())
-                    .filter_map(|at| done.moves.get(*at));
-                if refused.is_empty() || letters.any(|moved| moved.what.is_least()) {
+                let mut letters = refused.iter().map(|(record, _)| {
+                    let held = done.held.get(*record).and_then(|held| held.first());
+                    held.and_then(|at| done.moves.get(*at))
+                });
+                let cannot_shrink =
+                    |moved: Option<&Move>| moved.is_none_or(|moved| moved.what.is_least());
+                if refused.is_empty() || letters.any(cannot_shrink) {
                     self.transaction_not_before = Some(now + wait);
                 }
                 self.take_back(done.moves, &done.held, &refused);
                 self.thaw(done.touched, false);
+                self.on_saved(done.savings, false);
+                self.tell_again(done.tellings);
             }
             Outcome::NotKnown => {
                 for (tenure, _, _) in done.touched {
@@ -424,6 +461,7 @@ impl<T: Transport> Engine<T> {
             source.ledger.reopen(moved.place);
             if too_large.contains(&at) {
                 moved.what = self.referred(moved.what);
+                self.order_refused(&mut moved);
             }
             if let Some(owned) = self.tenant_of(moved.tenure) {
                 owned.moves += 1;
@@ -445,7 +483,7 @@ impl<T: Transport> Engine<T> {
                 ))
             }
             What::Dead { letter, .. } => letter,
-            What::Report(_) => return what,
+            What::Report(_) | What::Done => return what,
         };
         What::Dead {
             letter,

@@ -9,7 +9,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use runtime::log::{
-    Assignment, Bounds, Committed, Error, Member, Membership, Partition, Revocation, SharedLog,
+    Assignment, Bounds, Class, Committed, Error, Member, Membership, Partition, Producer, Record,
+    Revocation, SharedLog,
 };
 use schemas::records::DeadReason;
 use tokio::time::Instant;
@@ -18,6 +19,7 @@ use tracing::{error, info, warn};
 use super::moves::{Move, What};
 use super::{Drain, Engine};
 use crate::delivery::Transport;
+use crate::handover::Handover;
 use crate::ledger::{Inherited, Ledger, Place};
 use crate::marks::Marks;
 use crate::metrics::Deferred;
@@ -31,6 +33,8 @@ const RETRY_WAIT: Duration = Duration::from_millis(250);
 pub(super) struct TakenOver {
     tenure: Tenure,
     found: Vec<(Option<Committed>, Bounds)>,
+    /// Where `progress` begins, and the mark of this take-over in it.
+    progress: (i64, i64),
 }
 
 /// Where the log begins and ends of a source whose reading went beyond.
@@ -78,23 +82,30 @@ impl<T: Transport> Engine<T> {
         Ok(())
     }
 
-    fn take_over(&mut self, placement: u32) {
+    pub(super) fn take_over(&mut self, placement: u32) {
         self.forget(placement);
         self.tenures += 1;
         let tenure = Tenure {
             placement,
             number: self.tenures,
         };
-        let owned = Owned::new(tenure, &self.parts.topics);
+        let handover = Handover::new(self.now(), self.wall());
+        let owned = Owned::new(tenure, &self.parts.topics, handover);
         let partitions: Vec<Partition> = owned
             .sources
             .iter()
             .map(|source| source.partition.clone())
             .collect();
         self.owned.insert(placement, owned);
-        let (log, member) = (self.parts.log.clone(), Arc::clone(&self.parts.member));
-        self.takeovers
-            .push(find(tenure, log, member, partitions).boxed());
+        let search = Search {
+            log: self.parts.log.clone(),
+            member: Arc::clone(&self.parts.member),
+            producer: Arc::clone(&self.parts.producer),
+            partitions,
+            progress: self.parts.topics.progress.partition(placement),
+            mark: self.owner_mark(placement),
+        };
+        self.takeovers.push(find(tenure, search).boxed());
     }
 
     /// Begins a new tenure of a placement whose state can no longer be trusted.
@@ -122,24 +133,11 @@ impl<T: Transport> Engine<T> {
     }
 
     pub(super) fn on_taken_over(&mut self, taken: TakenOver) -> Result<(), Stopped> {
-        let now = self.now();
-        let tenure = taken.tenure;
-        if self.tenant_of(tenure).is_none() {
-            return Ok(());
-        }
-        for (index, (committed, bounds)) in taken.found.into_iter().enumerate() {
-            self.resume(tenure, index, committed, bounds);
-        }
-        if let Some(owned) = self.tenant_of(tenure) {
-            owned.phase = Phase::Serving;
-        }
-        // All positions are committed anew: Kafka forgets those of topics that the group is not
-        // subscribed to, and the lease begins with an acknowledged commit.
-        self.timers.commit_now(now);
+        self.read_progress(taken.tenure, taken.progress, taken.found);
         Ok(())
     }
 
-    fn resume(
+    pub(super) fn resume(
         &mut self,
         tenure: Tenure,
         index: usize,
@@ -237,6 +235,7 @@ impl<T: Transport> Engine<T> {
             tenure,
             source,
             place,
+            order: None,
             what,
         });
     }
@@ -368,6 +367,7 @@ impl<T: Transport> Engine<T> {
                 self.defer(tenure, delivery, due_at, Deferred::Drain);
             }
         }
+        self.leave_everything(placement);
     }
 
     /// Lets go of what is drained, and acknowledges revokes that are done.
@@ -405,6 +405,7 @@ impl<T: Transport> Engine<T> {
 
     /// Drops everything of a placement: attempts that still run are of no account any more.
     fn forget(&mut self, placement: u32) {
+        self.unassign_progress(placement);
         let Some(owned) = self.owned.remove(&placement) else {
             return;
         };
@@ -426,15 +427,26 @@ impl<T: Transport> Engine<T> {
     }
 }
 
-async fn find(
-    tenure: Tenure,
+/// What a search for what a predecessor left is made with.
+struct Search {
     log: SharedLog,
     member: Arc<dyn Member>,
+    producer: Arc<dyn Producer>,
     partitions: Vec<Partition>,
-) -> TakenOver {
+    progress: Partition,
+    mark: Record,
+}
+
+async fn find(tenure: Tenure, search: Search) -> TakenOver {
     loop {
-        match try_find(&log, &*member, &partitions).await {
-            Ok(found) => return TakenOver { tenure, found },
+        match try_find(&search).await {
+            Ok((found, progress)) => {
+                return TakenOver {
+                    tenure,
+                    found,
+                    progress,
+                };
+            }
             Err(error) => {
                 warn!(placement = tenure.placement, %error, "positions cannot be read now");
                 tokio::time::sleep(RETRY_WAIT).await;
@@ -443,19 +455,30 @@ async fn find(
     }
 }
 
-async fn try_find(
-    log: &SharedLog,
-    member: &dyn Member,
-    partitions: &[Partition],
-) -> Result<Vec<(Option<Committed>, Bounds)>, Error> {
-    let committed = member.committed(partitions).await?;
+/// What a predecessor left of each source, and where `progress` begins and is marked.
+type Found = (Vec<(Option<Committed>, Bounds)>, (i64, i64));
+
+async fn try_find(search: &Search) -> Result<Found, Error> {
+    let log = &search.log;
+    let partitions = &search.partitions;
+    let committed = search.member.committed(partitions).await?;
     let bounds = join_all(partitions.iter().map(|partition| log.bounds(partition))).await;
-    partitions
+    let found = partitions
         .iter()
         .zip(bounds)
         .map(|(partition, bounds)| {
             let position = committed.iter().find(|(of, _)| of == partition);
             Ok((position.and_then(|(_, position)| position.clone()), bounds?))
         })
-        .collect()
+        .collect::<Result<Vec<_>, Error>>()?;
+    let start = log.bounds(&search.progress).await?.start;
+    let acks = search.producer.send(vec![search.mark.clone()]).await;
+    match acks.wait().await.first() {
+        Some(Ok(marked)) => Ok((found, (start, *marked))),
+        Some(Err(_)) | None => Err(Error::new(
+            Class::Retry,
+            &search.progress,
+            "take-over could not be marked",
+        )),
+    }
 }

@@ -100,6 +100,7 @@ impl<T: Transport> Engine<T> {
             tenure,
             source: delivery.source,
             place: delivery.place,
+            order: None,
             what: What::Dead {
                 letter: Box::new(letter),
                 delivery: None,

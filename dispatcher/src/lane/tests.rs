@@ -1,10 +1,15 @@
 //! The lane: who goes first, who must wait, and what is handed back.
 
+use std::num::NonZeroU64;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use schemas::event::Event;
 use schemas::ids::{EndpointId, SubscriptionId};
 use schemas::records::{AttemptState, DeliveryRecord, Origin, Target};
+use schemas::resources::{LimitUnit, Quota, WindowKind};
+
+mod health;
 
 use super::*;
 use crate::ledger::Place;
@@ -43,26 +48,48 @@ fn delivery(offset: i64, due: bool, queued_at: Instant) -> Delivery {
         target,
         state,
         queued_at,
+        line: None,
     }
 }
 
-fn rate(requests: u32, per_ms: u32) -> Option<Rate> {
-    Some(Rate::try_new(requests, ms(u64::from(per_ms)), 1).unwrap())
+fn rate(requests: u32, per_ms: u64) -> Vec<RateWindow> {
+    vec![RateWindow {
+        count: NonZeroU32::new(requests).unwrap(),
+        per_ms: NonZeroU64::new(per_ms).unwrap(),
+        unit: LimitUnit::Requests,
+        kind: WindowKind::Spread { burst: None },
+    }]
 }
 
 /// The offset of what may be attempted.
 fn attempted(turn: Turn) -> Option<i64> {
     match turn {
         Turn::Attempt(delivery) => Some(delivery.place.offset),
-        Turn::Wait(_) | Turn::Idle => None,
+        Turn::Wait(_) | Turn::Later | Turn::Save | Turn::Idle => None,
     }
 }
 
 fn until(turn: &Turn) -> Option<Instant> {
     match turn {
         Turn::Wait(until) => Some(*until),
-        Turn::Attempt(_) | Turn::Idle => None,
+        Turn::Attempt(_) | Turn::Later | Turn::Save | Turn::Idle => None,
     }
+}
+
+/// Ends an attempt that was served.
+fn done(lane: &mut Lane, took: Duration, now: Instant) {
+    end(lane, Health::Served, took, now);
+}
+
+fn end(lane: &mut Lane, health: Health, took: Duration, now: Instant) -> Option<breaker::Change> {
+    let attempted = Attempted {
+        started: now,
+        took,
+        health: Some(health),
+        wall: 0,
+        jitter: 0.5,
+    };
+    lane.finished(&attempted, now)
 }
 
 /// A lane with room for `concurrency` attempts and fresh deliveries 0, 1, 2, …
@@ -87,7 +114,8 @@ fn what_has_come_due_goes_before_what_is_fresh() {
     assert_eq!(attempted_at(0), Some(0));
     assert_eq!(attempted_at(20), Some(11), "the earliest due time first");
     assert_eq!(attempted_at(20), Some(12));
-    assert_eq!(attempted_at(20), Some(1));
+    done(&mut lane, ms(1), now + ms(20));
+    assert_eq!(attempted(lane.turn(now + ms(20))), Some(1));
     assert!(matches!(lane.turn(now + ms(20)), Turn::Idle));
 }
 
@@ -120,12 +148,12 @@ fn no_more_than_its_concurrency_is_in_flight() {
     assert_eq!(attempted(lane.turn(now)), Some(0));
     assert_eq!(attempted(lane.turn(now)), Some(1));
     assert!(matches!(lane.turn(now), Turn::Idle));
-    lane.finished(ms(5), now);
+    done(&mut lane, ms(5), now);
     assert_eq!(attempted(lane.turn(now)), Some(2));
     assert!(matches!(lane.turn(now), Turn::Idle));
-    lane.not_started();
+    lane.not_started(now, now);
     assert_eq!(attempted(lane.turn(now)), Some(3));
-    lane.configure(None, 3, now);
+    lane.configure(&[], 3, now);
     assert_eq!(
         attempted(lane.turn(now)),
         Some(4),
@@ -137,27 +165,27 @@ fn no_more_than_its_concurrency_is_in_flight() {
 fn a_limit_is_waited_for_without_losing_a_turn() {
     let now = Instant::now();
     let mut lane = lane(now, 9, 3);
-    lane.configure(rate(10, 1_000), 9, now);
+    lane.configure(&rate(10, 1_000), 9, now);
     // A new window starts as used (rule 5).
-    assert_eq!(until(&lane.turn(now)), Some(now + ms(100)));
-    assert_eq!(attempted(lane.turn(now + ms(100))), Some(0));
-    assert_eq!(until(&lane.turn(now + ms(100))), Some(now + ms(200)));
+    assert_eq!(until(&lane.turn(now)), Some(now + ms(101)));
+    assert_eq!(attempted(lane.turn(now + ms(101))), Some(0));
+    assert_eq!(until(&lane.turn(now + ms(101))), Some(now + ms(202)));
     // The same again is no change, and does not start the window anew.
-    lane.configure(rate(10, 1_000), 9, now + ms(200));
-    assert_eq!(attempted(lane.turn(now + ms(200))), Some(1));
-    lane.configure(None, 9, now + ms(200));
-    assert_eq!(attempted(lane.turn(now + ms(200))), Some(2));
+    lane.configure(&rate(10, 1_000), 9, now + ms(202));
+    assert_eq!(attempted(lane.turn(now + ms(202))), Some(1));
+    lane.configure(&[], 9, now + ms(202));
+    assert_eq!(attempted(lane.turn(now + ms(202))), Some(2));
 }
 
 #[test]
 fn a_turn_at_full_concurrency_spends_nothing_of_the_limit() {
     let now = Instant::now();
     let mut lane = lane(now, 1, 2);
-    lane.configure(rate(10, 1_000), 1, now);
-    assert_eq!(attempted(lane.turn(now + ms(100))), Some(0));
-    assert!(matches!(lane.turn(now + ms(200)), Turn::Idle));
-    lane.finished(ms(50), now + ms(200));
-    assert_eq!(attempted(lane.turn(now + ms(200))), Some(1));
+    lane.configure(&rate(10, 1_000), 1, now);
+    assert_eq!(attempted(lane.turn(now + ms(101))), Some(0));
+    assert!(matches!(lane.turn(now + ms(202)), Turn::Idle));
+    done(&mut lane, ms(50), now + ms(202));
+    assert_eq!(attempted(lane.turn(now + ms(202))), Some(1));
 }
 
 #[test]
@@ -199,20 +227,20 @@ fn a_hold_beyond_the_horizon_hands_everything_back_at_once() {
 #[test]
 fn a_lane_is_full_by_its_limit_or_its_bytes() {
     let now = Instant::now();
-    let check = |queued: i64, rate, bytes_max, full: bool| {
+    let check = |queued: i64, rate: Vec<RateWindow>, bytes_max, full: bool| {
         let mut lane = lane(now, 1, queued);
-        lane.configure(rate, 1, now);
+        lane.configure(&rate, 1, now);
         let found = lane.is_full(now, HORIZON, bytes_max);
         assert_eq!(found, full, "{queued} queued, {rate:?}");
     };
-    check(100, rate(10, 1_000), usize::MAX, false);
-    check(101, rate(10, 1_000), usize::MAX, true);
-    check(101, None, usize::MAX, false);
+    check(98, rate(10, 1_000), usize::MAX, false);
+    check(99, rate(10, 1_000), usize::MAX, true);
+    check(101, vec![], usize::MAX, false);
     let each = delivery(0, false, now).bytes();
-    check(3, None, each, true);
+    check(3, vec![], each, true);
     // A lane that moves is read for later, and full at twice its share.
-    check(3, None, 2 * each, false);
-    let lane = lane(now, 1, 3);
+    check(3, vec![], 2 * each, false);
+    let mut lane = lane(now, 1, 3);
     assert!(lane.is_busy(now, 3 * each));
     assert!(!lane.is_busy(now, 3 * each + 1));
     // One that has stood still for a second is full at its share.
@@ -227,32 +255,32 @@ fn deferred_deliveries_are_spaced_by_the_limit() {
     // rule 7: deferring reserves
     let now = Instant::now();
     let mut lane = Lane::new(now, 1);
-    lane.configure(rate(10, 1_000), 1, now);
+    lane.configure(&rate(10, 1_000), 1, now);
     for place in 0..50 {
-        assert_eq!(lane.reserve(now, now), now + ms(100) * place);
+        assert_eq!(lane.reserve(now, now).due, now + ms(101) * place);
     }
     // No sooner than asked for; the place in the row is spent all the same.
-    assert_eq!(lane.reserve(now, now + ms(60_000)), now + ms(60_000));
-    assert_eq!(lane.reserve(now, now), now + ms(5_100));
+    assert_eq!(lane.reserve(now, now + ms(60_000)).due, now + ms(60_000));
+    assert_eq!(lane.reserve(now, now).due, now + ms(5_151));
     // What has passed unused is not given out again.
     let later = now + ms(9_000);
-    assert_eq!(lane.reserve(later, later), later);
+    assert_eq!(lane.reserve(later, later).due, later);
     lane.hold(now + ms(20_000));
-    assert_eq!(lane.reserve(later, later), now + ms(20_000));
-    assert_eq!(lane.reserve(later, later), now + ms(20_100));
+    assert_eq!(lane.reserve(later, later).due, now + ms(20_000));
+    assert_eq!(lane.reserve(later, later).due, now + ms(20_101));
 }
 
 #[test]
 fn without_a_limit_the_measured_time_of_attempts_spaces() {
     let now = Instant::now();
     let mut lane = lane(now, 4, 1);
-    assert_eq!(lane.reserve(now, now), now);
-    assert_eq!(lane.reserve(now, now), now, "nothing is measured yet");
+    assert_eq!(lane.reserve(now, now).due, now);
+    assert_eq!(lane.reserve(now, now).due, now, "nothing is measured yet");
     assert!(attempted(lane.turn(now)).is_some());
-    lane.finished(ms(400), now);
-    assert_eq!(lane.reserve(now, now), now);
-    assert_eq!(lane.reserve(now, now), now + ms(100));
-    assert_eq!(lane.reserve(now, now), now + ms(200));
+    done(&mut lane, ms(400), now);
+    assert_eq!(lane.reserve(now, now).due, now);
+    assert_eq!(lane.reserve(now, now).due, now + ms(100));
+    assert_eq!(lane.reserve(now, now).due, now + ms(200));
 }
 
 #[test]
@@ -264,7 +292,7 @@ fn a_lane_is_spent_when_a_new_one_would_do() {
     assert!(!busy.is_spent(now), "queued");
     assert!(attempted(busy.turn(now)).is_some());
     assert!(!busy.is_spent(now), "in flight");
-    busy.finished(ms(1), now);
+    done(&mut busy, ms(1), now);
     assert!(busy.is_spent(now));
 
     let mut waiting = Lane::new(now, 1);
@@ -279,21 +307,28 @@ fn a_lane_is_spent_when_a_new_one_would_do() {
     assert!(held.is_spent(now + ms(10)));
 
     let mut reserved = Lane::new(now, 1);
-    reserved.configure(rate(10, 1_000), 1, now);
+    reserved.configure(&rate(10, 1_000), 1, now);
     reserved.reserve(now, now);
     reserved.reserve(now + ms(1_900), now);
-    assert!(!reserved.is_spent(now + ms(1_999)), "reserved");
-    assert!(reserved.is_spent(now + ms(2_000)));
+    assert!(!reserved.is_spent(now + ms(2_000)), "reserved");
+    assert!(reserved.is_spent(now + ms(2_001)));
 
     let mut limited = lane(now, 1, 1);
-    limited.configure(rate(1, 60_000), 1, now);
+    limited.configure(&rate(1, 60_000), 1, now);
+    // A long window is spent once it is reserved (rule 5).
+    assert!(matches!(limited.turn(now), Turn::Save));
+    assert!(limited.wants_saving());
+    let quota = Quota::of_endpoint(EndpointId::from_bits(1));
+    assert!(!limited.save(&quota, now, true).is_new());
+    assert!(matches!(limited.turn(now), Turn::Save));
+    limited.saved(true);
     assert!(attempted(limited.turn(now)).is_some());
-    limited.finished(ms(1), now + ms(1));
+    done(&mut limited, ms(1), now + ms(1));
     assert!(
-        !limited.is_spent(now + ms(60_001)),
+        !limited.is_spent(now + ms(60_099)),
         "its window is not over"
     );
-    assert!(limited.is_spent(now + ms(60_002)));
+    assert!(limited.is_spent(now + ms(60_100)));
 }
 
 #[test]
@@ -366,7 +401,8 @@ impl Watched {
                 self.taken_at.push(self.now);
             }
             Turn::Wait(until) => assert!(until > self.now),
-            Turn::Idle => assert!(self.inside.is_empty() || self.in_flight == concurrency),
+            Turn::Idle => assert!(self.inside.is_empty() || self.in_flight > 0),
+            other @ (Turn::Later | Turn::Save) => panic!("{other:?} of small ones and no window"),
         }
     }
 
@@ -383,7 +419,7 @@ impl Watched {
             Step::Turn => self.turn(concurrency),
             Step::Finish if self.in_flight > 0 => {
                 self.in_flight -= 1;
-                self.lane.finished(ms(3), self.now);
+                done(&mut self.lane, ms(3), self.now);
             }
             Step::Finish => {}
             Step::Hold(after) => {
@@ -429,7 +465,8 @@ proptest! {
             taken_at: Vec::new(),
             next: 0,
         };
-        watched.lane.configure(rate(2, 1_000).filter(|_| limit), concurrency, now);
+        let limits = if limit { rate(2, 1_000) } else { Vec::new() };
+        watched.lane.configure(&limits, concurrency, now);
         for step in &steps {
             watched.step(step, concurrency);
         }
@@ -444,13 +481,13 @@ proptest! {
 fn an_endpoint_that_hung_is_looked_at_again_in_time_and_forgiven_when_it_answers() {
     let now = Instant::now();
     let mut lane = Lane::new(now, 1);
-    lane.finished(ms(15_000), now);
-    let due = (0..50_000).map(|_| lane.reserve(now, now + ms(5_000)));
+    done(&mut lane, ms(15_000), now);
+    let due = (0..50_000).map(|_| lane.reserve(now, now + ms(5_000)).due);
     let latest = due.max().unwrap();
     assert!(latest <= now + GUESSED_WAIT_MAX, "reserved for days");
     for _ in 0..40 {
-        lane.finished(ms(5), now);
+        done(&mut lane, ms(5), now);
     }
-    let due = lane.reserve(now, now + ms(5_000));
+    let due = lane.reserve(now, now + ms(5_000)).due;
     assert_eq!(due, now + ms(5_000), "it is quick again");
 }

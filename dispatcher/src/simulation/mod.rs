@@ -3,6 +3,8 @@
 
 mod audit;
 mod commits;
+mod ordering;
+mod reports;
 mod rules;
 mod tests;
 mod world;

@@ -264,7 +264,7 @@ fn pausing_disabling_and_deleting_reach_what_is_queued_waiting_and_in_flight() {
         ];
         world.start("d1");
         for (state, reason) in states {
-            let failing = world.endpoint(Behaviour::Fails(500, None, 1)).await;
+            let failing = world.endpoint(Behaviour::Fails(404, None, 1)).await;
             let slow = world.endpoint(Behaviour::Healthy(3_000, 3_000)).await;
             let mut ids = world.publish_many(&[failing, slow], 30).await;
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -408,7 +408,7 @@ fn two_dispatchers_of_one_name_end_one_of_them_and_lose_nothing() {
         world.retry_schedule_ms = vec![6_000];
         let mut flaky = Vec::new();
         for placement in 0..PARTITIONS {
-            let behaviour = Behaviour::Fails(500, None, 1);
+            let behaviour = Behaviour::Fails(404, None, 1);
             flaky.push(world.endpoint_at(behaviour, placement).await);
         }
         world.start_as("a", "same");
@@ -501,7 +501,7 @@ fn a_quota_keeps_its_rate_for_what_comes_back_from_a_delay_topic() {
     paused(async {
         let mut world = World::new(calm()).await;
         world.retry_schedule_ms = vec![8_000];
-        let limited = world.endpoint_at(Behaviour::Fails(500, None, 1), 0).await;
+        let limited = world.endpoint_at(Behaviour::Fails(404, None, 1), 0).await;
         let ids = world.publish_many(&[limited], 40).await;
         world.start("d1");
         world
@@ -532,7 +532,7 @@ fn rough_worlds_keep_their_rules_with_transactions_open_at_every_rebalance() {
             let _trace = world.log.trace_on_panic();
             world.retry_schedule_ms = vec![6_000, 6_000, 6_000, 6_000];
             for _ in 0..6 {
-                world.endpoint(Behaviour::Fails(500, None, 2)).await;
+                world.endpoint(Behaviour::Fails(404, None, 2)).await;
             }
             world.start("d0");
             let mut ids = Vec::new();

@@ -244,7 +244,7 @@ fn nothing_is_lost_whatever_goes_wrong() {
                 }
             }
             world
-                .until("all ended", MINUTES, |world| world.ended(&ids))
+                .until("all ended", MINUTES * 6, |world| world.ended(&ids))
                 .await;
             world.audit_ownership();
         });

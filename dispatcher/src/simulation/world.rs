@@ -138,6 +138,7 @@ fn status(status: u16, retry_after: Option<u64>) -> Answer {
     Ok(Response {
         status,
         retry_after: retry_after.map(|seconds| seconds.to_string()),
+        left: None,
         content_type: None,
         body: Bytes::new(),
         body_bytes_read: 0,
@@ -169,6 +170,10 @@ pub(crate) struct World {
     pub(crate) config: Config,
     /// How much of `control` the router has applied.
     pub(crate) control_offset: i64,
+    /// Events have one of so many order keys; with 0, nothing is ordered.
+    pub(crate) keys: u64,
+    /// Ordered deliveries, by their ids: endpoint, key, and place in the order of all.
+    pub(crate) ordered: BTreeMap<String, (EndpointId, u64, i64)>,
 }
 
 impl World {
@@ -223,6 +228,8 @@ impl World {
             retry_schedule_ms: vec![1_000, 2_000, 4_000, 8_000],
             config: Config::default(),
             control_offset: 0,
+            keys: 0,
+            ordered: BTreeMap::new(),
         }
     }
 
@@ -344,6 +351,7 @@ impl World {
             .build()
             .unwrap();
         event.set_tenant("acme").unwrap();
+        let key = (self.keys > 0).then(|| self.entropy.u64() % self.keys);
         let mut ids = Vec::new();
         let mut records = Vec::new();
         for placement in 0..PARTITIONS {
@@ -351,7 +359,10 @@ impl World {
                 .iter()
                 .map(|index| &self.endpoints[*index])
                 .filter(|(endpoint, _)| endpoint.placement.partition() == placement)
-                .map(|(endpoint, subscription)| Target::new(*subscription, endpoint.id))
+                .map(|(endpoint, subscription)| Target {
+                    order: key.map(|key| (key, 0)),
+                    ..Target::new(*subscription, endpoint.id)
+                })
                 .collect();
             if targets.is_empty() {
                 continue;
@@ -369,12 +380,14 @@ impl World {
                 event: event.clone(),
                 targets,
             };
-            ids.extend(
-                record
-                    .targets
-                    .iter()
-                    .map(|target| record.delivery_id(target).to_string()),
-            );
+            for target in &record.targets {
+                let id = record.delivery_id(target).to_string();
+                if let Some(key) = key {
+                    let place = (target.endpoint, key, offset);
+                    self.ordered.insert(id.clone(), place);
+                }
+                ids.push(id);
+            }
             records.push(Record {
                 topic: self.topics.deliveries.clone(),
                 partition: Some(placement),

@@ -4,6 +4,7 @@
 //! bytes of each version. What a version does not know it refuses, naming it.
 
 mod attempt;
+mod claim;
 mod control;
 mod dead;
 mod delivery;
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 pub use attempt::{AttemptRecord, AttemptVerdict};
+pub use claim::{Claim, Incarnation};
 pub use control::{Applied, ControlKey, ControlObject, Installation};
 pub use dead::{DEAD_HEADER, DeadLetter, DeadReason, LastAttempt};
 pub use delivery::{AttemptState, DeliveryRecord, MAX_TARGETS, Origin, Target};

@@ -84,7 +84,7 @@ pub struct BreakerProgress {
 }
 
 /// That an endpoint of the lane was disabled, until it is changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DisabledProgress {
     /// Which.
     pub endpoint: EndpointId,

@@ -1,0 +1,96 @@
+//! Owns what of a lane outlives its owner: the hold, `next_free`, and what the long windows have
+//! spent and reserved.
+//!
+//! It never writes: the engine's transactions do. The surprise: a hold shorter than a second is not
+//! worth a write, and is gone with its owner.
+
+use std::time::Duration;
+
+use schemas::records::{LaneProgress, WindowProgress};
+use schemas::resources::{Quota, RateWindow};
+use tokio::time::Instant;
+
+use super::Lane;
+use crate::breaker::Breaker;
+use crate::limiter::{Anchor, Limiter};
+
+/// A hold that ends sooner is not saved.
+const WORTH_SAVING: Duration = Duration::from_secs(1);
+
+/// Where a lane begins: when its placement was taken over, and what was left of its windows.
+#[derive(Debug)]
+pub(super) struct Inherited {
+    at: Instant,
+    windows: Vec<WindowProgress>,
+}
+
+impl Inherited {
+    pub(super) fn nothing(at: Instant) -> Self {
+        let windows = Vec::new();
+        Self { at, windows }
+    }
+}
+
+impl Lane {
+    /// Goes on where a predecessor stopped when the placement was taken over at `at`.
+    pub(crate) fn inherit(&mut self, anchor: Anchor, at: Instant, left: Option<LaneProgress>) {
+        self.anchor = anchor;
+        self.limiter = Limiter::new(anchor);
+        self.inherited = Inherited::nothing(at);
+        let Some(left) = left else {
+            return;
+        };
+        self.inherited.windows = left.windows;
+        if let Some(until) = left.hold_until {
+            self.hold(anchor.instant(until));
+        }
+        if let Some(next_free) = left.next_free_at {
+            self.next_free = self.next_free.max(anchor.instant(next_free));
+        }
+        self.disabled = left.disabled;
+        if let Some(breaker) = left.breaker {
+            self.breaker = Breaker::restore(breaker, at, |wall| anchor.instant(wall));
+        }
+    }
+
+    /// Keeps the windows that the endpoint states now. Those stated first go on from the take-over.
+    pub(super) fn state_limits(&mut self, limits: &[RateWindow], now: Instant) {
+        let next = Inherited::nothing(now);
+        let from = std::mem::replace(&mut self.inherited, next);
+        self.limiter.set_windows(limits, from.at, &from.windows);
+    }
+
+    /// Whether what it has reserved is spent, or soon will be.
+    pub(crate) fn wants_saving(&self) -> bool {
+        self.limiter.wants_saving()
+    }
+
+    /// Whether it is held for so long that a successor must know.
+    pub(crate) fn is_held_long(&self, now: Instant) -> bool {
+        self.hold_until
+            .is_some_and(|until| until > now + WORTH_SAVING)
+    }
+
+    /// What a successor must know; with `go_on` the next blocks of its windows are reserved.
+    /// [`Lane::saved`] is called when it is known whether it was written, and not `save` before.
+    pub(crate) fn save(&mut self, quota: &Quota, now: Instant, go_on: bool) -> LaneProgress {
+        let mut record = LaneProgress::new(quota.clone(), self.anchor.unix_ms(now));
+        record.windows = self.limiter.save(now, go_on);
+        let held = self.hold_until.max(self.limiter.observed_hold(now));
+        record.hold_until = held
+            .filter(|until| *until > now + WORTH_SAVING)
+            .map(|until| self.anchor.unix_ms(until));
+        record.next_free_at = Some(self.next_free)
+            .filter(|next_free| *next_free > now)
+            .map(|next_free| self.anchor.unix_ms(next_free));
+        record.disabled.clone_from(&self.disabled);
+        record.breaker =
+            (!self.breaker.is_new()).then(|| self.breaker.save(|at| self.anchor.unix_ms(at)));
+        record
+    }
+
+    /// What [`Lane::save`] returned last is in the log, or will never be.
+    pub(crate) fn saved(&mut self, is_written: bool) {
+        self.limiter.saved(is_written);
+    }
+}
