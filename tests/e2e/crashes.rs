@@ -216,12 +216,14 @@ async fn expect_repeats_of_deaths(
     let (mut repeated, mut oldest) = (0, 0);
     for endpoint in endpoints {
         for (id, arrivals) in repeats(endpoint, sent) {
+            let mut earlier = 0;
             for arrival in &arrivals[..arrivals.len() - 1] {
                 // An attempt without a record was in flight, or its record was.
                 let by = made.get(&arrival.id).and_then(|made| {
-                    let before = |made: &&(i64, String)| made.0 <= arrival.at + 5;
-                    made.iter().filter(before).max().map(|made| &made.1)
+                    let its = |made: &&(i64, String)| earlier < made.0 && made.0 <= arrival.at + 5;
+                    made.iter().find(its).map(|made| &made.1)
                 });
+                earlier = arrival.at;
                 let died = |kill: &&Kill| {
                     // Arrivals are noted by another thread than kills.
                     arrival.at <= kill.after + 50 && by.is_none_or(|by| *by == kill.name)
