@@ -8,6 +8,7 @@
 mod api;
 mod applied;
 mod dead;
+mod disabling;
 mod leader;
 mod metrics;
 mod options;
@@ -35,6 +36,7 @@ pub use store::Ended;
 use api::{App, OperatorKey, TestEvents};
 use applied::Replicas;
 use dead::DeadLetters;
+use disabling::Disabling;
 use leader::Leader;
 use metrics::ControlMetrics;
 use redrive::Redrives;
@@ -148,6 +150,13 @@ async fn open(
     let (replicas, reporter) =
         Replicas::new(log.clone(), topics.progress.clone(), session, clock.clone());
     tasks.spawn(TaskKind::ViewFollower, reporter.run());
+    let disabling = Disabling {
+        log: log.clone(),
+        progress: topics.progress.clone(),
+        store: store.clone(),
+        clock: clock.clone(),
+    };
+    tasks.spawn(TaskKind::Reporter, disabling.run());
     let seen = (store.clone(), replicas.clone());
     let redrives = Redrives::open(log, topics, seen, clock.clone()).await?;
     let app = App {

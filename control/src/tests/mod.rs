@@ -2,6 +2,7 @@
 
 mod access;
 mod credentials;
+mod disabling;
 mod objects;
 mod redrives;
 mod replicas;
