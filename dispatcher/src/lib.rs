@@ -45,6 +45,8 @@ use tokio_util::sync::CancellationToken;
 use crate::delivery::Transport;
 use crate::endpoints::Endpoints;
 use crate::engine::{Engine, Parts, group};
+
+pub use crate::engine::Senders;
 use crate::metrics::Metrics;
 
 /// Fetched and not yet taken in, all partitions together; part of what rule 8 counts.
@@ -77,6 +79,8 @@ pub struct Options {
     pub transaction_timeout: Duration,
     /// An attempt's total deadline, where its endpoint says nothing.
     pub attempt_timeout: Duration,
+    /// Where attempts run.
+    pub senders: Senders,
     transactional_id: String,
 }
 
@@ -97,6 +101,7 @@ impl Options {
             drain_deadline: dispatcher.drain_deadline,
             transaction_timeout: dispatcher.transaction_timeout,
             attempt_timeout: dispatcher.attempt_timeout,
+            senders: Senders::of(dispatcher.sender_threads),
         }
     }
 
@@ -140,6 +145,9 @@ pub enum Stopped {
          (`instance` in the configuration)"
     )]
     SameName(String),
+    /// A sender ended before the engine; its own log line says why.
+    #[error("dispatcher: a sender of attempts has ended")]
+    Sender,
 }
 
 /// Runs a dispatcher until `token` is cancelled, then drains: no new attempts, attempts under way

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 use runtime::log::{Headers, Record};
 use schemas::ids::DeliveryId;
 use schemas::records::{AttemptRecord, AttemptVerdict, DeadReason};
@@ -107,15 +107,20 @@ impl<T: Transport> Engine<T> {
 
     /// Starts attempts, one a lane and round, while there is room and the lease holds.
     pub(super) fn start_attempts(&mut self) {
+        self.choose_attempts();
+        self.sending.flush();
+    }
+
+    fn choose_attempts(&mut self) {
         let again = self.parked.len().min(PARKED_AT_ONCE);
         self.ring.extend(self.parked.drain(..again));
         let max = self.parts.options.max_in_flight;
         let wait_max = wait_max(self.parts.options.commit_interval);
-        while self.attempts.len() < max {
+        while self.sending.in_flight() < max {
             let Some((tenure, quota)) = self.ring.pop_front() else {
                 return;
             };
-            let free = max - self.attempts.len();
+            let free = max - self.sending.in_flight();
             let slow = self.slow_in_flight;
             // The clock is read for each attempt: this process may have been stopped in between.
             let now = self.now();
@@ -198,6 +203,7 @@ impl<T: Transport> Engine<T> {
             return;
         };
         let ended = Arc::clone(&tenant.ended);
+        let key = target.id.bits();
         self.parts.metrics.state.in_flight.inc();
         self.slow_in_flight += usize::from(counted.is_slow);
         let attempt = async move {
@@ -234,7 +240,7 @@ impl<T: Transport> Engine<T> {
                 counted,
             }
         };
-        self.attempts.push(attempt.boxed());
+        self.sending.push(key, attempt.boxed());
     }
 
     /// Takes back a delivery whose turn came and that may not be attempted.
@@ -256,11 +262,14 @@ impl<T: Transport> Engine<T> {
         self.refuse(tenure, delivery);
     }
 
-    pub(super) fn on_finished_all(&mut self, first: Finished) {
-        self.on_finished(first);
+    pub(super) fn on_finished_all(&mut self, first: Vec<Finished>) {
+        let mut batch = Some(first);
         // What else has ended already is taken in the same round.
-        while let Some(Some(finished)) = self.attempts.next().now_or_never() {
-            self.on_finished(finished);
+        while let Some(finished) = batch {
+            for finished in finished {
+                self.on_finished(finished);
+            }
+            batch = self.sending.try_next();
         }
     }
 

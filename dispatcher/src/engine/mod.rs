@@ -15,6 +15,7 @@ mod moves;
 mod ordering;
 mod ownership;
 mod replacing;
+mod senders;
 mod timers;
 mod transact;
 
@@ -53,7 +54,10 @@ use commits::{CommitDone, Plain};
 use intake::ControlEnd;
 use moves::{Move, TransactionDone};
 use ownership::{Overtaken, TakenOver};
+use senders::Sending;
 use timers::Timers;
+
+pub use senders::Senders;
 
 pub(crate) use attempts::Lease;
 
@@ -113,7 +117,7 @@ pub(crate) struct Engine<T> {
     /// Sources that hold records not taken in, the delay topics first.
     unread: BTreeSet<(Reverse<usize>, Tenure)>,
     timers: Timers,
-    attempts: FuturesUnordered<BoxFuture<'static, Finished>>,
+    sending: Sending<Finished>,
     takeovers: FuturesUnordered<BoxFuture<'static, TakenOver>>,
     overtaken: FuturesUnordered<BoxFuture<'static, Overtaken>>,
     reproducing: FuturesUnordered<BoxFuture<'static, Reproduced>>,
@@ -148,6 +152,7 @@ impl<T: Transport> Engine<T> {
             .state
             .memory_limit_bytes
             .set(bytes_as_i64(parts.options.memory_bytes));
+        let sending = Sending::start(parts.options.senders);
         Self {
             lease: Lease::new(session, now),
             timers: Timers::new(now, parts.options.commit_interval, session / 4),
@@ -161,7 +166,7 @@ impl<T: Transport> Engine<T> {
             outage: Outage::default(),
             slow_in_flight: 0,
             unread: BTreeSet::new(),
-            attempts: FuturesUnordered::new(),
+            sending,
             takeovers: FuturesUnordered::new(),
             overtaken: FuturesUnordered::new(),
             reproducing: FuturesUnordered::new(),
@@ -186,6 +191,13 @@ impl<T: Transport> Engine<T> {
     /// Runs until `token` is cancelled and everything owned is drained, or until the log says that
     /// this process may not go on.
     pub(crate) async fn run(mut self, token: CancellationToken) -> Result<(), Stopped> {
+        let ended = self.work(token).await;
+        // Nothing is sent any more when this returns.
+        self.sending.end().await;
+        ended
+    }
+
+    async fn work(&mut self, token: CancellationToken) -> Result<(), Stopped> {
         self.report_applied();
         loop {
             self.pump();
@@ -201,7 +213,9 @@ impl<T: Transport> Engine<T> {
                 // Before attempts, which may always have something: the lease depends on it.
                 done = pending_or(&mut self.commit) => self.on_commit(done),
                 done = pending_or(&mut self.transaction) => self.on_transaction(done)?,
-                Some(finished) = self.attempts.next() => self.on_finished_all(finished),
+                finished = self.sending.next() => {
+                    self.on_finished_all(finished.ok_or(Stopped::Sender)?);
+                }
                 Some(taken) = self.takeovers.next() => self.on_taken_over(taken)?,
                 Some(found) = self.overtaken.next() => self.on_overtaken(&found),
                 Some(done) = self.reproducing.next() => self.on_reproduced(done),

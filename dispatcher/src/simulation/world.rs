@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::delivery::TransportErrorKind;
 use crate::delivery::{Answer, OutgoingRequest, Response, Transport, TransportError};
-use crate::{Context, Options, Stopped, consumer_group, dead_letter, run};
+use crate::{Context, Options, Senders, Stopped, consumer_group, dead_letter, run};
 
 pub(crate) const PARTITIONS: u32 = 3;
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -449,7 +449,11 @@ impl World {
         let context = Context {
             log: self.log.process(name),
             topics: self.topics.clone(),
-            options: Options::from_config(&config, &self.topics),
+            options: Options {
+                // One thread alone repeats itself.
+                senders: Senders::Task,
+                ..Options::from_config(&config, &self.topics)
+            },
             clock: self.clock.clone(),
             entropy: self.entropy.fork(name),
             sealer: Arc::clone(&self.sealer),

@@ -241,6 +241,10 @@ section! {
         // What keeps a fast endpoint busy (64 connections saturate one core); low enough that a
         // hanging one ties up a sixteenth of `max_in_flight`.
         pub endpoint_concurrency: u32 = 64, in 1..=4_096;
+        /// Threads that make and send requests; 0 for two less than there are cores, and for none
+        /// beside the engine's where there are no more than two.
+        // On two cores, with a broker and an endpoint beside it, one thread was faster than two.
+        pub sender_threads: u16 = 0, in 0..=256;
         /// How long a delivery may wait in memory for its turn; then it goes to a delay topic.
         pub horizon: Duration = secs(10), in ms(100)..=secs(60);
         /// How often positions are committed (rule 6).

@@ -77,6 +77,8 @@ kinds! {
     DispatcherPartition => "dispatcher partition", Finish, StopProcess;
     /// One attempt. It finishes: an attempt made and not recorded would be made again.
     Attempt => "attempt", Finish, Log;
+    /// Runs a dispatcher's attempts: it ends when the engine lets go of it.
+    AttemptSender => "attempt sender", Finish, StopProcess;
     /// An HTTP/2 connection to an endpoint: its attempts report what goes wrong.
     EndpointConnection => "endpoint connection", Abort, Log;
     /// Closes connections to endpoints that were idle for too long.
