@@ -131,7 +131,10 @@ impl Health {
         Some(match reason {
             Reason::TooManyRequests => Self::Busy,
             Reason::Unavailable if !costs_attempt => Self::Busy,
+            // The token is there: its server answered.
+            Reason::Token if !costs_attempt => Self::Served,
             Reason::Unavailable
+            | Reason::Token
             | Reason::ServerError
             | Reason::Address
             | Reason::Dns

@@ -14,13 +14,17 @@ use runtime::view::{Change, Update};
 use schemas::ids::{EndpointId, SubscriptionId, TenantId};
 use schemas::records::{ControlKey, ControlObject};
 use schemas::resources::{
-    BodyMode, DISABLE_AFTER_MS, Endpoint, EndpointState, Placement, Quota, RateWindow,
+    BodyMode, DISABLE_AFTER_MS, Endpoint, EndpointState, HeaderCase, Placement, Quota, RateWindow,
+    SealedText,
 };
 use tracing::error;
 use url::Url;
+use zeroize::Zeroizing;
 
-use crate::delivery::Destination;
+use crate::delivery::identity::Identity;
+use crate::delivery::sending::Sending;
 use crate::delivery::sign::SigningKey;
+use crate::delivery::{Destination, Dress};
 use crate::schedule::{DEFAULT_MAX_AGE, Schedule};
 
 /// An endpoint in the form in which it is attempted.
@@ -52,6 +56,8 @@ pub(crate) struct Target {
     pub(crate) disable_after: Option<Duration>,
     /// When the endpoint was last changed, unix milliseconds.
     pub(crate) updated_at: i64,
+    /// How its requests are made up beside event and signature.
+    pub(crate) sending: Sending,
     keys: Vec<SigningKey>,
     /// Until when each key signs, unix milliseconds.
     expiries: Vec<Option<i64>>,
@@ -160,6 +166,39 @@ impl Endpoints {
         }
     }
 
+    /// A secret's text, in the clear.
+    fn open(&self, endpoint: EndpointId, secret: &SealedText) -> Result<Zeroizing<String>, String> {
+        let opened = self
+            .sealer
+            .open(&endpoint.to_string(), &secret.id, &secret.sealed)
+            .map_err(|error| format!("secret {}: {error}", secret.id))?;
+        std::str::from_utf8(opened.expose_secret())
+            .map(|text| Zeroizing::new(text.to_owned()))
+            .map_err(|_| format!("secret {} is not text", secret.id))
+    }
+
+    fn sending(&self, endpoint: &Endpoint) -> Result<Sending, String> {
+        let authentication = endpoint.authentication.clone();
+        let authentication =
+            authentication.map(|known| known.try_map(|secret| self.open(endpoint.id, &secret)));
+        Sending::new(
+            &endpoint.headers,
+            authentication.transpose()?,
+            endpoint.compress,
+        )
+    }
+
+    fn identity(&self, endpoint: &Endpoint) -> Result<Option<Identity>, String> {
+        let Some(certificate) = &endpoint.client_certificate else {
+            return Ok(None);
+        };
+        let key = self.open(endpoint.id, &certificate.key)?;
+        let identity = Identity::parse(&certificate.certificate_pem, key.as_bytes());
+        identity
+            .map(Some)
+            .map_err(|error| format!("client certificate: {error}"))
+    }
+
     fn resolve(&self, endpoint: Endpoint) -> Result<Target, String> {
         let url = Url::parse(&endpoint.url).map_err(|error| format!("url: {error}"))?;
         let object = endpoint.id.to_string();
@@ -179,6 +218,11 @@ impl Endpoints {
             })
             .collect::<Result<Vec<_>, String>>()?;
         let (keys, expiries) = keys.into_iter().unzip();
+        let dress = Dress {
+            title_case: endpoint.header_case == HeaderCase::Title,
+            identity: self.identity(&endpoint)?.map(Arc::new),
+        };
+        let sending = self.sending(&endpoint)?;
         let mut schedule = Schedule::default();
         if let Some(waits) = endpoint.retry_schedule_ms {
             schedule.delays = waits.into_iter().map(Duration::from_millis).collect();
@@ -189,7 +233,8 @@ impl Endpoints {
         Ok(Target {
             id: endpoint.id,
             tenant: endpoint.tenant,
-            destination: Arc::new(Destination::new(url)),
+            destination: Arc::new(Destination::dressed(url, dress)),
+            sending,
             quota: endpoint.quota,
             placement: endpoint.placement,
             state: endpoint.state,

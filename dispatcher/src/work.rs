@@ -42,6 +42,9 @@ impl Meter {
 pub(crate) struct Loaded {
     pub(crate) record: DeliveryRecord,
     bodies: [OnceLock<EncodedBody>; 5],
+    /// The same compressed, for endpoints that want it; `None` inside where that is no use.
+    compressed: [OnceLock<Option<EncodedBody>>; 5],
+    compressed_bytes: AtomicUsize,
     bytes: usize,
     meters: [Meter; 2],
 }
@@ -57,6 +60,8 @@ impl Loaded {
         Arc::new(Self {
             record,
             bodies: Default::default(),
+            compressed: Default::default(),
+            compressed_bytes: AtomicUsize::new(0),
             bytes,
             meters,
         })
@@ -69,22 +74,41 @@ impl Loaded {
 
     /// The event as a body in `mode`, made once for all targets and attempts (rule 9).
     pub(crate) fn body(&self, mode: BodyMode) -> &EncodedBody {
-        let [structured, binary, standard, data, form] = &self.bodies;
-        let slot = match mode {
-            BodyMode::Structured => structured,
-            BodyMode::Binary => binary,
-            BodyMode::StandardWebhooks => standard,
-            BodyMode::Data => data,
-            BodyMode::Form => form,
-        };
-        slot.get_or_init(|| encode_body(&self.record.event, mode, self.record.accepted_at))
+        slot(&self.bodies, mode)
+            .get_or_init(|| encode_body(&self.record.event, mode, self.record.accepted_at))
+    }
+
+    /// The same compressed, where that makes it smaller.
+    pub(crate) fn compressed_body(&self, mode: BodyMode) -> &EncodedBody {
+        let plain = self.body(mode);
+        let compressed = slot(&self.compressed, mode).get_or_init(|| {
+            let made = plain.compressed()?;
+            self.compressed_bytes
+                .fetch_add(made.bytes.len(), Ordering::Relaxed);
+            for meter in &self.meters {
+                meter.add(made.bytes.len());
+            }
+            Some(made)
+        });
+        compressed.as_ref().unwrap_or(plain)
+    }
+}
+
+fn slot<T>(slots: &[T; 5], mode: BodyMode) -> &T {
+    let [structured, binary, standard, data, form] = slots;
+    match mode {
+        BodyMode::Structured => structured,
+        BodyMode::Binary => binary,
+        BodyMode::StandardWebhooks => standard,
+        BodyMode::Data => data,
+        BodyMode::Form => form,
     }
 }
 
 impl Drop for Loaded {
     fn drop(&mut self) {
         for meter in &self.meters {
-            meter.give_back(self.bytes);
+            meter.give_back(self.bytes + self.compressed_bytes.load(Ordering::Relaxed));
         }
     }
 }

@@ -86,6 +86,8 @@ pub enum Reason {
     Protocol,
     /// The request cannot be expressed in HTTP.
     Request,
+    /// A token had to be fetched first.
+    Token,
 }
 
 /// The verdict on one attempt. `received_at_ms` (unix milliseconds) anchors a `Retry-After` that is
@@ -190,7 +192,7 @@ const fn classify_transport(kind: TransportErrorKind) -> Verdict {
 
 impl Reason {
     /// Every reason, in a fixed order.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Redirect,
         Self::Unauthorized,
         Self::Forbidden,
@@ -216,6 +218,7 @@ impl Reason {
         Self::Reset,
         Self::Protocol,
         Self::Request,
+        Self::Token,
     ];
 
     /// The stable text.
@@ -247,6 +250,7 @@ impl Reason {
             Self::Reset => "reset",
             Self::Protocol => "protocol",
             Self::Request => "request",
+            Self::Token => "token",
         }
     }
 }

@@ -36,6 +36,8 @@ const DROPPED_MS_MIN: i64 = 60_000;
 /// The token of one endpoint.
 pub struct Tokens {
     client: ClientCredentials<Zeroizing<String>>,
+    /// What names the client in a header, where the server wants it there.
+    authorization: Option<HeaderValue>,
     destination: Arc<Destination>,
     state: Mutex<State>,
     /// Tells of each fetch's end.
@@ -80,8 +82,18 @@ pub struct Waiting(watch::Receiver<()>);
 impl Tokens {
     pub(super) fn new(client: ClientCredentials<Zeroizing<String>>) -> Result<Self, String> {
         let url = Url::parse(&client.token_url).map_err(|error| format!("token url: {error}"))?;
+        let authorization = match client.client_in {
+            ClientIn::Header => {
+                // RFC 6749 §2.3.1: each encoded as a form's value first.
+                let id: String = byte_serialize(client.client_id.as_bytes()).collect();
+                let secret = byte_serialize(client.client_secret.as_bytes()).collect::<String>();
+                Some(basic(&id, &Zeroizing::new(secret))?)
+            }
+            ClientIn::Body => None,
+        };
         Ok(Self {
             client,
+            authorization,
             destination: Arc::new(Destination::new(url)),
             state: Mutex::default(),
             fetched: watch::Sender::default(),
@@ -133,10 +145,7 @@ impl fmt::Debug for Tokens {
 
 impl Fetching {
     /// The request for a token.
-    ///
-    /// # Errors
-    /// Where the client's name cannot be sent.
-    pub fn request(&self, timeout: Duration) -> Result<OutgoingRequest, String> {
+    pub fn request(&self, timeout: Duration) -> OutgoingRequest {
         let client = &self.tokens.client;
         let mut headers = HeaderMap::new();
         headers.insert(
@@ -151,24 +160,21 @@ impl Fetching {
                 form.append_pair(name, value);
             }
         }
-        match client.client_in {
-            ClientIn::Header => {
-                // RFC 6749 §2.3.1: each encoded as a form's value first.
-                let id: String = byte_serialize(client.client_id.as_bytes()).collect();
-                let secret = byte_serialize(client.client_secret.as_bytes()).collect::<String>();
-                headers.insert(AUTHORIZATION, basic(&id, &Zeroizing::new(secret))?);
+        match &self.tokens.authorization {
+            Some(authorization) => {
+                headers.insert(AUTHORIZATION, authorization.clone());
             }
-            ClientIn::Body => {
+            None => {
                 form.append_pair("client_id", &client.client_id)
                     .append_pair("client_secret", &client.client_secret);
             }
         }
-        Ok(OutgoingRequest {
+        OutgoingRequest {
             destination: Arc::clone(&self.tokens.destination),
             headers,
             body: Bytes::from(form.finish()),
             timeout,
-        })
+        }
     }
 
     /// Reads the answer that came at `now`; says whether a token is there now.
@@ -292,7 +298,6 @@ mod tests {
     #[test]
     fn the_request_is_that_of_the_specification() {
         let request = fetch(&tokens(ClientIn::Header), 0).request(Duration::ZERO);
-        let request = request.unwrap();
         assert_eq!(request.body, "grant_type=client_credentials&scope=a+b");
         // "me%3A1:hush+hush"
         assert_eq!(
@@ -300,7 +305,6 @@ mod tests {
             "Basic bWUlM0ExOmh1c2graHVzaA=="
         );
         let request = fetch(&tokens(ClientIn::Body), 0).request(Duration::ZERO);
-        let request = request.unwrap();
         assert!(!request.headers.contains_key("authorization"));
         assert_eq!(
             request.body,

@@ -15,9 +15,11 @@ use tokio::time::Instant;
 use super::Engine;
 use super::health::{Counted, has_room};
 use super::moves::{Move, What};
+use super::tokens::{Composed, compose, meant, settle};
 use crate::dead_letter;
-use crate::delivery::classify::{Verdict, classify};
+use crate::delivery::classify::{Reason, Verdict, classify};
 use crate::delivery::request::{Attempt, headers_for_attempt};
+use crate::delivery::sending::Authorization;
 use crate::delivery::{Answer, OutgoingRequest, Transport};
 use crate::endpoints::Target;
 use crate::lane::{Pace, Turn};
@@ -82,6 +84,8 @@ struct Exchange {
     took: Duration,
     request_bytes: usize,
     answer: Answer,
+    /// Whether a token's fetch brought one; `None` for the delivery's own request.
+    token: Option<bool>,
 }
 
 impl<T: Transport> Engine<T> {
@@ -208,11 +212,13 @@ impl<T: Transport> Engine<T> {
         self.slow_in_flight += usize::from(counted.is_slow);
         let attempt = async move {
             let id = delivery.loaded.record.delivery_id(&delivery.target);
-            let request = prepare((&delivery, id), &target, clock.now(), entropy, timeout);
+            let made = (clock.now(), entropy);
+            let composed = compose((&delivery, id), &target, made, timeout).await;
             let started = clock.instant();
             // Last look before the request leaves: preparing may have taken long, and the placement
             // may have been lost since.
-            if !lease.holds(started) || ended.load(Ordering::Relaxed) {
+            let may_leave = lease.holds(started) && !ended.load(Ordering::Relaxed);
+            let Some(Composed { request, fetching }) = composed.filter(|_| may_leave) else {
                 return Finished {
                     tenure,
                     delivery,
@@ -220,17 +226,19 @@ impl<T: Transport> Engine<T> {
                     exchange: None,
                     counted,
                 };
-            }
+            };
             let started_at = clock.now();
             let request_bytes = request.body.len();
             let answer = transport.send(request).await;
             let took = clock.instant() - started;
+            let (answer, token) = settle(fetching, answer, clock.now());
             let exchange = Some(Exchange {
                 id,
                 started_at,
                 took,
                 request_bytes,
                 answer,
+                token,
             });
             Finished {
                 tenure,
@@ -286,16 +294,21 @@ impl<T: Transport> Engine<T> {
         let Some(exchange) = exchange else {
             return self.not_made(tenure, *delivery, &target, counted);
         };
-        let verdict = classify(&exchange.answer, self.wall());
+        let verdict = meant(exchange.token, classify(&exchange.answer, self.wall()));
+        if verdict.reason() == Some(Reason::Unauthorized) {
+            target.sending.unauthorized(exchange.started_at);
+        }
         let excused = self.learn(&target, &exchange.answer, counted.is_probe);
-        self.observe(tenure, &target, &exchange.answer);
+        if exchange.token.is_none() {
+            self.observe(tenure, &target, &exchange.answer);
+        }
         let health = Self::health(&verdict, excused);
         let is_owned = self.tell_lane(tenure, &target, counted, (exchange.took, health));
         self.record_attempt(&delivery, &target, &exchange, verdict);
         if !is_owned {
             return;
         }
-        if excused {
+        if excused || exchange.token == Some(true) {
             // Not the endpoint's fault, nor the delivery's: it stands where it stood.
             self.queue(tenure, *delivery, &target, self.now());
         } else {
@@ -545,11 +558,11 @@ impl<T: Transport> Engine<T> {
     }
 }
 
-fn prepare(
+pub(super) fn prepare(
     (delivery, id): (&Delivery, DeliveryId),
     target: &Target,
-    wall: i64,
-    (span_id, trace): (u64, u64),
+    (wall, (span_id, trace)): (i64, (u64, u64)),
+    authorization: &Authorization,
     timeout: Duration,
 ) -> OutgoingRequest {
     let attempt = Attempt {
@@ -558,8 +571,14 @@ fn prepare(
         keys: &target.keys_at(wall),
         span_id: span_id.max(1),
         trace_id: u128::from(trace) << 64 | u128::from(span_id.max(1)),
+        sending: &target.sending,
+        authorization,
     };
-    let prepared = headers_for_attempt(delivery.loaded.body(target.body), &attempt);
+    let body = match target.sending.compress {
+        true => delivery.loaded.compressed_body(target.body),
+        false => delivery.loaded.body(target.body),
+    };
+    let prepared = headers_for_attempt(body, &attempt);
     OutgoingRequest {
         destination: Arc::clone(&target.destination),
         headers: prepared.headers,

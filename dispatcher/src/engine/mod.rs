@@ -17,6 +17,7 @@ mod ownership;
 mod replacing;
 mod senders;
 mod timers;
+mod tokens;
 mod transact;
 
 use std::cmp::Reverse;
