@@ -16,6 +16,7 @@ mod commands;
 mod crashes;
 mod dashboard;
 mod producers;
+mod redrives;
 
 use harness::{Builder, Log};
 
