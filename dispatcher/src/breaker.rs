@@ -157,6 +157,8 @@ impl Health {
             | Reason::Unprocessable
             | Reason::ClientError
             | Reason::Gone
+            | Reason::Item
+            | Reason::NotSaid
             | Reason::Request => Self::Answered,
         })
     }

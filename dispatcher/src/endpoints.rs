@@ -12,10 +12,11 @@ use hashbrown::{HashMap, HashSet};
 use runtime::secret::{ExposeSecret, Sealer};
 use runtime::view::{Change, Update};
 use schemas::ids::{EndpointId, SubscriptionId, TenantId};
+use schemas::profile::ResponseGrammar;
 use schemas::records::{ControlKey, ControlObject};
 use schemas::resources::{
-    BodyMode, DISABLE_AFTER_MS, Endpoint, EndpointState, HeaderCase, Placement, Quota, RateWindow,
-    SealedText,
+    Batch, BodyMode, DISABLE_AFTER_MS, Endpoint, EndpointState, HeaderCase, Placement, Quota,
+    RateWindow, SealedText,
 };
 use tracing::error;
 use url::Url;
@@ -44,6 +45,10 @@ pub(crate) struct Target {
     pub(crate) state: EndpointState,
     /// How events are written.
     pub(crate) body: BodyMode,
+    /// Several events in one request, if it takes them so.
+    pub(crate) batch: Option<Batch>,
+    /// How its answers are read, if they say more than their status.
+    pub(crate) grammar: Option<Box<ResponseGrammar>>,
     /// The windows it allows.
     pub(crate) limits: Vec<RateWindow>,
     /// Requests at once, if it says so.
@@ -239,6 +244,8 @@ impl Endpoints {
             placement: endpoint.placement,
             state: endpoint.state,
             body: endpoint.body,
+            batch: endpoint.batch,
+            grammar: endpoint.grammar,
             limits: endpoint.limits,
             concurrency: endpoint.concurrency.map(std::num::NonZeroU32::get),
             timeout: endpoint

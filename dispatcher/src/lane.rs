@@ -10,10 +10,12 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use schemas::ids::EndpointId;
 use schemas::records::DisabledProgress;
-use schemas::resources::RateWindow;
+use schemas::resources::{Batch, RateWindow};
 use tokio::time::Instant;
 
+use crate::batch::Room;
 use crate::breaker::{self, Breaker, Health, Pass};
 use crate::concurrency::{Concurrency, Ended};
 use crate::limiter::{Anchor, Limiter, Refusal};
@@ -175,6 +177,40 @@ impl Lane {
         self.hold_until = Some(self.hold_until.map_or(until, |held| held.max(until)));
     }
 
+    /// Whose delivery is next.
+    pub(crate) fn next_endpoint(&mut self, now: Instant) -> Option<EndpointId> {
+        self.promote(now);
+        self.front().map(|delivery| delivery.target.endpoint)
+    }
+
+    fn front(&self) -> Option<&Delivery> {
+        self.due.front().or_else(|| self.fresh.front())
+    }
+
+    /// Lets those behind the next delivery join it in one request, as far as `batch` allows. Says
+    /// until when it waits for more.
+    pub(crate) fn gather(&mut self, batch: &Batch, now: Instant) -> Option<Instant> {
+        let items_max = self.limiter.items_max().map_or(u32::MAX, NonZeroU32::get);
+        let is_due = !self.due.is_empty();
+        let mut unit = self.due.pop_front().or_else(|| self.fresh.pop_front())?;
+        let items_max = usize::try_from(items_max).unwrap_or(usize::MAX);
+        let mut room = Room::beside(&unit, batch, items_max);
+        while self.front().is_some_and(|next| room.take(&unit, next)) {
+            let next = self.due.pop_front().or_else(|| self.fresh.pop_front());
+            unit.company.extend(next);
+        }
+        let until = unit.queued_at + Duration::from_millis(u64::from(batch.max_wait_ms));
+        let is_fresh = unit.state.hops == 0 && unit.state.attempts == 0;
+        let waits = is_fresh && !room.is_full() && self.front().is_none() && now < until;
+        let queue = if is_due {
+            &mut self.due
+        } else {
+            &mut self.fresh
+        };
+        queue.push_front(unit);
+        waits.then_some(until)
+    }
+
     /// What the lane can do at `now`.
     pub(crate) fn turn(&mut self, now: Instant) -> Turn {
         self.promote(now);
@@ -201,7 +237,9 @@ impl Lane {
         if !self.affords_next() {
             return Turn::Later;
         }
-        match self.limiter.try_take(now, NonZeroU32::MIN) {
+        let items = self.front().map_or(1, |unit| unit.company.len() + 1);
+        let items = u32::try_from(items).ok().and_then(NonZeroU32::new);
+        match self.limiter.try_take(now, items.unwrap_or(NonZeroU32::MIN)) {
             Ok(()) => {}
             Err(Refusal::Until(earliest)) => return Turn::Wait(earliest),
             Err(Refusal::Unreserved) => return Turn::Save,

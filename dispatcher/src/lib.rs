@@ -10,6 +10,7 @@ pub mod limiter;
 pub mod marks;
 pub mod schedule;
 
+mod batch;
 mod breaker;
 mod concurrency;
 mod dead_letter;
@@ -21,6 +22,7 @@ mod metrics;
 mod order;
 mod outage;
 mod owned;
+mod planted;
 #[cfg(test)]
 mod simulation;
 mod uncommitted;

@@ -8,6 +8,8 @@
 
 mod fixed;
 mod observed;
+#[cfg(test)]
+pub(crate) mod oracle;
 mod sliding;
 mod spread;
 mod window;

@@ -143,6 +143,7 @@ pub(crate) struct Metrics {
     pub(crate) hop_deliveries: IntCounter,
     pub(crate) commits: IntCounter,
     pub(crate) commit_failures: IntCounter,
+    pub(crate) batches_halved: IntCounter,
     pub(crate) lease_waits: IntCounter,
     pub(crate) commit_waits: IntCounter,
     pub(crate) incidents: IntCounter,
@@ -224,6 +225,10 @@ impl Metrics {
             commit_failures: counter(
                 "anabranch_dispatch_commit_failures_total",
                 "Plain commits refused or not acknowledged",
+            ),
+            batches_halved: counter(
+                "anabranch_dispatch_batches_halved_total",
+                "Requests rejected as a whole and sent again in two halves",
             ),
             lease_waits: counter(
                 "anabranch_dispatch_lease_waits_total",

@@ -24,6 +24,9 @@ pub const DEFAULT_MAX_AGE: Duration = Duration::from_hours(76);
 /// A wait up to this long is held in memory (rule 7).
 pub const MEMORY_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// The longest that a delivery waits before it is seen that its endpoint is paused no more.
+const PAUSED_WAIT_MAX: Duration = Duration::from_hours(1);
+
 const JITTER: f64 = 0.2;
 
 /// What a delivery's retries follow.
@@ -114,6 +117,16 @@ pub fn attempts_by_age(delays: &[Duration], attempts_made: u32, age: Duration) -
     });
     let passed = u32::try_from(passed.count()).unwrap_or(u32::MAX);
     attempts_made.max(passed)
+}
+
+/// How long a delivery of this age waits whose endpoint is paused: a whole tier, no longer than
+/// twice its age and a little. So what came in a short pause goes soon after it, and a long one
+/// rewrites its backlog a few times.
+#[must_use]
+pub fn paused_wait(age: Duration) -> Duration {
+    let longest = (age * 2).clamp(MEMORY_WAIT_MAX, PAUSED_WAIT_MAX);
+    let fits = Tier::ALL.into_iter().rfind(|tier| tier.delay() <= longest);
+    fits.unwrap_or(Tier::Seconds5).delay()
 }
 
 /// The delay topic for a delivery with `remaining` to wait out of `whole`; `None` means that it
@@ -244,6 +257,22 @@ mod tests {
         check(0, 1_000_000, 3);
         check(3, 0, 3);
         assert_eq!(attempts_by_age(&[], 0, secs(9)), 0);
+    }
+
+    #[test]
+    fn a_pause_is_late_by_twice_its_length_and_rewrites_little() {
+        let mut age = Duration::ZERO;
+        let mut ends = Vec::new();
+        while age < secs(86_400) {
+            let wait = paused_wait(age);
+            assert!(wait <= secs(5).max(age * 2), "{wait:?} at {age:?}");
+            age += wait;
+            ends.push(age);
+        }
+        let within = |pause: u64| ends.iter().filter(|end| **end < secs(pause)).count();
+        assert!(within(30) <= 4, "{ends:?}");
+        assert!(within(600) <= 10, "{ends:?}");
+        assert!(within(6 * 3_600) <= 20, "{ends:?}");
     }
 
     #[test]

@@ -126,11 +126,36 @@ pub(crate) struct Delivery {
     pub(crate) queued_at: Instant,
     /// The line in which it is ordered, if it is.
     pub(crate) line: Option<Arc<Key>>,
+    /// Others that go in the same request.
+    pub(crate) company: Vec<Delivery>,
+    /// Part of a request that was rejected as a whole: nothing joins it.
+    pub(crate) is_piece: bool,
 }
 
 impl Delivery {
     /// The share of the record's memory that this delivery stands for.
     pub(crate) fn bytes(&self) -> usize {
-        self.loaded.bytes / self.loaded.record.targets.len().max(1)
+        let own = self.loaded.bytes / self.loaded.record.targets.len().max(1);
+        own + self.company.iter().map(Self::bytes).sum::<usize>()
+    }
+
+    /// The deliveries that go in one request: this one, then its company.
+    pub(crate) fn items(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(&self.company)
+    }
+
+    /// Each for itself again.
+    pub(crate) fn into_items(mut self) -> Vec<Self> {
+        let company = std::mem::take(&mut self.company);
+        self.is_piece = false;
+        std::iter::once(self).chain(company).collect()
+    }
+
+    /// Several in one request; `None` of none.
+    pub(crate) fn together(items: Vec<Self>) -> Option<Self> {
+        let mut items = items.into_iter();
+        let mut first = items.next()?;
+        first.company.extend(items);
+        Some(first)
     }
 }

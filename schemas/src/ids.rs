@@ -139,6 +139,19 @@ impl DeliveryId {
     }
 }
 
+impl DeliveryId {
+    /// The id of a request that carries several deliveries: a pure function of theirs, which the
+    /// caller has sorted.
+    pub fn of_batch(ids: &[Self]) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"anabranch batch 1");
+        for id in ids {
+            hash.update(id.0.to_be_bytes());
+        }
+        Self(first_bits(hash))
+    }
+}
+
 /// Names a target's way into `deliveries`: 128 bits of origin, event and subscription, computed and
 /// never stored in a record (rule 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

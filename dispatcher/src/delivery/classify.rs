@@ -88,6 +88,10 @@ pub enum Reason {
     Request,
     /// A token had to be fetched first.
     Token,
+    /// The answer says so of this item alone.
+    Item,
+    /// The answer does not say what became of this item (rule 15).
+    NotSaid,
 }
 
 /// The verdict on one attempt. `received_at_ms` (unix milliseconds) anchors a `Retry-After` that is
@@ -192,7 +196,7 @@ const fn classify_transport(kind: TransportErrorKind) -> Verdict {
 
 impl Reason {
     /// Every reason, in a fixed order.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::Redirect,
         Self::Unauthorized,
         Self::Forbidden,
@@ -219,6 +223,8 @@ impl Reason {
         Self::Protocol,
         Self::Request,
         Self::Token,
+        Self::Item,
+        Self::NotSaid,
     ];
 
     /// The stable text.
@@ -251,6 +257,8 @@ impl Reason {
             Self::Protocol => "protocol",
             Self::Request => "request",
             Self::Token => "token",
+            Self::Item => "item",
+            Self::NotSaid => "not_said",
         }
     }
 }

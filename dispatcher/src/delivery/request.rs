@@ -30,6 +30,8 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const CLOUDEVENTS_JSON: HeaderValue = HeaderValue::from_static("application/cloudevents+json");
+const CLOUDEVENTS_BATCH: HeaderValue =
+    HeaderValue::from_static("application/cloudevents-batch+json");
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const OUR_AGENT: HeaderValue =
@@ -118,6 +120,41 @@ pub fn encode_body(event: &Event, mode: BodyMode, accepted_at_ms: i64) -> Encode
         bytes,
         headers,
         trace,
+    }
+}
+
+/// Several events' bodies as one JSON array. `like` is the first event's body: its trace is the
+/// request's, and its media type, where it is that of a CloudEvent, becomes the batch's (CE-14).
+#[must_use]
+pub fn encode_batch<'a>(like: &EncodedBody, items: impl Iterator<Item = &'a [u8]>) -> EncodedBody {
+    let mut body = vec![b'['];
+    for (at, item) in items.enumerate() {
+        if at > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(item);
+    }
+    body.push(b']');
+    let is_event = like.headers.get(CONTENT_TYPE) == Some(&CLOUDEVENTS_JSON);
+    EncodedBody {
+        bytes: body.into(),
+        headers: content_type(if is_event { CLOUDEVENTS_BATCH } else { JSON }),
+        trace: like.trace.clone(),
+    }
+}
+
+/// An event's data as an item of a JSON array: its own bytes where it is JSON, else text, else
+/// base64; `null` where there is none.
+#[must_use]
+pub fn array_item_bytes(event: &Event) -> Bytes {
+    match event.data() {
+        None => Bytes::from_static(b"null"),
+        Some(data) if event.has_valid_json() => data.clone(),
+        Some(data) => {
+            let mut item = Vec::new();
+            write_data(event, data, &mut item);
+            item.into()
+        }
     }
 }
 
@@ -224,16 +261,20 @@ fn standard_webhook(event: &Event, data: &Bytes, accepted_at_ms: i64) -> Vec<u8>
         None => write_string(&rfc3339(accepted_at_ms), &mut body),
     }
     body.extend_from_slice(br#","data":"#);
+    write_data(event, data, &mut body);
+    body.push(b'}');
+    body
+}
+
+fn write_data(event: &Event, data: &Bytes, body: &mut Vec<u8>) {
     if event.has_valid_json() {
         body.extend_from_slice(data);
     } else {
         match std::str::from_utf8(data) {
-            Ok(text) => write_string(text, &mut body),
-            Err(_) => write_string(&STANDARD.encode(data), &mut body),
+            Ok(text) => write_string(text, body),
+            Err(_) => write_string(&STANDARD.encode(data), body),
         }
     }
-    body.push(b'}');
-    body
 }
 
 fn rfc3339(millis: i64) -> String {

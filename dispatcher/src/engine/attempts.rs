@@ -16,6 +16,7 @@ use super::Engine;
 use super::health::{Counted, has_room};
 use super::moves::{Move, What};
 use super::tokens::{Composed, compose, meant, settle};
+use crate::batch::{self, Said};
 use crate::dead_letter;
 use crate::delivery::classify::{Reason, Verdict, classify};
 use crate::delivery::request::{Attempt, headers_for_attempt};
@@ -77,15 +78,25 @@ pub(super) struct Finished {
     counted: Counted,
 }
 
-struct Exchange {
+pub(super) struct Exchange {
     /// Computed once an attempt.
     id: DeliveryId,
-    started_at: i64,
+    /// Whether it was of several deliveries.
+    is_batch: bool,
+    pub(super) started_at: i64,
     took: Duration,
     request_bytes: usize,
-    answer: Answer,
+    pub(super) answer: Answer,
     /// Whether a token's fetch brought one; `None` for the delivery's own request.
     token: Option<bool>,
+}
+
+impl Exchange {
+    /// The answer's status, 0 where there is none.
+    pub(super) fn status(&self) -> u16 {
+        let answer = self.answer.as_ref();
+        answer.map_or(0, |response| response.status)
+    }
 }
 
 impl<T: Transport> Engine<T> {
@@ -150,6 +161,10 @@ impl<T: Transport> Engine<T> {
                 self.parts.metrics.commit_waits.inc();
                 continue;
             }
+            let gathers = self.gather_unit(tenure, &quota, now);
+            let Some(owned) = self.tenant_of(tenure) else {
+                continue;
+            };
             let Some(lane) = owned.lanes.get_mut(&quota) else {
                 continue;
             };
@@ -159,7 +174,8 @@ impl<T: Transport> Engine<T> {
                 self.parked.push_back((tenure, quota));
                 continue;
             }
-            match lane.turn(now) {
+            let turn = gathers.map_or_else(|| lane.turn(now), Turn::Wait);
+            match turn {
                 Turn::Attempt(delivery) => {
                     owned.in_flight += 1;
                     if lane.wants_saving() {
@@ -194,6 +210,7 @@ impl<T: Transport> Engine<T> {
         let Some(target) = self.parts.endpoints.get(delivery.target.endpoint).cloned() else {
             return self.do_not_start(tenure, *delivery, None, counted);
         };
+        let delivery = Box::new(self.without_old(tenure, *delivery, &target));
         let too_old = self.age(&delivery) > runtime::clock::millis(target.schedule.max_age);
         if too_old || !self.may_attempt(&target) {
             return self.do_not_start(tenure, *delivery, Some(&target), counted);
@@ -211,7 +228,7 @@ impl<T: Transport> Engine<T> {
         self.parts.metrics.state.in_flight.inc();
         self.slow_in_flight += usize::from(counted.is_slow);
         let attempt = async move {
-            let id = delivery.loaded.record.delivery_id(&delivery.target);
+            let id = batch::id(&delivery);
             let made = (clock.now(), entropy);
             let composed = compose((&delivery, id), &target, made, timeout).await;
             let started = clock.instant();
@@ -234,6 +251,7 @@ impl<T: Transport> Engine<T> {
             let (answer, token) = settle(fetching, answer, clock.now());
             let exchange = Some(Exchange {
                 id,
+                is_batch: !delivery.company.is_empty(),
                 started_at,
                 took,
                 request_bytes,
@@ -304,7 +322,16 @@ impl<T: Transport> Engine<T> {
         }
         let health = Self::health(&verdict, excused);
         let is_owned = self.tell_lane(tenure, &target, counted, (exchange.took, health));
-        self.record_attempt(&delivery, &target, &exchange, verdict);
+        let said = match exchange.token {
+            None => batch::said(
+                &delivery,
+                target.grammar.as_deref(),
+                &exchange.answer,
+                verdict,
+            ),
+            Some(_) => Said::Whole(verdict),
+        };
+        self.record_attempts(&delivery, &target, &exchange, &said);
         if !is_owned {
             return;
         }
@@ -312,7 +339,7 @@ impl<T: Transport> Engine<T> {
             // Not the endpoint's fault, nor the delivery's: it stands where it stood.
             self.queue(tenure, *delivery, &target, self.now());
         } else {
-            self.judge(tenure, *delivery, &target, (&exchange, verdict));
+            self.judge_all(tenure, *delivery, &target, (&exchange, said));
         }
         self.enlist(tenure, target.quota.clone());
     }
@@ -338,7 +365,7 @@ impl<T: Transport> Engine<T> {
         self.enlist(tenure, target.quota.clone());
     }
 
-    fn judge(
+    pub(super) fn judge(
         &mut self,
         tenure: Tenure,
         mut delivery: Delivery,
@@ -403,7 +430,7 @@ impl<T: Transport> Engine<T> {
         }
     }
 
-    fn hold(&mut self, tenure: Tenure, target: &Target, wait: Duration) {
+    pub(super) fn hold(&mut self, tenure: Tenure, target: &Target, wait: Duration) {
         let now = self.now();
         let Some(owned) = self.tenant_of(tenure) else {
             return;
@@ -417,7 +444,7 @@ impl<T: Transport> Engine<T> {
         }
     }
 
-    fn retry_due(
+    pub(super) fn retry_due(
         &self,
         delivery: &Delivery,
         target: &Target,
@@ -483,10 +510,13 @@ impl<T: Transport> Engine<T> {
     pub(super) fn bury(
         &mut self,
         tenure: Tenure,
-        delivery: Delivery,
+        mut delivery: Delivery,
         reason: DeadReason,
         last: Option<schemas::records::LastAttempt>,
     ) {
+        for other in std::mem::take(&mut delivery.company) {
+            self.bury(tenure, other, reason, last.clone());
+        }
         let letter = dead_letter::of_delivery(&delivery, reason, self.wall(), last);
         let (source, place) = (delivery.source, delivery.place);
         let order = self.step_dead(tenure, &delivery);
@@ -509,6 +539,27 @@ impl<T: Transport> Engine<T> {
             .unwrap_or(self.parts.options.endpoint_concurrency)
     }
 
+    /// Records what an attempt meant for each of its deliveries.
+    fn record_attempts(
+        &mut self,
+        unit: &Delivery,
+        target: &Target,
+        exchange: &Exchange,
+        said: &Said,
+    ) {
+        let took = exchange.took.as_secs_f64();
+        self.parts.metrics.attempt_seconds.observe(took);
+        for (at, item) in unit.items().enumerate() {
+            let verdict = match said {
+                Said::Whole(verdict) => Some(*verdict),
+                Said::Items(verdicts) => verdicts.get(at).copied(),
+            };
+            if let Some(verdict) = verdict {
+                self.record_attempt(item, target, exchange, verdict);
+            }
+        }
+    }
+
     fn record_attempt(
         &mut self,
         delivery: &Delivery,
@@ -523,15 +574,15 @@ impl<T: Transport> Engine<T> {
             Verdict::EndpointGone => (Outcome::Gone, AttemptVerdict::EndpointGone),
         };
         self.parts.metrics.attempts.get(outcome).inc();
-        self.parts
-            .metrics
-            .attempt_seconds
-            .observe(exchange.took.as_secs_f64());
         let event = &delivery.loaded.record.event;
         let response = exchange.answer.as_ref();
         let record = AttemptRecord {
             version: 1,
-            delivery: exchange.id,
+            delivery: if exchange.is_batch {
+                batch::own_id(delivery)
+            } else {
+                exchange.id
+            },
             tenant: target.tenant.clone(),
             endpoint: target.id,
             subscription: delivery.target.subscription,
@@ -574,10 +625,16 @@ pub(super) fn prepare(
         sending: &target.sending,
         authorization,
     };
-    let body = match target.sending.compress {
+    let compress = target.sending.compress;
+    let together = target.batch.map(|of| {
+        let body = batch::body(delivery, of.format);
+        let compressed = compress.then(|| body.compressed()).flatten();
+        compressed.unwrap_or(body)
+    });
+    let body = together.as_ref().unwrap_or_else(|| match compress {
         true => delivery.loaded.compressed_body(target.body),
         false => delivery.loaded.body(target.body),
-    };
+    });
     let prepared = headers_for_attempt(body, &attempt);
     OutgoingRequest {
         destination: Arc::clone(&target.destination),

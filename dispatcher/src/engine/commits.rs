@@ -229,7 +229,7 @@ impl<T: Transport> Engine<T> {
             }
             let before = now.checked_sub(horizon).filter(|_| !down);
             let lines = before.map(|before| (before, owned.orders.overdue(before)));
-            for (before, keys) in lines {
+            if let Some((before, keys)) = lines {
                 let tenure = owned.tenure;
                 kept_long.extend(keys.into_iter().map(|key| (tenure, key, before)));
             }

@@ -21,7 +21,7 @@ use crate::endpoints;
 use crate::ledger::Place;
 use crate::metrics::Deferred;
 use crate::owned::{DELIVERIES, Tenure};
-use crate::schedule::tier_for;
+use crate::schedule::{self, tier_for};
 use crate::work::{Delivery, Loaded};
 
 /// Bytes of records read and not yet taken in, of one partition; beyond it the partition pauses.
@@ -42,11 +42,6 @@ const CONTROL_PROBE_EVERY: Duration = Duration::from_secs(1);
 /// A record appended so long before the end of `control` was asked for needs no look of its own:
 /// more than any two clocks differ.
 const KNOWN_BEFORE_MS: i64 = 60_000;
-/// How long a delivery whose endpoint is paused stays in a delay topic at first.
-const PAUSED_WAIT_MS: i64 = 30_000;
-/// It is doubled with each hop, so often at most: a long pause rewrites its backlog a few times an
-/// hour, and ends a quarter of an hour late.
-const PAUSED_DOUBLINGS_MAX: u32 = 5;
 /// An event with so many ancestors that the pipeline made ends here (rule 19).
 const LOOPS_MAX: u32 = 3;
 /// How long a delivery that finds its lane full is deferred at least.
@@ -390,6 +385,8 @@ impl<T: Transport> Engine<T> {
             state: target.state.unwrap_or_default(),
             queued_at: now,
             line: None,
+            company: Vec::new(),
+            is_piece: false,
         };
         let endpoint = self.parts.endpoints.get(target.endpoint).cloned();
         let exists = self.parts.endpoints.has_subscription(target.subscription);
@@ -438,9 +435,11 @@ impl<T: Transport> Engine<T> {
         );
         let Some(owned) = self.tenant_of(tenure).filter(|owned| owned.is_serving()) else {
             // The next owner reads it again, but would not know what was attempted since.
-            if delivery.state != delivery.target.state.unwrap_or_default() {
-                let due_at = delivery.state.due_at;
-                self.defer(tenure, delivery, due_at, Deferred::Drain);
+            for delivery in delivery.into_items() {
+                if delivery.state != delivery.target.state.unwrap_or_default() {
+                    let due_at = delivery.state.due_at;
+                    self.defer(tenure, delivery, due_at, Deferred::Drain);
+                }
             }
             return;
         };
@@ -459,7 +458,10 @@ impl<T: Transport> Engine<T> {
     }
 
     /// Says what becomes of a delivery that may not be attempted as things are.
-    pub(super) fn refuse(&mut self, tenure: Tenure, delivery: Delivery) {
+    pub(super) fn refuse(&mut self, tenure: Tenure, mut delivery: Delivery) {
+        for other in std::mem::take(&mut delivery.company) {
+            self.refuse(tenure, other);
+        }
         let id = delivery.target.endpoint;
         let exists = self
             .parts
@@ -483,8 +485,8 @@ impl<T: Transport> Engine<T> {
         match dead {
             Some(reason) => self.bury(tenure, delivery, reason, None),
             None => {
-                let doublings = delivery.state.hops.min(PAUSED_DOUBLINGS_MAX);
-                let due_at = wall + (PAUSED_WAIT_MS << doublings);
+                let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
+                let due_at = wall + runtime::clock::millis(schedule::paused_wait(age));
                 self.defer(tenure, delivery, due_at, Deferred::Paused);
             }
         }
@@ -498,6 +500,9 @@ impl<T: Transport> Engine<T> {
         due_at: i64,
         reason: Deferred,
     ) {
+        for other in std::mem::take(&mut delivery.company) {
+            self.defer(tenure, other, due_at, reason);
+        }
         self.parts.metrics.deferred.get(reason).inc();
         delivery.state = AttemptState {
             due_at,

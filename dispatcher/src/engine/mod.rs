@@ -6,6 +6,7 @@
 //! else: a slow log or endpoint holds up no other.
 
 mod attempts;
+mod batching;
 mod commits;
 mod disabling;
 mod handover;

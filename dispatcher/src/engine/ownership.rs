@@ -359,6 +359,7 @@ impl<T: Transport> Engine<T> {
             .lanes
             .values_mut()
             .flat_map(|lane| lane.drain())
+            .flat_map(|(unit, due)| unit.into_items().into_iter().map(move |item| (item, due)))
             .collect();
         for (delivery, due) in left {
             // What was attempted since it was read takes its history along; the rest is read again.

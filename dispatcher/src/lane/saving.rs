@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::Lane;
 use crate::breaker::Breaker;
 use crate::limiter::{Anchor, Limiter};
+use crate::planted::{self, Bug};
 
 /// A hold that ends sooner is not saved.
 const WORTH_SAVING: Duration = Duration::from_secs(1);
@@ -41,7 +42,8 @@ impl Lane {
             return;
         };
         self.inherited.windows = left.windows;
-        if let Some(until) = left.hold_until {
+        let held = left.hold_until.filter(|_| !planted::is(Bug::LostHold));
+        if let Some(until) = held {
             self.hold(anchor.instant(until));
         }
         if let Some(next_free) = left.next_free_at {

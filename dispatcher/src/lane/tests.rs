@@ -49,6 +49,8 @@ fn delivery(offset: i64, due: bool, queued_at: Instant) -> Delivery {
         state,
         queued_at,
         line: None,
+        company: Vec::new(),
+        is_piece: false,
     }
 }
 

@@ -1,11 +1,14 @@
 //! The rules, checked against everything that the simulated endpoints and the log have seen.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use schemas::records::DeadLetter;
+use tokio::time::Instant;
 
 use super::World;
 use super::world::PARTITIONS;
+use crate::limiter::{Anchor, oracle};
 
 impl World {
     /// Every dead letter, by delivery id.
@@ -95,6 +98,47 @@ impl World {
                 });
                 assert!(!swapped_back, "two owners at once: {before:?} {after:?}");
             }
+        }
+    }
+
+    /// No window of any endpoint is exceeded by the starts of its attempts, whoever made them.
+    pub(crate) fn audit_limits(&self) {
+        let seen = self.seen();
+        let Some(first) = seen.first().map(|seen| seen.started) else {
+            return;
+        };
+        let anchor = Anchor::new(first, self.clock.wall_at(first));
+        for (index, (endpoint, _)) in self.endpoints.iter().enumerate() {
+            let name = format!("e{}", index + 1);
+            let starts = seen.iter().filter(|seen| seen.endpoint == name);
+            let starts: Vec<(u64, u32)> = starts
+                .map(|seen| (anchor.unix_ms(seen.started).unsigned_abs() * 1_000_000, 1))
+                .collect();
+            for window in &endpoint.limits {
+                oracle::audit(*window, &starts);
+            }
+        }
+    }
+
+    /// Rules 5 and 11: what was told to wait gets nothing before its time, by whomever, where the
+    /// answer came long enough before its owner's end to be saved.
+    pub(crate) fn audit_holds(&self, ended_at: &[(String, Instant)]) {
+        let seen = self.seen();
+        for told in &seen {
+            let (Some(wait), Some(at)) = (told.retry_after, told.ended) else {
+                continue;
+            };
+            let is_lost = |(process, end): &(String, Instant)| {
+                *process == told.process && at + Duration::from_millis(500) > *end
+            };
+            if ended_at.iter().any(is_lost) {
+                continue;
+            }
+            let until = at + Duration::from_secs(wait);
+            let early = seen.iter().find(|seen| {
+                seen.endpoint == told.endpoint && seen.started > at && seen.started < until
+            });
+            assert!(early.is_none(), "{told:?} and still {early:?}");
         }
     }
 

@@ -2,7 +2,10 @@
 //! written with. `SIM_SEEDS` says how many seeds, `SIM_SEED` replays one.
 
 mod audit;
+mod batching;
 mod commits;
+mod health;
+mod limits;
 mod ordering;
 mod reports;
 mod rules;

@@ -41,6 +41,8 @@ pub(crate) struct Seen {
     pub(crate) started: Instant,
     pub(crate) ended: Option<Instant>,
     pub(crate) status: Option<u16>,
+    /// The seconds of its `Retry-After`.
+    pub(crate) retry_after: Option<u64>,
 }
 
 /// What an endpoint does with the requests it gets.
@@ -50,6 +52,11 @@ pub(crate) enum Behaviour {
     Healthy(u64, u64),
     /// Answers this status, with this `Retry-After`, so many times to each delivery; then 200.
     Fails(u16, Option<u64>, usize),
+    /// Answers 422 to every request that holds an event whose number this divides.
+    Culprits(i64),
+    /// Answers 200, and names the events that this divides as failed: those that twice this divides
+    /// for good, the others so that they may come again, which they may then.
+    Partial(i64),
     /// Never answers.
     Hangs,
     /// Answers 500, 200, resets and hangs as the dice fall.
@@ -60,6 +67,10 @@ pub(crate) enum Behaviour {
 struct Net {
     seen: Vec<Seen>,
     behaviours: BTreeMap<String, Behaviour>,
+    /// How often events were taken by endpoints that take several at once, by number.
+    taken: BTreeMap<i64, usize>,
+    /// How often they were sent there.
+    sent: BTreeMap<i64, usize>,
 }
 
 /// The endpoints, as one process reaches them.
@@ -88,6 +99,7 @@ impl Transport for Wire {
                 started: Instant::now(),
                 ended: None,
                 status: None,
+                retry_after: None,
             });
             let behaviour = net.behaviours.get(&endpoint).cloned();
             (
@@ -96,7 +108,7 @@ impl Transport for Wire {
                 before,
             )
         };
-        let answer = self.answer(&behaviour, before);
+        let answer = self.answer(&behaviour, before, &request.body);
         let answered = tokio::time::timeout(request.timeout, answer).await;
         let answer = answered.unwrap_or_else(|_| {
             Err(TransportError::new(
@@ -107,12 +119,17 @@ impl Transport for Wire {
         let mut net = self.net.lock().unwrap();
         net.seen[at].ended = Some(Instant::now());
         net.seen[at].status = answer.as_ref().ok().map(|response| response.status);
+        let told = answer
+            .as_ref()
+            .ok()
+            .and_then(|response| response.retry_after.as_ref());
+        net.seen[at].retry_after = told.and_then(|told| told.parse().ok());
         answer
     }
 }
 
 impl Wire {
-    async fn answer(&self, behaviour: &Behaviour, before: usize) -> Answer {
+    async fn answer(&self, behaviour: &Behaviour, before: usize, body: &Bytes) -> Answer {
         let roll = self.entropy.unit();
         match behaviour {
             Behaviour::Healthy(from, to) => {
@@ -120,6 +137,8 @@ impl Wire {
                 tokio::time::sleep(Duration::from_millis(wait)).await;
                 status(200, None)
             }
+            Behaviour::Culprits(of) => self.take_all_or_none(*of, body),
+            Behaviour::Partial(of) => self.take_some(*of, body),
             Behaviour::Fails(code, retry_after, times) if before < *times => {
                 status(*code, *retry_after)
             }
@@ -131,6 +150,53 @@ impl Wire {
             Behaviour::Flaky if roll > 0.05 + 0.4 => status(200, None),
             Behaviour::Flaky | Behaviour::Hangs => std::future::pending().await,
         }
+    }
+}
+
+impl Wire {
+    fn take_all_or_none(&self, of: i64, body: &Bytes) -> Answer {
+        let numbers = self.arrived(body);
+        if numbers.iter().any(|number| number % of == 0) {
+            return status(422, None);
+        }
+        let mut net = self.net.lock().unwrap();
+        for number in numbers {
+            *net.taken.entry(number).or_default() += 1;
+        }
+        status(200, None)
+    }
+
+    fn take_some(&self, of: i64, body: &Bytes) -> Answer {
+        let mut failed = Vec::new();
+        let numbers = self.arrived(body);
+        let mut net = self.net.lock().unwrap();
+        for (index, number) in numbers.into_iter().enumerate() {
+            let for_good = number % (2 * of) == 0;
+            if for_good || (number % of == 0 && net.sent[&number] == 1) {
+                let code = if for_good { "bad" } else { "busy" };
+                failed.push(serde_json::json!({"index": index, "code": code}));
+            } else {
+                *net.taken.entry(number).or_default() += 1;
+            }
+        }
+        let mut answer = status(200, None)?;
+        answer.body = serde_json::json!({"failed": failed}).to_string().into();
+        Ok(answer)
+    }
+
+    /// The numbers of the events in a body.
+    fn arrived(&self, body: &Bytes) -> Vec<i64> {
+        let items: Vec<serde_json::Value> = serde_json::from_slice(body).unwrap();
+        let number = |item: &serde_json::Value| {
+            let id = item["id"].as_str().unwrap();
+            id.trim_start_matches("event-").parse().unwrap()
+        };
+        let numbers: Vec<i64> = items.iter().map(number).collect();
+        let mut net = self.net.lock().unwrap();
+        for number in &numbers {
+            *net.sent.entry(*number).or_default() += 1;
+        }
+        numbers
     }
 }
 
@@ -502,6 +568,11 @@ impl World {
             assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
             tokio::time::sleep(Duration::from_secs(2)).await;
         }
+    }
+
+    /// How often each event was taken by endpoints that take several at once, by number.
+    pub(crate) fn taken(&self) -> BTreeMap<i64, usize> {
+        self.net.lock().unwrap().taken.clone()
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::{Error, HeaderFault, Mode, Reserved, check_attributes, check_data, check_format, json};
-use crate::event::{AttributeValue, Builder, Context, Event, Limits};
+use crate::event::{self, AttributeValue, Builder, Context, Event, Limits};
 
 const CONTENT_TYPE: &str = "content-type";
 const PREFIX: &str = "ce_";
@@ -127,6 +127,40 @@ pub fn encode_binary(event: &Event) -> (Headers<'_>, Option<Bytes>) {
     (headers, event.data().cloned())
 }
 
+/// Gives the headers of [`encode_binary`] to `header`, in order, without building them: for the
+/// hot path, where each event's headers go straight into a buffer.
+pub fn write_binary(event: &Event, mut header: impl FnMut(&str, &[u8])) {
+    for (context, text) in event.context() {
+        header(header_of(context), text.as_bytes());
+    }
+    let (mut other, mut types) = (String::new(), String::new());
+    for (name, text, value) in event.written_extensions() {
+        header(header_of_extension(name, &mut other), text.as_bytes());
+        push_type(name, value, &mut types);
+    }
+    if !types.is_empty() {
+        header(TYPES, types.as_bytes());
+    }
+}
+
+/// An extension's header: a constant for those that most events have, else written to `other`.
+fn header_of_extension<'a>(name: &str, other: &'a mut String) -> &'a str {
+    match name {
+        event::TENANT => "ce_anabranchtenant",
+        event::ACCEPTED => "ce_anabranchaccepted",
+        event::LOOP => "ce_anabranchloop",
+        "partitionkey" => "ce_partitionkey",
+        "traceparent" => "ce_traceparent",
+        "tracestate" => "ce_tracestate",
+        _ => {
+            other.clear();
+            other.push_str(PREFIX);
+            other.push_str(name);
+            other
+        }
+    }
+}
+
 /// Enough for the context attributes and a few extensions.
 const HEADERS: usize = 12;
 
@@ -146,21 +180,26 @@ const fn header_of(context: Context) -> &'static str {
 fn types_of(event: &Event) -> Option<String> {
     let mut types = String::new();
     for (name, value) in event.extensions() {
-        let kind = match value {
-            AttributeValue::Boolean(_) => "boolean",
-            AttributeValue::Integer(_) => "integer",
-            AttributeValue::String(_)
-            | AttributeValue::Binary(_)
-            | AttributeValue::Uri(_)
-            | AttributeValue::UriRef(_)
-            | AttributeValue::Timestamp(_) => continue,
-        };
-        if !types.is_empty() {
-            types.push(',');
-        }
-        types.extend([name, "=", kind]);
+        push_type(name, value, &mut types);
     }
     (!types.is_empty()).then_some(types)
+}
+
+/// Remembers the type of an extension that is no string.
+fn push_type(name: &str, value: AttributeValue<'_>, types: &mut String) {
+    let kind = match value {
+        AttributeValue::Boolean(_) => "boolean",
+        AttributeValue::Integer(_) => "integer",
+        AttributeValue::String(_)
+        | AttributeValue::Binary(_)
+        | AttributeValue::Uri(_)
+        | AttributeValue::UriRef(_)
+        | AttributeValue::Timestamp(_) => return,
+    };
+    if !types.is_empty() {
+        types.push(',');
+    }
+    types.extend([name, "=", kind]);
 }
 
 /// A record's headers and value in structured mode (CE-17, CE-20).
@@ -281,6 +320,26 @@ mod tests {
     }
 
     #[test]
+    fn every_extension_has_its_header_whether_it_is_a_constant_or_not() {
+        for name in [
+            event::TENANT,
+            event::ACCEPTED,
+            event::LOOP,
+            "partitionkey",
+            "traceparent",
+            "tracestate",
+            "other",
+        ] {
+            let event = Event::builder("1", "/s", "t").attribute(name, "x");
+            let mut names = Vec::new();
+            write_binary(&event.build().unwrap(), |name, _| {
+                names.push(name.to_owned())
+            });
+            assert_eq!(names.last(), Some(&format!("{PREFIX}{name}")));
+        }
+    }
+
+    #[test]
     fn ce_6_types_of_extensions_survive_only_where_they_fit() {
         let types: (&str, &[u8]) = (
             TYPES,
@@ -310,6 +369,15 @@ mod tests {
             let (headers, value) = encode_binary(&event);
             let pairs = headers.iter().map(|(name, value)| (name.as_ref(), value.as_ref()));
             prop_assert_eq!(decode(pairs, value, &Limits::default()).unwrap(), event);
+        }
+
+        #[test]
+        fn headers_are_written_as_they_are_built(event in arbitrary::event()) {
+            let mut written = Vec::new();
+            write_binary(&event, |name, value| written.push((name.to_owned(), value.to_vec())));
+            let (built, _) = encode_binary(&event);
+            let built = built.into_iter().map(|(name, value)| (name.into_owned(), value.into_owned()));
+            prop_assert_eq!(written, built.collect::<Vec<_>>());
         }
 
         #[test]

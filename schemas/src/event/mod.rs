@@ -198,6 +198,13 @@ impl Event {
             .map(|(name, text, _)| (name, text))
     }
 
+    /// The extensions' names, canonical texts and values, ordered by name.
+    pub(crate) fn written_extensions(
+        &self,
+    ) -> impl Iterator<Item = (&str, &str, AttributeValue<'_>)> {
+        self.attributes.table.extensions()
+    }
+
     /// Any attribute in its canonical string form, as filters see it.
     #[must_use]
     pub fn attribute(&self, name: &str) -> Option<&str> {

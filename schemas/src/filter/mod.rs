@@ -55,12 +55,22 @@ impl Filters {
     /// Compiles filters from their JSON form, an array.
     ///
     /// # Errors
-    /// Names the JSON pointer of the fault: an unsupported dialect (SB-3), an empty name or value,
-    /// a limit.
+    /// Names the JSON pointer of the first fault: an unsupported dialect (SB-3), an empty name or
+    /// value, a limit.
     pub fn parse(value: &Value) -> Result<Self, Error> {
-        Ok(Self {
-            filters: parse::filters(value)?,
+        Self::parse_all(value).map_err(|faults| {
+            let first = faults.into_iter().next();
+            first.unwrap_or_else(|| Error::new("", Fault::NotAnArray))
         })
+    }
+
+    /// [`Filters::parse`], for whoever wants to know every fault at once.
+    ///
+    /// # Errors
+    /// At least one fault, in the order of the text; not more than a few dozen.
+    pub fn parse_all(value: &Value) -> Result<Self, Vec<Error>> {
+        let filters = parse::filters(value)?;
+        Ok(Self { filters })
     }
 
     /// [`Filters::parse`] from JSON text.

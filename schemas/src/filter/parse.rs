@@ -1,7 +1,7 @@
 //! Reads filters from JSON and keeps their limits.
 //!
 //! Never accepts what the evaluator could not finish quickly: depth, nodes and bytes are bounded
-//! before the tree exists.
+//! before the tree exists. The surprise: it reads on behind a fault, so that all are told at once.
 
 use serde_json::{Map, Value};
 
@@ -9,14 +9,22 @@ use super::error::{Error, Fault};
 use super::{BYTES_MAX, Comparison, DEPTH_MAX, Filter, NODES_MAX};
 use crate::event::AttributeName;
 
+/// Faults that are told of one array.
+const FAULTS_MAX: usize = 32;
+
 /// SB-2: an array of filters.
-pub(super) fn filters(value: &Value) -> Result<Box<[Filter]>, Error> {
-    Parser {
+///
+/// # Errors
+/// Every fault in the order of the text, up to [`FAULTS_MAX`].
+pub(super) fn filters(value: &Value) -> Result<Box<[Filter]>, Vec<Error>> {
+    let mut parser = Parser {
         pointer: String::new(),
         nodes: 0,
         bytes: 0,
-    }
-    .array(value, 1)
+        faults: Vec::new(),
+    };
+    // What is not read has left its fault.
+    parser.array(value, 1).ok_or(parser.faults)
 }
 
 struct Parser {
@@ -24,19 +32,19 @@ struct Parser {
     pointer: String,
     nodes: usize,
     bytes: usize,
+    faults: Vec<Error>,
 }
 
 impl Parser {
-    fn fault<T>(&self, fault: Fault) -> Result<T, Error> {
-        Err(Error::new(&self.pointer, fault))
+    fn fault<T>(&mut self, fault: Fault) -> Option<T> {
+        if self.faults.len() < FAULTS_MAX {
+            self.faults.push(Error::new(&self.pointer, fault));
+        }
+        None
     }
 
     /// Reads something one step further down the pointer.
-    fn at<T>(
-        &mut self,
-        step: &str,
-        read: impl FnOnce(&mut Self) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    fn at<T>(&mut self, step: &str, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
         let length = self.pointer.len();
         self.pointer.push('/');
         self.pointer.push_str(step);
@@ -45,25 +53,27 @@ impl Parser {
         result
     }
 
-    fn count(&mut self) -> Result<(), Error> {
+    /// `None` beyond the limit, which is told once.
+    fn count(&mut self) -> Option<()> {
         self.nodes += 1;
-        if self.nodes > NODES_MAX {
-            self.fault(Fault::TooMany)
-        } else {
-            Ok(())
+        if self.nodes == NODES_MAX + 1 {
+            return self.fault(Fault::TooMany);
         }
+        (self.nodes <= NODES_MAX).then_some(())
     }
 
-    fn array(&mut self, value: &Value, depth: usize) -> Result<Box<[Filter]>, Error> {
+    fn array(&mut self, value: &Value, depth: usize) -> Option<Box<[Filter]>> {
         let Value::Array(items) = value else {
             return self.fault(Fault::NotAnArray);
         };
         let each = items.iter().enumerate();
-        each.map(|(index, item)| self.at(&index.to_string(), |parser| parser.filter(item, depth)))
-            .collect()
+        let read: Vec<_> = each
+            .map(|(index, item)| self.at(&index.to_string(), |parser| parser.filter(item, depth)))
+            .collect();
+        read.into_iter().collect()
     }
 
-    fn filter(&mut self, value: &Value, depth: usize) -> Result<Filter, Error> {
+    fn filter(&mut self, value: &Value, depth: usize) -> Option<Filter> {
         self.count()?;
         if depth > DEPTH_MAX {
             return self.fault(Fault::TooDeep);
@@ -81,28 +91,28 @@ impl Parser {
     }
 
     /// SB-4.
-    fn dialect(&mut self, dialect: &str, body: &Value, depth: usize) -> Result<Filter, Error> {
+    fn dialect(&mut self, dialect: &str, body: &Value, depth: usize) -> Option<Filter> {
         match dialect {
             "exact" => self.comparisons(body).map(Filter::Exact),
             "prefix" => self.comparisons(body).map(Filter::Prefix),
             "suffix" => self.comparisons(body).map(Filter::Suffix),
             "all" => self.some(body, depth).map(Filter::All),
             "any" => self.some(body, depth).map(Filter::Any),
-            "not" => Ok(Filter::Not(Box::new(self.filter(body, depth + 1)?))),
+            "not" => Some(Filter::Not(Box::new(self.filter(body, depth + 1)?))),
             _ => self.fault(Fault::UnsupportedDialect),
         }
     }
 
-    fn some(&mut self, body: &Value, depth: usize) -> Result<Box<[Filter]>, Error> {
+    fn some(&mut self, body: &Value, depth: usize) -> Option<Box<[Filter]>> {
         let filters = self.array(body, depth + 1)?;
         if filters.is_empty() {
             self.fault(Fault::Empty)
         } else {
-            Ok(filters)
+            Some(filters)
         }
     }
 
-    fn comparisons(&mut self, body: &Value) -> Result<Box<[Comparison]>, Error> {
+    fn comparisons(&mut self, body: &Value) -> Option<Box<[Comparison]>> {
         let Value::Object(entries) = body else {
             return self.fault(Fault::NotAnObject);
         };
@@ -112,13 +122,15 @@ impl Parser {
         self.entries(entries)
     }
 
-    fn entries(&mut self, entries: &Map<String, Value>) -> Result<Box<[Comparison]>, Error> {
+    fn entries(&mut self, entries: &Map<String, Value>) -> Option<Box<[Comparison]>> {
         let each = entries.iter();
-        each.map(|(name, value)| self.at(&escape(name), |parser| parser.comparison(name, value)))
-            .collect()
+        let read: Vec<_> = each
+            .map(|(name, value)| self.at(&escape(name), |parser| parser.comparison(name, value)))
+            .collect();
+        read.into_iter().collect()
     }
 
-    fn comparison(&mut self, name: &str, value: &Value) -> Result<Comparison, Error> {
+    fn comparison(&mut self, name: &str, value: &Value) -> Option<Comparison> {
         self.count()?;
         let Ok(attribute) = AttributeName::new(name) else {
             return self.fault(if name.is_empty() {
@@ -133,11 +145,17 @@ impl Parser {
         if text.is_empty() {
             return self.fault(Fault::Empty);
         }
+        let before = self.bytes;
         self.bytes += name.len() + text.len();
         if self.bytes > BYTES_MAX {
-            return self.fault(Fault::TooLong);
+            // Told once, where the limit was passed.
+            return if before <= BYTES_MAX {
+                self.fault(Fault::TooLong)
+            } else {
+                None
+            };
         }
-        Ok(Comparison {
+        Some(Comparison {
             attribute,
             value: text.as_str().into(),
         })

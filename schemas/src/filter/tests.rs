@@ -333,3 +333,22 @@ fn no_input_makes_filters_panic() {
             }
         });
 }
+
+#[test]
+fn every_fault_is_told_once_and_no_more_than_a_few_dozen() {
+    let wrong = |count: usize| Value::Array(vec![json!({ "exact": { "id": 7 } }); count]);
+    let faults = |value: &Value| Filters::parse_all(value).unwrap_err();
+    let three = faults(&wrong(3));
+    let pointers: Vec<_> = three.iter().map(Error::pointer).collect();
+    assert_eq!(pointers, ["/0/exact/id", "/1/exact/id", "/2/exact/id"]);
+    assert_eq!(faults(&wrong(10_000)).len(), 32);
+    // Limits are told where they are passed, not for all that follows.
+    let many = Value::Array(vec![json!({ "exact": { "id": "7" } }); NODES_MAX]);
+    let many = faults(&many);
+    assert_eq!(many.len(), 1);
+    assert_eq!(many[0].fault(), &Fault::TooMany);
+    let text = "x".repeat(BYTES_MAX);
+    let long = faults(&json!([{ "exact": { "id": text, "type": text, "source": "/a" } }]));
+    assert_eq!(long.len(), 1);
+    assert_eq!(long[0].fault(), &Fault::TooLong);
+}

@@ -78,15 +78,12 @@ impl KeyText {
     /// What is stored of it: SHA-256 of the secret part, in lower-case hexadecimal.
     #[must_use]
     pub fn hash(&self) -> String {
-        use fmt::Write as _;
         let digest = Sha256::digest(self.secret.expose_secret());
+        let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or_default();
         digest
             .iter()
-            .fold(String::with_capacity(64), |mut text, byte| {
-                // Writing to a text cannot fail.
-                write!(text, "{byte:02x}").ok();
-                text
-            })
+            .flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)])
+            .collect()
     }
 }
 

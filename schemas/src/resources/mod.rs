@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::filter::Filters;
 use crate::ids::{EndpointId, KeyId, SubscriptionId, TenantId};
+use crate::profile::ResponseGrammar;
 
 pub use limits::{
     Batch, BatchFormat, DISABLE_AFTER_MS, Disabled, DisabledReason, LimitUnit, RateWindow,
@@ -155,6 +156,9 @@ pub struct Endpoint {
     /// Several events in one request; `None` for one each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<Batch>,
+    /// How its answers are read (rule 15); `None` where the status says all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grammar: Option<Box<ResponseGrammar>>,
     /// Failing for longer than that disables it, in milliseconds; 0 for never, `None` for
     /// [`DISABLE_AFTER_MS`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -205,6 +209,7 @@ impl Endpoint {
             retry_schedule_ms: None,
             max_age_ms: None,
             batch: None,
+            grammar: None,
             disable_after_ms: None,
             reenable: false,
             disabled: None,

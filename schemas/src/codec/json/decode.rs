@@ -19,12 +19,7 @@ use crate::event::{self, AttributeValue, Builder, Event, Fault, Limits};
 /// # Errors
 /// See [`Error`]; attributes are named.
 pub fn decode(input: &Bytes, limits: &Limits) -> Result<Event, Error> {
-    let mut parser = serde_json::Deserializer::from_slice(input);
-    let event = EventSeed { input, limits }
-        .deserialize(&mut parser)
-        .map_err(syntax)?;
-    parser.end().map_err(syntax)?;
-    event
+    read(input, EventSeed { input, limits })?
 }
 
 /// A batch with a result for each event, in order (CE-14). Their data shares the memory of `input`.
@@ -36,14 +31,30 @@ pub fn decode_batch(
     limits: &Limits,
     max_events: usize,
 ) -> Result<Vec<Result<Event, Error>>, Error> {
-    let mut parser = serde_json::Deserializer::from_slice(input);
     let seed = BatchSeed {
         event: EventSeed { input, limits },
         max_events,
     };
-    let events = seed.deserialize(&mut parser).map_err(syntax)?;
+    read(input, seed)?
+}
+
+/// Reads the whole of `input`. Its UTF-8 is checked once and not string by string; where it is
+/// none, the parser finds the place.
+fn read<'de, S: DeserializeSeed<'de>>(input: &'de [u8], seed: S) -> Result<S::Value, Error> {
+    match std::str::from_utf8(input) {
+        Ok(text) => parse(serde_json::Deserializer::from_str(text), seed),
+        Err(_) => parse(serde_json::Deserializer::from_slice(input), seed),
+    }
+}
+
+fn parse<'de, R, S>(mut parser: serde_json::Deserializer<R>, seed: S) -> Result<S::Value, Error>
+where
+    R: serde_json::de::Read<'de>,
+    S: DeserializeSeed<'de>,
+{
+    let value = seed.deserialize(&mut parser).map_err(syntax)?;
     parser.end().map_err(syntax)?;
-    events
+    Ok(value)
 }
 
 #[expect(

@@ -307,7 +307,7 @@ impl<'a> Checker<'a> {
     }
 
     fn filters(&mut self, value: &Value) {
-        if let Err(error) = Filters::parse(value) {
+        for error in Filters::parse_all(value).err().into_iter().flatten() {
             let length = self.pointer.len();
             self.pointer.push_str(error.pointer());
             self.fault(error.fault().to_string());

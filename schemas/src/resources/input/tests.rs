@@ -236,6 +236,21 @@ fn filters_carry_their_pointers_and_types_are_short_for_them() {
         &["/filters/0/exact/type"],
     );
     check(json!({ "filters": [{ "sql": "x" }] }), &["/filters/0/sql"]);
+    let several = json!({ "filters": [
+        { "sql": "x" },
+        { "exact": { "type": "a", "id": 7, "source": "" } },
+        { "any": [{ "not": 1 }, { "prefix": { "type": "b" } }, {}] },
+    ] });
+    check(
+        several,
+        &[
+            "/filters/0/sql",
+            "/filters/1/exact/id",
+            "/filters/1/exact/source",
+            "/filters/2/any/0/not",
+            "/filters/2/any/2",
+        ],
+    );
     check(json!({ "types": [] }), &["/types"]);
     check(json!({ "types": ["", 1] }), &["/types/0", "/types/1"]);
     check(json!({ "types": ["a"], "filters": [] }), &["/types"]);

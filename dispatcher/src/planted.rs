@@ -1,0 +1,36 @@
+//! Owns the bugs that tests plant, so that the simulation's auditor is itself tested: each must be
+//! found.
+//!
+//! It must never be more than a question: outside tests the answer is no, at no cost.
+
+/// A bug that can be planted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// A hold is not handed over.
+    LostHold,
+    /// A block is spent before the log has it.
+    EarlyBlock,
+}
+
+/// Whether this bug is planted.
+#[cfg(not(test))]
+pub(crate) const fn is(_bug: Bug) -> bool {
+    false
+}
+
+#[cfg(test)]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Whether this bug is planted on this thread, which runs the whole simulated world.
+#[cfg(test)]
+pub(crate) fn is(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// Plants a bug on this thread, or none.
+#[cfg(test)]
+pub(crate) fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
