@@ -157,16 +157,13 @@ impl Publisher {
 
     /// Binary mode (CE-16, CE-20), keyed by `partitionkey` or `subject` (CE-18).
     fn record(&self, event: &Event, headers: &mut HeadersBuilder) -> Record {
-        let (pairs, value) = kafka::encode_binary(event);
-        for (name, value) in &pairs {
-            headers.push(name, value);
-        }
+        kafka::write_binary(event, |name, value| headers.push(name, value));
         let key = kafka::partition_key(event);
         Record {
             topic: self.topic.clone(),
             partition: None,
             key: key.map(|key| Bytes::copy_from_slice(key.as_bytes())),
-            value,
+            value: event.data().cloned(),
             headers: headers.take(),
         }
     }

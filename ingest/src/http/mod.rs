@@ -284,10 +284,19 @@ impl App {
                 outcome.refuse(fault::not_written(not_written));
             }
         }
-        for outcome in &outcomes {
-            self.telemetry.events.get(outcome.result()).inc();
-        }
+        self.count(&outcomes);
         Ok(Answer::Batch(outcomes))
+    }
+}
+
+impl App {
+    /// Counts each event of a batch, neighbours of one result at once.
+    fn count(&self, outcomes: &[Outcome]) {
+        for run in outcomes.chunk_by(|a, b| a.result() == b.result()) {
+            let Some(first) = run.first() else { continue };
+            let events = u64::try_from(run.len()).unwrap_or(0);
+            self.telemetry.events.get(first.result()).inc_by(events);
+        }
     }
 }
 

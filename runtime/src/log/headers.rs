@@ -94,8 +94,8 @@ impl HeadersBuilder {
             return;
         };
         self.packed.reserve(6 + name.len() + value.len());
-        self.packed.put_u16(name_len);
-        self.packed.put_u32(value_len);
+        let ([n0, n1], [v0, v1, v2, v3]) = (name_len.to_be_bytes(), value_len.to_be_bytes());
+        self.packed.put_slice(&[n0, n1, v0, v1, v2, v3]);
         self.packed.put_slice(name.as_bytes());
         self.packed.put_slice(value);
     }
