@@ -119,6 +119,7 @@ pub(crate) fn start_router(process: &mut Process) {
         log: process.log.clone(),
         topics: process.topics.clone(),
         clock: process.clock.clone(),
+        entropy: process.entropy.fork("router"),
         metrics: process.metrics.clone(),
         gate: process.readiness.gate("router"),
     };

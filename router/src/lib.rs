@@ -14,10 +14,11 @@ mod simulation;
 use std::time::Duration;
 
 use runtime::admin::Gate;
-use runtime::clock::Clock;
+use runtime::clock::{Clock, Entropy};
 use runtime::log::topics::Topics;
 use runtime::log::{Error as LogError, SharedLog, TopicName};
 use runtime::telemetry::Metrics;
+use schemas::records::Incarnation;
 use tokio_util::sync::CancellationToken;
 
 use routing::Router;
@@ -81,6 +82,13 @@ pub enum Error {
         /// What the log says.
         error: LogError,
     },
+    /// A newer live process has this instance's name; a router opens no transaction that would
+    /// have told so.
+    #[error(
+        "router: instance `{0}`: another live process has this name; give each its own \
+         (`instance` in the configuration)"
+    )]
+    SameName(String),
     /// The log ended the membership.
     #[error("router's membership has failed: {0}")]
     Membership(LogError),
@@ -101,6 +109,8 @@ pub struct Context {
     pub topics: Topics,
     /// The time.
     pub clock: Clock,
+    /// Chance, which tells two processes of one name apart.
+    pub entropy: Entropy,
     /// Where metrics are registered.
     pub metrics: Metrics,
     /// Opened when `control` is read to its end and the group is joined.
@@ -122,14 +132,16 @@ pub async fn run(
         log,
         topics,
         clock,
+        entropy,
         metrics,
         gate,
     } = context;
+    let incarnation = Incarnation::from_uuid_v7(entropy.uuid_v7(&clock));
     let metrics = RouterMetrics::new(&metrics);
     let router = tokio::select! {
         biased;
         () = token.cancelled() => return Ok(()),
-        router = Router::open(log, topics, options, clock, metrics) => router?,
+        router = Router::open(log, topics, options, clock, (metrics, incarnation)) => router?,
     };
     gate.open();
     let ended = router.run(token).await;

@@ -14,8 +14,17 @@ use super::{Done, Router};
 use crate::Error;
 
 impl Router {
-    pub(super) fn on_fetched(&mut self, fetched: Fetched) {
+    pub(super) fn on_fetched(&mut self, fetched: Fetched) -> Result<(), Error> {
         match fetched {
+            Fetched::Records(assignment, batch) if self.name.listens(assignment) => {
+                if self.name.is_taken(&batch) {
+                    self.give_up_all();
+                    return Err(Error::SameName(self.options.instance.clone()));
+                }
+            }
+            Fetched::OutOfRange(assignment, _) if self.name.listens(assignment) => {
+                self.watch_name();
+            }
             Fetched::Records(assignment, batch) => {
                 let source = self.sources.get_mut(&batch.partition);
                 if let Some(source) = source.filter(|source| source.assignment == Some(assignment))
@@ -36,9 +45,10 @@ impl Router {
             }
             Fetched::End(_, _) => {}
             Fetched::Failed(partition, error) => {
-                tracing::warn!(?partition, %error, "source cannot be read now");
+                tracing::warn!(?partition, %error, "partition cannot be read now");
             }
         }
+        Ok(())
     }
 
     /// Bytes read and not routed of the partitions that go on reading.

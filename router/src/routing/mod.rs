@@ -9,6 +9,7 @@
 mod commits;
 mod flow;
 pub(crate) mod metrics;
+mod name;
 mod ownership;
 mod source;
 mod start;
@@ -28,8 +29,8 @@ use runtime::log::{
     Error as LogError, Fetched, Member, MemberOptions, Membership, NotWritten, Partition, Producer,
     ProducerOptions, Reader, ReaderOptions, SharedLog,
 };
-use runtime::view::{Follower, Update, report_applied};
-use schemas::records::Applied;
+use runtime::view::{Follower, Update};
+use schemas::records::{Applied, Incarnation};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,7 @@ use crate::index::Index;
 use crate::{Error, Options};
 use commits::Commits;
 use metrics::RouterMetrics;
+use name::Name;
 use ownership::Drain;
 use source::{Load, Source};
 use start::Start;
@@ -81,6 +83,8 @@ enum Done {
     },
     /// A commit was answered.
     Committed(Result<(), LogError>),
+    /// Where namesakes are heard from is known.
+    NameEnd(i64),
 }
 
 /// What the loop waits for.
@@ -106,6 +110,7 @@ pub(crate) struct Router {
     index: Index,
     follower: Follower,
     reports: Arc<dyn Producer>,
+    name: Name,
     member: Arc<dyn Member>,
     membership: mpsc::UnboundedReceiver<Membership>,
     reader: Arc<dyn Reader>,
@@ -132,7 +137,7 @@ impl Router {
         topics: Topics,
         options: Options,
         clock: Clock,
-        metrics: RouterMetrics,
+        (metrics, incarnation): (RouterMetrics, Incarnation),
     ) -> Result<Self, Error> {
         let mut index = Index::new();
         let mut follower = Follower::start(&log, &topics.control, &options.instance).await?;
@@ -141,6 +146,7 @@ impl Router {
             .await?;
         let reports = ProducerOptions::named(format!("{}-reports", options.instance));
         let reports = log.producer(reports).await?;
+        let name = Name::new(&log, &topics.progress, &options.instance, incarnation).await?;
         let (reader, fetched) = log
             .reader(ReaderOptions {
                 name: format!("{}-router", options.instance),
@@ -164,6 +170,7 @@ impl Router {
             index,
             follower,
             reports,
+            name,
             member,
             membership,
             reader,
@@ -188,6 +195,7 @@ impl Router {
     /// not committed.
     pub(crate) async fn run(mut self, token: CancellationToken) -> Result<(), Error> {
         self.show_index();
+        self.watch_name();
         loop {
             let input = self.next_input(&token).await;
             let worked = matches!(input, Input::Step);
@@ -228,7 +236,7 @@ impl Router {
             Input::Membership(message) => self.on_membership(message)?,
             Input::Done(done) => self.on_done(done)?,
             Input::Timer => self.on_timer(),
-            Input::Fetched(Some(fetched)) => self.on_fetched(fetched),
+            Input::Fetched(Some(fetched)) => self.on_fetched(fetched)?,
             Input::Fetched(None) => return Err(Error::ReaderEnded),
             Input::Control(update) => self.on_control(&update?),
             Input::Stop => self.stop(),
@@ -266,6 +274,10 @@ impl Router {
                 }
             }
             Done::Committed(answer) => self.on_committed(answer)?,
+            Done::NameEnd(end) => {
+                let assignment = self.reader.assign(self.name.place().clone(), end);
+                self.name.listen(assignment);
+            }
         }
         Ok(())
     }
@@ -318,7 +330,23 @@ impl Router {
             control_offset: self.index.control_offset(),
             at: self.clock.now(),
         };
-        report_applied(&*self.reports, &self.topics.progress, &applied);
+        // Best effort: a missing report only makes `?wait=applied` wait, and a namesake is heard
+        // with the next.
+        if self
+            .reports
+            .try_send(vec![self.name.record(applied)])
+            .is_err()
+        {
+            tracing::warn!("report of applied control offset was dropped");
+        }
+    }
+
+    /// Hears namesakes from the end of their place on.
+    fn watch_name(&self) {
+        let (log, place) = (self.log.clone(), self.name.place().clone());
+        self.work.push(Box::pin(async {
+            Done::NameEnd(name::end_of(log, place).await)
+        }));
     }
 
     fn producer_options(&self, partition: &Partition, careful: bool) -> ProducerOptions {

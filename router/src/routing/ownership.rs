@@ -199,7 +199,7 @@ impl Router {
         false
     }
 
-    fn give_up_all(&mut self) {
+    pub(super) fn give_up_all(&mut self) {
         let partitions: Vec<Partition> = self.sources.keys().cloned().collect();
         partitions
             .iter()

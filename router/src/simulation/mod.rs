@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use runtime::admin::Readiness;
-use runtime::clock::Clock;
+use runtime::clock::{Clock, Entropy};
 use runtime::log::simulated::{SimulatedLog, SimulationOptions, TraceOnPanic};
 use runtime::log::topics::{Shape, Topics};
 use runtime::log::{Partition, Position, Producer, ProducerOptions, Record, SharedLog, TopicName};
@@ -195,6 +195,7 @@ impl Cluster {
             log: self.sim.process(name),
             topics: self.topics.clone(),
             clock: self.clock.clone(),
+            entropy: Entropy::seeded(0).fork(name),
             metrics: metrics.clone(),
             gate: Readiness::new().gate("router"),
         };

@@ -442,3 +442,69 @@ async fn positions_are_committed_again_every_day() {
         "the first, at take-over, and after a day"
     );
 }
+
+/// Runs a second process of the first one's name as soon as that owns everything. The first is
+/// stopped for so long from then on, as by SIGSTOP.
+async fn namesakes(cluster: &Cluster, stopped: Duration) -> [Result<(), Error>; 2] {
+    let (first, names) = cluster.router(ROUTER, &Metrics::new());
+    let (second, mut same) = cluster.router("other process", &Metrics::new());
+    same.instance.clone_from(&names.instance);
+    let token = CancellationToken::new();
+    let first = crate::run(first, names, token.clone());
+    let second = async {
+        cluster
+            .until("joined", |cluster| {
+                cluster.sim.owners(&group(PREFIX)).len() == 4
+            })
+            .await;
+        cluster.sim.stop(ROUTER);
+        let wake = async {
+            tokio::time::sleep(stopped).await;
+            cluster.sim.wake(ROUTER);
+        };
+        tokio::join!(crate::run(second, same, token.clone()), wake).0
+    };
+    let script = async {
+        let first = first.await;
+        // The second is alone now, and goes on.
+        publish(cluster, 1, 10..20).await;
+        cluster.settle().await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        token.cancel();
+        first
+    };
+    let (first, second) = tokio::join!(script, second);
+    [first, second]
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_older_of_two_live_routers_of_one_name_ends_and_says_so() {
+    for stopped in [Duration::ZERO, Duration::from_secs(30)] {
+        let cluster = cluster(SimulationOptions::default()).await;
+        publish(&cluster, 0, 0..10).await;
+        let [first, second] = namesakes(&cluster, stopped).await;
+        assert!(matches!(&first, Err(Error::SameName(instance)) if instance == ROUTER));
+        let text = first.unwrap_err().to_string();
+        assert!(
+            text.contains("another live process has this name"),
+            "{text}"
+        );
+        second.unwrap();
+        Audit::of(&cluster).check(&cluster);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_router_that_starts_again_is_not_its_own_namesake() {
+    let mut cluster = cluster(SimulationOptions::default()).await;
+    for round in 0..3 {
+        cluster.start(ROUTER);
+        publish(&cluster, 0, round * 10..round * 10 + 10).await;
+        cluster.settle().await;
+        // Beyond several reports.
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        cluster.settle().await;
+        cluster.crash(ROUTER);
+    }
+    Audit::of(&cluster).check(&cluster);
+}
