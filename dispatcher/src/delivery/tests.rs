@@ -1,5 +1,7 @@
 //! The transport against real endpoints on loopback (SS-11, rule 10).
 
+mod dress;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
