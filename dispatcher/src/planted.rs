@@ -10,6 +10,18 @@ pub(crate) enum Bug {
     LostHold,
     /// A block is spent before the log has it.
     EarlyBlock,
+    /// A probe that is answered does not close its breaker.
+    BreakerNeverCloses,
+    /// An open breaker lets attempts through.
+    AttemptsWhileOpen,
+    /// An endpoint is disabled, and no event says so.
+    DisabledUntold,
+    /// A delivery is attempted though others of its key come first.
+    AttemptsNonHead,
+    /// A key's record is not written with its hop.
+    BlockWithoutItsHop,
+    /// Both halves of a rejected batch are given up.
+    HalvesNothing,
 }
 
 /// Whether this bug is planted.

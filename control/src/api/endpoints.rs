@@ -121,6 +121,7 @@ fn with_input(endpoint: Endpoint, input: EndpointInput) -> Endpoint {
         retry_schedule_ms: input.retry_schedule_ms,
         max_age_ms: input.max_age_ms,
         batch: input.batch,
+        grammar: input.grammar,
         disable_after_ms: input.disable_after_ms,
         reenable: input.reenable,
         headers: input.headers,

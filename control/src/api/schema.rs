@@ -127,6 +127,9 @@ fn schema(member: &Member) -> RefOr<Schema> {
         Kind::Object(members) => object(members, Use::Create, member.doc),
         Kind::Waits => return array(integer().minimum(Some(0_u64))),
         Kind::Types => return array(ObjectBuilder::new().schema_type(Type::String)),
+        Kind::Grammar => ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .description(Some(member.doc)),
         Kind::Filters => return array(ObjectBuilder::new().schema_type(Type::Object)),
     };
     built.build().into()

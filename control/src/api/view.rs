@@ -2,6 +2,7 @@
 //! once is a member of its own, filled by the request that made it and by no other.
 
 use jiff::Timestamp;
+use schemas::profile::ResponseGrammar;
 use schemas::resources::{
     ApiKey, Batch, BodyMode, DisabledReason, Endpoint, EndpointState, HeaderCase, KeyScope,
     RateWindow, StaticHeader, Subscription, SubscriptionState, Tenant,
@@ -156,6 +157,9 @@ pub(crate) struct EndpointView {
     /// Several events in one request.
     #[schema(value_type = Option<Object>)]
     batch: Option<Batch>,
+    /// How its answers are read where their status does not say all.
+    #[schema(value_type = Option<Object>)]
+    grammar: Option<Box<ResponseGrammar>>,
     /// Failing for longer than that disables it; null for 5 days, 0 for never.
     disable_after_ms: Option<u64>,
     /// Whether a probe that succeeds enables it again.
@@ -210,6 +214,7 @@ impl EndpointView {
             retry_schedule_ms: endpoint.retry_schedule_ms.clone(),
             max_age_ms: endpoint.max_age_ms,
             batch: endpoint.batch,
+            grammar: endpoint.grammar.clone(),
             disable_after_ms: endpoint.disable_after_ms,
             reenable: endpoint.reenable,
             disabled: endpoint.disabled.map(|disabled| DisabledView {

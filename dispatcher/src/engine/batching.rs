@@ -18,6 +18,7 @@ use crate::delivery::Transport;
 use crate::delivery::classify::Verdict;
 use crate::endpoints::Target;
 use crate::owned::Tenure;
+use crate::planted::{self, Bug};
 use crate::work::Delivery;
 
 impl<T: Transport> Engine<T> {
@@ -70,7 +71,9 @@ impl<T: Transport> Engine<T> {
         (exchange, said): (&Exchange, Said),
     ) {
         match said {
-            Said::Whole(Verdict::Rejected { reason }) if !unit.company.is_empty() => {
+            Said::Whole(Verdict::Rejected { reason })
+                if !unit.company.is_empty() && !planted::is(Bug::HalvesNothing) =>
+            {
                 let Some(halves) = batch::halves(unit) else {
                     return;
                 };

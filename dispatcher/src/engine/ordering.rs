@@ -21,6 +21,7 @@ use crate::ledger::Place;
 use crate::metrics::Deferred;
 use crate::order::{Arrived, Behind, Block, Key, Moment, Step, StepKind, line_of};
 use crate::owned::{DELIVERIES, Owned, Tenure};
+use crate::planted::{self, Bug};
 use crate::work::Delivery;
 
 impl<T: Transport> Engine<T> {
@@ -177,7 +178,9 @@ impl<T: Transport> Engine<T> {
     pub(super) fn order_records(&mut self, moves: &[Move]) -> Vec<Record> {
         let mut blocks: BTreeMap<(Tenure, Key), Block> = BTreeMap::new();
         for moved in moves {
-            let step = moved.order.as_deref().filter(|step| step.sequence > 0);
+            let step = moved.order.as_deref();
+            let step =
+                step.filter(|step| step.sequence > 0 && !planted::is(Bug::BlockWithoutItsHop));
             let (Some(step), Some(owned)) = (step, self.tenant_of(moved.tenure)) else {
                 continue;
             };

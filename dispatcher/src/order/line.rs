@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::block::skipped;
 use super::{Behind, Block, Key, LOST_AFTER_MS, Moment, NEAR_MS, Step, StepKind, WAIT_MS_MAX};
 use crate::ledger::Place;
+use crate::planted::{self, Bug};
 
 /// A delivery of a line that is with its lane or attempted.
 #[derive(Debug, Clone, Copy)]
@@ -123,7 +124,7 @@ impl<T> Line<T> {
             self.head = skipped(sequence, &mut self.ended);
         }
         match self.out {
-            None if sequence == self.head => {
+            None if sequence == self.head || planted::is(Bug::AttemptsNonHead) => {
                 let is_left = self.is_left_at(kept.place);
                 self.go_out(sequence, &kept);
                 self.out = self.out.map(|out| Out { is_left, ..out });

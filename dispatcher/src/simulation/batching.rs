@@ -1,6 +1,7 @@
 //! Several deliveries in one request, with answers that take some and not others.
 
 use std::num::NonZeroU32;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use runtime::log::simulated::SimulationOptions;
@@ -12,6 +13,7 @@ use serde_json::json;
 use super::World;
 use super::tests::{calm, paused, seeds};
 use super::world::Behaviour;
+use crate::planted::{self, Bug};
 
 const MINUTES: Duration = Duration::from_secs(3_600);
 
@@ -49,8 +51,7 @@ fn audit_taken(world: &World, last: i64, exactly_once: bool, dies: impl Fn(i64) 
     }
 }
 
-#[test]
-fn a_rejected_batch_is_halved_until_the_culprit_is_alone() {
+fn halved() {
     paused(async {
         let mut world = World::new(calm()).await;
         let endpoint = taking(&mut world, Behaviour::Culprits(37), batch(50, 200)).await;
@@ -78,6 +79,19 @@ fn a_rejected_batch_is_halved_until_the_culprit_is_alone() {
         assert!((9..=70).contains(&requests), "{requests} requests");
         assert!(world.metric("d1", "anabranch_dispatch_batches_halved_total") >= 5.0);
     });
+}
+
+#[test]
+fn a_rejected_batch_is_halved_until_the_culprit_is_alone() {
+    halved();
+}
+
+#[test]
+fn a_batch_that_is_given_up_with_its_culprit_is_found() {
+    planted::plant(Some(Bug::HalvesNothing));
+    let found = catch_unwind(AssertUnwindSafe(halved)).is_err();
+    planted::plant(None);
+    assert!(found);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Order within a key (rule 12), whatever fails and whoever owns.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use runtime::log::simulated::{Fault, Operation, SimulationOptions};
@@ -11,6 +12,7 @@ use schemas::resources::EndpointState;
 use super::World;
 use super::tests::{calm, paused, seeds};
 use super::world::{Behaviour, Seen};
+use crate::planted::{self, Bug};
 
 const MINUTES: Duration = Duration::from_secs(3_600);
 
@@ -84,8 +86,7 @@ fn keys_are_attempted_beside_each_other_and_one_key_in_turn() {
     });
 }
 
-#[test]
-fn a_blocked_key_passes_through_delay_topics_in_order_and_blocks_no_other() {
+fn blocked_and_free_again() {
     paused(async {
         let mut world = World::new(calm()).await;
         world.keys = 4;
@@ -111,8 +112,7 @@ fn a_blocked_key_passes_through_delay_topics_in_order_and_blocks_no_other() {
     });
 }
 
-#[test]
-fn a_successor_knows_which_keys_are_blocked() {
+fn handed_over() {
     paused(async {
         for crash in [true, false] {
             let mut world = World::new(calm()).await;
@@ -140,6 +140,28 @@ fn a_successor_knows_which_keys_are_blocked() {
             world.audit_exactly_once(&ids);
         }
     });
+}
+
+#[test]
+fn a_blocked_key_passes_through_delay_topics_in_order_and_blocks_no_other() {
+    blocked_and_free_again();
+}
+
+#[test]
+fn a_successor_knows_which_keys_are_blocked() {
+    handed_over();
+}
+
+#[test]
+fn planted_bugs_of_order_are_found() {
+    let is_found = |bug, scenario: fn()| {
+        planted::plant(Some(bug));
+        let found = catch_unwind(AssertUnwindSafe(scenario)).is_err();
+        planted::plant(None);
+        found
+    };
+    assert!(is_found(Bug::AttemptsNonHead, blocked_and_free_again));
+    assert!(is_found(Bug::BlockWithoutItsHop, handed_over));
 }
 
 #[test]

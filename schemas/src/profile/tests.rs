@@ -223,6 +223,20 @@ fn faults_are_all_told_with_pointers() {
 }
 
 #[test]
+fn an_endpoint_is_told_its_grammars_faults_where_they_are() {
+    use crate::resources::input::{EndpointInput, UrlPolicy};
+    let read = |grammar: Value| {
+        let body = json!({"url": "https://example.com/in", "grammar": grammar});
+        EndpointInput::read(&body, &UrlPolicy::default())
+    };
+    let good = serde_json::to_value(braze()).unwrap();
+    assert_eq!(read(good).unwrap().grammar.as_deref(), Some(&braze()));
+    let faults = read(json!({"lists": [{}], "other": 1})).unwrap_err().0;
+    let pointers: Vec<&str> = faults.iter().map(|fault| fault.pointer.as_str()).collect();
+    assert_eq!(pointers, ["/grammar/other", "/grammar/lists/0/at"]);
+}
+
+#[test]
 fn grammars_survive_storage() {
     for grammar in [braze(), iterable(), meta(), hubspot(), bloomreach()] {
         let text = serde_json::to_string(&grammar).unwrap();

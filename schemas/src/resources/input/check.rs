@@ -11,6 +11,7 @@ use super::members::{
 use super::{FAULTS_MAX, Fault, Faults, Fields, UrlPolicy, relations, text};
 use crate::filter::Filters;
 use crate::ids::{EndpointId, TenantId};
+use crate::profile::ResponseGrammar;
 use crate::resources::HEADERS_MAX;
 
 /// Checks the body of a new object.
@@ -161,6 +162,7 @@ impl<'a> Checker<'a> {
             Kind::Waits => self.waits(value),
             Kind::Types => self.types(value),
             Kind::Filters => self.filters(value),
+            Kind::Grammar => self.grammar(value),
             Kind::Object(members) => self.object(members, value),
             Kind::Text { .. }
             | Kind::Slug
@@ -206,6 +208,7 @@ impl<'a> Checker<'a> {
             | Kind::Waits
             | Kind::Types
             | Kind::Filters
+            | Kind::Grammar
             | Kind::Headers(_)
             | Kind::List { .. }
             | Kind::Object(_)
@@ -304,6 +307,19 @@ impl<'a> Checker<'a> {
             Some(_) => {}
             None => checker.fault("must be a string"),
         });
+    }
+
+    fn grammar(&mut self, value: &Value) {
+        for fault in ResponseGrammar::read(value)
+            .err()
+            .into_iter()
+            .flat_map(|faults| faults.0)
+        {
+            let length = self.pointer.len();
+            self.pointer.push_str(&fault.pointer);
+            self.fault(fault.detail);
+            self.pointer.truncate(length);
+        }
     }
 
     fn filters(&mut self, value: &Value) {

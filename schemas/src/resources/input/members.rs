@@ -52,6 +52,8 @@ pub enum Kind {
     Types,
     /// Filters of the CloudEvents subscriptions API (SB-2).
     Filters,
+    /// A response grammar (rule 15).
+    Grammar,
     /// True or false.
     Flag,
     /// Text that nobody may read again. A change that leaves it out keeps it.
@@ -283,6 +285,7 @@ const ENDPOINT_MEMBERS: &[Member] = &[
         },
     ),
     sending::BATCH,
+    sending::GRAMMAR,
     member(
         "disable_after_ms",
         "Failing for longer disables it (WH-16); 5 days where absent, never where 0.",
@@ -300,7 +303,7 @@ const ENDPOINT_MEMBERS: &[Member] = &[
     sending::HEADERS,
     member(
         "header_case",
-        "In which case our headers' names are sent over HTTP/1.1: `webhook-id` or `Webhook-Id`.",
+        "In which case headers' names are sent over HTTP/1.1: `webhook-id` or `Webhook-Id`.",
         Kind::OneOf(&["lower", "title"]),
     ),
     member(

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::filter::Filters;
 use crate::ids::{EndpointId, TenantId};
+use crate::profile::ResponseGrammar;
 
 pub use self::authenticating::{AuthenticationInput, ClientCertificateInput};
 pub use self::members::{
@@ -109,6 +110,8 @@ pub struct EndpointInput {
     pub max_age_ms: Option<u64>,
     /// Several events in one request.
     pub batch: Option<Batch>,
+    /// How its answers are read.
+    pub grammar: Option<Box<ResponseGrammar>>,
     /// Failing for longer than that disables it, in milliseconds; 0 for never.
     pub disable_after_ms: Option<u64>,
     /// Whether a probe that succeeds enables it again.
@@ -252,6 +255,7 @@ impl EndpointInput {
             retry_schedule_ms: fields.value("retry_schedule_ms"),
             max_age_ms: fields.value("max_age_ms"),
             batch: fields.value("batch"),
+            grammar: fields.value("grammar"),
             disable_after_ms: fields.value("disable_after_ms"),
             reenable: fields.value("reenable").unwrap_or_default(),
             authentication: authenticating::authentication(fields),

@@ -109,6 +109,13 @@ const BATCH_MEMBERS: Members = &[&[
     ),
 ]];
 
+pub(super) const GRAMMAR: Member = member(
+    "grammar",
+    "How answers are read where their status does not say all: what statuses mean, and where the \
+     body counts and names the items that failed.",
+    Kind::Grammar,
+);
+
 pub(super) const AUTHENTICATION: Member = member(
     "authentication",
     "How requests say on whose behalf they come. Secrets in it are never readable again; a change \
@@ -195,7 +202,7 @@ pub(super) const HEADERS: Member = member(
 const HEADER: &[Member] = &[
     required(member(
         "name",
-        "Its name, in the case in which it is sent over HTTP/1.1.",
+        "Its name; sent in the case that `header_case` says.",
         Kind::HeaderName,
     )),
     required(member(
