@@ -88,7 +88,8 @@ async fn limits_and_holds_outlive_the_dispatcher_that_keeps_them() {
 
     for is_kill in [true, false] {
         let before = endpoint.sink.count();
-        endpoint.sink.behave(throttles(1, HOLD.as_secs()));
+        let next = u32::try_from(before).expect("few requests") + 1;
+        endpoint.sink.behave(throttles(next, HOLD.as_secs()));
         for number in 0..5 {
             let id = format!("held-{is_kill}-{number}");
             pipeline.publish(&event("com.acme.held", id)).await;
