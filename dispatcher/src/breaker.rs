@@ -11,6 +11,7 @@ use schemas::records::BreakerProgress;
 use tokio::time::Instant;
 
 use crate::delivery::classify::{Reason, Verdict};
+use crate::planted::{self, Bug};
 
 /// So many failures in a row open it; one without any answer counts twice, for it takes long. An
 /// endpoint that serves every other attempt is not down.
@@ -182,6 +183,7 @@ impl Breaker {
     pub(crate) fn pass(&self, now: Instant) -> Pass {
         match self.state {
             State::Closed => Pass::Free,
+            State::Open { .. } if planted::is(Bug::AttemptsWhileOpen) => Pass::Free,
             State::Open { probe_at, .. } if now < probe_at => Pass::NotBefore(probe_at),
             State::Open { .. } => Pass::Probe,
             State::HalfOpen { .. } => Pass::Probing,
@@ -191,6 +193,7 @@ impl Breaker {
     /// An attempt is started that [`Breaker::pass`] let through.
     pub(crate) fn started(&mut self, now: Instant) {
         match self.state {
+            State::Open { .. } if planted::is(Bug::AttemptsWhileOpen) => {}
             State::Open { .. } => self.state = State::HalfOpen { since: now },
             State::Closed | State::HalfOpen { .. } => {}
         }
@@ -251,6 +254,12 @@ impl Breaker {
                 Health::Failed | Health::Silent => {
                     self.open((self.interval * 2).min(PROBE_MAX), &end);
                     Some(Change::StillOpen)
+                }
+                Health::Served | Health::Answered | Health::Busy
+                    if planted::is(Bug::BreakerNeverCloses) =>
+                {
+                    self.open(PROBE_MAX, &end);
+                    None
                 }
                 Health::Served | Health::Answered | Health::Busy => {
                     self.state = State::Closed;

@@ -139,15 +139,8 @@ impl<T: Transport> Engine<T> {
             let slow = self.slow_in_flight;
             // The clock is read for each attempt: this process may have been stopped in between.
             let now = self.now();
-            if !self.lease.holds(now) {
-                self.ring.push_front((tenure, quota));
-                self.parts.metrics.lease_waits.inc();
-                self.timers.commit_now(now);
-                return;
-            }
-            if !self.network_lets_start(now) {
-                self.ring.push_front((tenure, quota));
-                return;
+            if !self.may_start_any(now) {
+                return self.ring.push_front((tenure, quota));
             }
             let Some(owned) = self.tenant_of(tenure).filter(|owned| owned.is_serving()) else {
                 continue;

@@ -20,6 +20,7 @@ use super::Engine;
 use crate::delivery::Transport;
 use crate::endpoints::Target;
 use crate::owned::{DELIVERIES, Tenure};
+use crate::planted::{self, Bug};
 use crate::work::Delivery;
 
 /// What the events that the pipeline makes about itself begin with.
@@ -94,7 +95,7 @@ impl<T: Transport> Engine<T> {
             .inc();
         warn!(endpoint = %target.id, ?reason, "endpoint is disabled");
         let parent = &delivery.loaded.record.event;
-        if parent.ty().starts_with(OPERATIONAL) {
+        if parent.ty().starts_with(OPERATIONAL) || planted::is(Bug::DisabledUntold) {
             return;
         }
         let status = Some(delivery.state.last_status).filter(|status| *status != 0);

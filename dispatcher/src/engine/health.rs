@@ -45,8 +45,14 @@ pub(super) fn has_room(pace: Pace, in_flight: usize, slow: usize, max: usize) ->
 }
 
 impl<T: Transport> Engine<T> {
-    /// Whether our own network lets an attempt start now: while it is down, one probe at a time.
-    pub(super) fn network_lets_start(&self, now: Instant) -> bool {
+    /// Whether any attempt may start now: the lease holds, and our own network is up; while it is
+    /// down, one probe at a time.
+    pub(super) fn may_start_any(&mut self, now: Instant) -> bool {
+        if !self.lease.holds(now) {
+            self.parts.metrics.lease_waits.inc();
+            self.timers.commit_now(now);
+            return false;
+        }
         self.outage.pass(now).is_ok()
     }
 

@@ -1,6 +1,7 @@
 //! Endpoints that fail, hang, flap or are gone, and a network of ours that is down.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use super::World;
 use super::tests::{calm, paused, seeds};
 use super::world::{Behaviour, PARTITIONS};
+use crate::planted::{self, Bug};
 
 const MINUTES: Duration = Duration::from_secs(600);
 
@@ -44,8 +46,7 @@ fn attempts(world: &World, from: Instant, until: Instant) -> usize {
     within.count()
 }
 
-#[test]
-fn an_endpoint_that_is_down_is_only_probed_and_served_soon_after_it_is_back() {
+fn down_for_two_minutes() {
     paused(async {
         let mut world = World::new(calm()).await;
         world.retry_schedule_ms = vec![5_000, 30_000, 60_000, 120_000];
@@ -73,8 +74,11 @@ fn an_endpoint_that_is_down_is_only_probed_and_served_soon_after_it_is_back() {
 }
 
 #[test]
-fn a_gone_endpoint_is_told_of_once_and_never_attempted_again_by_anybody() {
-    // WH-12, rules 5 and 19.
+fn an_endpoint_that_is_down_is_only_probed_and_served_soon_after_it_is_back() {
+    down_for_two_minutes();
+}
+
+fn gone() {
     paused(async {
         let mut world = World::new(calm()).await;
         let gone = world
@@ -111,6 +115,27 @@ fn a_gone_endpoint_is_told_of_once_and_never_attempted_again_by_anybody() {
             .await;
         assert!(again.iter().all(|id| world.delivered(id) == 1));
     });
+}
+
+#[test]
+fn a_gone_endpoint_is_told_of_once_and_never_attempted_again_by_anybody() {
+    // WH-12, rules 5 and 19.
+    gone();
+}
+
+/// Whether the scenario fails with this bug.
+fn is_found(bug: Bug, scenario: fn()) -> bool {
+    planted::plant(Some(bug));
+    let found = catch_unwind(AssertUnwindSafe(scenario)).is_err();
+    planted::plant(None);
+    found
+}
+
+#[test]
+fn planted_bugs_of_health_are_found() {
+    assert!(is_found(Bug::BreakerNeverCloses, down_for_two_minutes));
+    assert!(is_found(Bug::AttemptsWhileOpen, down_for_two_minutes));
+    assert!(is_found(Bug::DisabledUntold, gone));
 }
 
 #[test]
