@@ -15,6 +15,7 @@ mod changes;
 mod commands;
 mod crashes;
 mod dashboard;
+mod interop;
 mod limits;
 mod producers;
 mod redrives;

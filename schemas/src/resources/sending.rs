@@ -109,13 +109,13 @@ pub enum ClientIn {
 /// A header of the endpoint's own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StaticHeader {
-    /// Its name, in the case in which it is sent over HTTP/1.1.
+    /// Its name, in any case.
     pub name: String,
     /// Its value.
     pub value: String,
 }
 
-/// In which case our own headers' names are sent over HTTP/1.1.
+/// In which case headers' names are sent over HTTP/1.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HeaderCase {
