@@ -258,6 +258,17 @@ impl<T: Transport> Engine<T> {
             records.push(record);
             held.push(Vec::new());
         }
+        self.write_groups(groups, &mut records, &mut held);
+        (moves, records, held)
+    }
+
+    /// Adds the records of what is deferred together, and which moves each holds.
+    fn write_groups(
+        &self,
+        groups: HashMap<(usize, Tier, u32), Group>,
+        records: &mut Vec<Record>,
+        held: &mut Vec<Vec<usize>>,
+    ) {
         for ((_, tier, placement), group) in groups {
             let topic = DELAY_TIERS
                 .iter()
@@ -277,7 +288,6 @@ impl<T: Transport> Engine<T> {
                 held.push(places.to_vec());
             }
         }
-        (moves, records, held)
     }
 
     fn dead_record(
