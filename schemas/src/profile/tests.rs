@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::*;
 
-fn grammar(value: Value) -> ResponseGrammar {
-    ResponseGrammar::read(&value).unwrap_or_else(|faults| panic!("{faults:?}"))
+fn grammar(value: impl std::borrow::Borrow<Value>) -> ResponseGrammar {
+    ResponseGrammar::read(value.borrow()).unwrap_or_else(|faults| panic!("{faults:?}"))
 }
 
 fn braze() -> ResponseGrammar {
@@ -293,7 +293,7 @@ proptest! {
         let by_id: Vec<&str> = places().map(|at| sent[at]).collect();
         let want: String = failed.iter().map(|failed| if *failed { 'x' } else { 'd' }).collect();
         let body = json!({"errors": by_index}).to_string();
-        prop_assert_eq!(letters(&judge(&braze(), 200, body.as_bytes(), &sent)), want.clone());
+        prop_assert_eq!(letters(&judge(&braze(), 200, body.as_bytes(), &sent)), want.as_str());
         let accepted = failed.len() - by_id.len();
         let body = json!({"successCount": accepted, "invalidEmails": by_id}).to_string();
         prop_assert_eq!(letters(&judge(&iterable(), 200, body.as_bytes(), &sent)), want);
