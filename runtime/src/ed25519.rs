@@ -158,8 +158,9 @@ mod tests {
     const SIGNATURE: &str = "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b";
 
     fn unhex(text: &str) -> Vec<u8> {
-        let byte = |at| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
-        (0..text.len()).step_by(2).map(byte).collect()
+        let byte =
+            |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        text.as_bytes().chunks(2).map(byte).collect()
     }
 
     fn text(prefix: &str, bytes: &[u8]) -> String {

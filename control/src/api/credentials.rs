@@ -165,7 +165,7 @@ pub(super) fn sealed_again(
     let certificate = old.client_certificate.clone();
     Ok((
         authentication
-            .map(|known| known.try_map(&again))
+            .map(|known| known.try_map(again))
             .transpose()?,
         certificate
             .map(|known| {

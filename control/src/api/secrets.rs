@@ -189,7 +189,7 @@ fn rewrapped_endpoint(app: &App, old: &Endpoint) -> Option<Endpoint> {
         })
     };
     let secrets: Result<Vec<_>, secret::Error> = old.secrets.iter().map(signing).collect();
-    let all = secrets.and_then(|secrets| Ok((secrets, credentials::sealed_again(old, &again)?)));
+    let all = secrets.and_then(|secrets| Ok((secrets, credentials::sealed_again(old, again)?)));
     match all {
         Ok((secrets, (authentication, client_certificate))) => Some(Endpoint {
             secrets,
