@@ -70,28 +70,28 @@ mod tests {
 
     use super::*;
 
-    fn check(text: &str, expected: Option<Value>) {
-        assert_eq!(window(text).ok(), expected, "{text}");
+    fn check(text: &str, expected: &Option<Value>) {
+        assert_eq!(&window(text).ok(), expected, "{text}");
     }
 
     #[test]
     fn windows_are_said_in_one_word() {
-        check("50/1s", Some(json!({"count": 50, "per_ms": 1_000})));
-        check("50/s", Some(json!({"count": 50, "per_ms": 1_000})));
+        check("50/1s", &Some(json!({"count": 50, "per_ms": 1_000})));
+        check("50/s", &Some(json!({"count": 50, "per_ms": 1_000})));
         check(
             "5000/1m,sliding",
-            Some(json!({"count": 5_000, "per_ms": 60_000, "kind": "sliding"})),
+            &Some(json!({"count": 5_000, "per_ms": 60_000, "kind": "sliding"})),
         );
         check(
             "100000/1d,fixed,items,offset=9h",
-            Some(json!({
+            &Some(json!({
                 "count": 100_000, "per_ms": 86_400_000, "kind": "fixed", "unit": "items",
                 "offset_ms": 32_400_000,
             })),
         );
         check(
             "9/500ms,burst=3",
-            Some(json!({"count": 9, "per_ms": 500, "burst": 3})),
+            &Some(json!({"count": 9, "per_ms": 500, "burst": 3})),
         );
         for wrong in [
             "",
@@ -104,7 +104,7 @@ mod tests {
             "5/1s,burst=x",
             "-1/1s",
         ] {
-            check(wrong, None);
+            check(wrong, &None);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use harness::{Log, Pipeline, event, eventually, never, now_ms, ok, throttles};
+use harness::{Endpoint, Log, Pipeline, event, eventually, never, now_ms, ok, throttles};
 use serde_json::json;
 
 use crate::pipeline;
@@ -53,13 +53,21 @@ async fn limits_and_holds_outlive_the_dispatcher_that_keeps_them() {
     ] });
     let endpoint = pipeline.endpoint_with(ok(), limits).await;
     pipeline.subscription(&endpoint, &[]).await;
+    windows_outlive_a_kill(&mut pipeline, &endpoint).await;
+    for is_kill in [true, false] {
+        a_hold_outlives(is_kill, &mut pipeline, &endpoint).await;
+    }
+}
+
+/// The dispatcher is killed within the windows of `endpoint`.
+async fn windows_outlive_a_kill(pipeline: &mut Pipeline, endpoint: &Endpoint) {
     for number in 0..EVENTS {
         let id = format!("limited-{number}");
         pipeline.publish(&event("com.acme.limited", id)).await;
     }
     endpoint.sink.expect_requests(200).await;
     // Killed within its windows.
-    let first = owner(&pipeline);
+    let first = owner(pipeline);
     pipeline.process(&first).kill();
     eventually("every event once", TAKE_OVER * 2, async || {
         let ids = |all: &[harness::Arrival]| {
@@ -85,52 +93,53 @@ async fn limits_and_holds_outlive_the_dispatcher_that_keeps_them() {
     );
     assert!(second <= A_SECOND, "{second} in a second");
     assert!(minute <= A_MINUTE, "{minute} in a minute");
+}
 
-    for is_kill in [true, false] {
-        let before = endpoint.sink.count();
-        let next = u32::try_from(before).expect("few requests") + 1;
-        endpoint.sink.behave(throttles(next, HOLD.as_secs()));
-        for number in 0..5 {
-            let id = format!("held-{is_kill}-{number}");
-            pipeline.publish(&event("com.acme.held", id)).await;
-        }
-        endpoint.sink.expect_requests(before + 1).await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let told = endpoint.sink.look(|all| {
-            all.iter()
-                .rev()
-                .find(|arrival| arrival.status == 429)
-                .map(|arrival| arrival.at)
-        });
-        let until = told.expect("a 429") + i64::try_from(HOLD.as_millis()).unwrap_or(0);
-        let asked = endpoint.sink.count();
-        let holder = owner(&pipeline);
-        if is_kill {
-            pipeline.process(&holder).kill();
-        } else {
-            pipeline.process(&holder).signal("TERM");
-        }
-        let left = u64::try_from(until - now_ms()).unwrap_or(0);
-        never(
-            "an attempt during the hold",
-            Duration::from_millis(left),
-            async || {
-                endpoint.sink.look(|all| {
-                    let early = |arrival: &harness::Arrival| arrival.at < until;
-                    all.iter().skip(asked).any(early)
-                })
-            },
-        )
-        .await;
-        let last = event("com.acme.held", format!("after-{is_kill}"));
-        pipeline.publish(&last).await;
-        endpoint.sink.expect_requests(before + 7).await;
-        assert_ne!(owner(&pipeline), holder, "somebody else has taken over");
-        if !is_kill {
-            let ended = pipeline.process(&holder).exit(TAKE_OVER).await;
-            assert!(ended.success(), "{ended}");
-        }
-        pipeline.process(&holder).restart();
-        pipeline.ready(&holder).await;
+/// The dispatcher dies or leaves while `endpoint` is held.
+async fn a_hold_outlives(is_kill: bool, pipeline: &mut Pipeline, endpoint: &Endpoint) {
+    let before = endpoint.sink.count();
+    let next = u32::try_from(before).expect("few requests") + 1;
+    endpoint.sink.behave(throttles(next, HOLD.as_secs()));
+    for number in 0..5 {
+        let id = format!("held-{is_kill}-{number}");
+        pipeline.publish(&event("com.acme.held", id)).await;
     }
+    endpoint.sink.expect_requests(before + 1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let told = endpoint.sink.look(|all| {
+        all.iter()
+            .rev()
+            .find(|arrival| arrival.status == 429)
+            .map(|arrival| arrival.at)
+    });
+    let until = told.expect("a 429") + i64::try_from(HOLD.as_millis()).unwrap_or(0);
+    let asked = endpoint.sink.count();
+    let holder = owner(pipeline);
+    if is_kill {
+        pipeline.process(&holder).kill();
+    } else {
+        pipeline.process(&holder).signal("TERM");
+    }
+    let left = u64::try_from(until - now_ms()).unwrap_or(0);
+    never(
+        "an attempt during the hold",
+        Duration::from_millis(left),
+        async || {
+            endpoint.sink.look(|all| {
+                let early = |arrival: &harness::Arrival| arrival.at < until;
+                all.iter().skip(asked).any(early)
+            })
+        },
+    )
+    .await;
+    let last = event("com.acme.held", format!("after-{is_kill}"));
+    pipeline.publish(&last).await;
+    endpoint.sink.expect_requests(before + 7).await;
+    assert_ne!(owner(pipeline), holder, "somebody else has taken over");
+    if !is_kill {
+        let ended = pipeline.process(&holder).exit(TAKE_OVER).await;
+        assert!(ended.success(), "{ended}");
+    }
+    pipeline.process(&holder).restart();
+    pipeline.ready(&holder).await;
 }
