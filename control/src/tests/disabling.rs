@@ -14,12 +14,11 @@ use super::rig::Rig;
 fn updated_at(rig: &Rig, id: &str) -> i64 {
     let records = rig.sim.records(&rig.topics.control.partition(0));
     let changes = records.iter().filter_map(|record| {
-        match ControlObject::decode(record.value.as_deref()?).ok()? {
-            ControlObject::Endpoint(endpoint) if endpoint.id.to_string() == id => {
-                Some(endpoint.updated_at)
-            }
-            _ => None,
-        }
+        let object = ControlObject::decode(record.value.as_deref()?).ok()?;
+        let ControlObject::Endpoint(endpoint) = object else {
+            return None;
+        };
+        (endpoint.id.to_string() == id).then_some(endpoint.updated_at)
     });
     changes.last().unwrap()
 }
