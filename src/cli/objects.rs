@@ -194,6 +194,9 @@ pub(crate) struct Sending {
     /// Events in one request: `ITEMS[,bytes=N][,wait=TIME][,format=array]`
     #[arg(long, value_name = "ITEMS")]
     pub(crate) batch: Option<String>,
+    /// How answers are read: a response grammar, as a JSON object; `@FILE` reads it from a file
+    #[arg(long, value_name = "@FILE")]
+    pub(crate) grammar: Option<String>,
     /// Disable it when it has failed for so long: `5d`, or `never`
     #[arg(long, value_name = "TIME")]
     pub(crate) disable_after: Option<String>,

@@ -1,10 +1,11 @@
-//! Owns how credentials, headers, certificates and batches are said in flags.
+//! Owns how credentials, headers, certificates, batches and grammars are said in flags.
 //!
 //! It must never print a credential. The surprise: `@FILE` in its place names a file that holds it,
 //! since a command line can be seen by others on the machine.
 
 use serde_json::{Map, Value, json};
 
+use super::json as json_flag;
 use super::limit::millis;
 use crate::cli::Sending;
 use crate::settings::Usage;
@@ -21,6 +22,7 @@ pub(super) fn members(said: Sending) -> Result<Map<String, Value>, Usage> {
         }
     };
     put("batch", said.batch.as_deref().map(batch).transpose()?);
+    put("grammar", said.grammar.as_deref().map(grammar).transpose()?);
     let disable_after = said.disable_after.as_deref().map(disable_after);
     put("disable_after_ms", disable_after.transpose()?);
     put("reenable", said.reenable.map(Value::from));
@@ -163,6 +165,15 @@ fn batch(text: &str) -> Result<Value, Usage> {
     Ok(members.into())
 }
 
+/// A response grammar, as text or in a file (rule 15).
+fn grammar(text: &str) -> Result<Value, Usage> {
+    const FLAG: &str = "--grammar";
+    match text.strip_prefix('@') {
+        Some(file) => json_flag(FLAG, &contents(FLAG, file)?),
+        None => json_flag(FLAG, text),
+    }
+}
+
 fn disable_after(text: &str) -> Result<Value, Usage> {
     if text == "never" {
         return Ok(0.into());
@@ -217,6 +228,28 @@ mod tests {
         assert_eq!(disable_after("never").unwrap(), 0);
         for wrong in ["", "x", "5,wait", "5,wait=1", "5,size=2"] {
             assert!(batch(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_grammar_is_said_by_a_file_or_as_it_is() {
+        let text = r#"{"status": {"409": "delivered"}}"#;
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "{text}").unwrap();
+        let said = |grammar: String| {
+            let grammar = Some(grammar);
+            members(Sending {
+                grammar,
+                ..Sending::default()
+            })
+        };
+        let expected = json!({"grammar": {"status": {"409": "delivered"}}});
+        for whole in [text.to_owned(), format!("@{}", file.path().display())] {
+            assert_eq!(Value::from(said(whole).unwrap()), expected);
+        }
+        for wrong in ["{", "@/does/not/exist"] {
+            let error = said(wrong.to_owned()).unwrap_err().0;
+            assert!(error.contains("`--grammar`"), "{error}");
         }
     }
 

@@ -9,6 +9,7 @@
 )]
 
 mod arrivals;
+mod batches;
 mod behaviours;
 mod bounds;
 mod changes;
@@ -17,6 +18,7 @@ mod crashes;
 mod dashboard;
 mod interop;
 mod limits;
+mod order;
 mod producers;
 mod redrives;
 

@@ -497,6 +497,21 @@ impl Pipeline {
         sent.expect("an answer from ingest")
     }
 
+    /// Publishes events in one request, in this order.
+    ///
+    /// # Panics
+    /// When they are not taken.
+    pub async fn publish_all(&self, events: &[Event]) {
+        let events: Vec<String> = events.iter().map(Event::structured).collect();
+        let json = "application/cloudevents-batch+json".to_owned();
+        let headers = [("content-type".to_owned(), json)];
+        let body = format!("[{}]", events.join(","));
+        let path = self.path("/events");
+        let sent = self.ingest.send(Method::POST, &path, &headers, body).await;
+        let answer = sent.expect("an answer from ingest");
+        assert_eq!(answer.status, 202, "{answer:?}");
+    }
+
     /// Writes a record to the topic `events`, past ingest.
     pub async fn produce(&self, headers: &[(String, String)], value: &str) {
         topic::produce_with(

@@ -4,6 +4,7 @@
 //! counts for each delivery id by itself.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -38,6 +39,20 @@ pub enum Behaviour {
     Slow(Duration),
     /// Answers with 200 and so many bytes.
     Big(usize),
+    /// Answers as this says.
+    Answers(Answers),
+}
+
+/// What a sink answers to a request: from how many came before it, and its body.
+#[derive(Clone)]
+pub struct Answers(Arc<AnswerTo>);
+
+type AnswerTo = dyn Fn(usize, &[u8]) -> (u16, String) + Send + Sync;
+
+impl fmt::Debug for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Answers(..)")
+    }
 }
 
 /// 200.
@@ -78,6 +93,13 @@ pub fn slow(wait: Duration) -> Behaviour {
 /// 200 with a body of so many bytes.
 pub fn big(bytes: usize) -> Behaviour {
     Behaviour::Big(bytes)
+}
+
+/// The status and the body that `answer` gives, from how many requests came before and the body.
+pub fn answers(
+    answer: impl Fn(usize, &[u8]) -> (u16, String) + Send + Sync + 'static,
+) -> Behaviour {
+    Behaviour::Answers(Answers(Arc::new(answer)))
 }
 
 /// One request that a sink got.
@@ -278,7 +300,20 @@ async fn take(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
     };
     let behaviour = lock(&shared.behaviour).clone();
     let before = lock(&shared.arrivals).len();
-    let (status, wait) = decide(&behaviour, attempt, before);
+    let said = match &behaviour {
+        Behaviour::Answers(answers) => Some(answers.0(before, &body)),
+        Behaviour::Always(_)
+        | Behaviour::Fails(..)
+        | Behaviour::Hangs
+        | Behaviour::Throttles(..)
+        | Behaviour::Redirects(_)
+        | Behaviour::Slow(_)
+        | Behaviour::Big(_) => None,
+    };
+    let (status, wait) = match &said {
+        Some((status, _)) => (Some(*status), None),
+        None => decide(&behaviour, attempt, before),
+    };
     let recorded = status.unwrap_or(0);
     if let Some(wait) = wait {
         tokio::time::sleep(wait).await;
@@ -297,7 +332,8 @@ async fn take(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
     let Some(status) = status else {
         return std::future::pending().await;
     };
-    answer(&behaviour, status)
+    let body = said.map(|(_, body)| body).unwrap_or_default();
+    answer(&behaviour, status, body)
 }
 
 /// The status, none for no answer, and how long it takes.
@@ -305,7 +341,7 @@ fn decide(behaviour: &Behaviour, attempt: u32, before: usize) -> (Option<u16>, O
     match behaviour {
         Behaviour::Always(status) => (Some(*status), None),
         Behaviour::Fails(times, status) if attempt <= *times => (Some(*status), None),
-        Behaviour::Fails(..) | Behaviour::Big(_) => (Some(200), None),
+        Behaviour::Fails(..) | Behaviour::Big(_) | Behaviour::Answers(_) => (Some(200), None),
         Behaviour::Hangs => (None, None),
         Behaviour::Throttles(requests, _) => {
             let throttled = u32::try_from(before).is_ok_and(|before| before < *requests);
@@ -316,7 +352,7 @@ fn decide(behaviour: &Behaviour, attempt: u32, before: usize) -> (Option<u16>, O
     }
 }
 
-fn answer(behaviour: &Behaviour, status: u16) -> Response {
+fn answer(behaviour: &Behaviour, status: u16, said: String) -> Response {
     let mut response = Response::builder()
         .status(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
     let body = match behaviour {
@@ -329,6 +365,7 @@ fn answer(behaviour: &Behaviour, status: u16) -> Response {
             Body::empty()
         }
         Behaviour::Big(bytes) => Body::from(vec![b'x'; *bytes]),
+        Behaviour::Answers(_) => Body::from(said),
         Behaviour::Always(_)
         | Behaviour::Fails(..)
         | Behaviour::Hangs
