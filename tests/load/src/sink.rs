@@ -28,12 +28,14 @@ use tokio::time::{Instant, sleep};
 
 use crate::child::{Child, free_address};
 use crate::client::{Connection, is_ok};
-use crate::events::ID_PREFIX;
+use crate::events::{BATCH, ID_PREFIX};
 use crate::pace::wall_us;
 
 const LOOK: Duration = Duration::from_millis(20);
 /// Where an endpoint hangs.
 const HANG: &str = "/hang";
+/// What precedes an item's number in a batch.
+const ITEM_MARK: &str = "\"id\":\"load-";
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 // === the server ===
@@ -147,6 +149,10 @@ impl Seen {
             self.first = Some(Example::of(headers, body));
         }
         self.counts.requests += 1;
+        if is_batch(headers) {
+            self.take_items(body, now);
+            return;
+        }
         let Some(id) = headers.get("webhook-id").and_then(|id| id.to_str().ok()) else {
             return;
         };
@@ -161,6 +167,26 @@ impl Seen {
             }
         }
     }
+}
+
+impl Seen {
+    /// A request of several names each by its event alone.
+    fn take_items(&mut self, body: &[u8], now: i64) {
+        for number in numbers_in(body) {
+            if self.ids.insert(u128::from(number)) {
+                self.counts.unique += 1;
+                self.counts.last_us = now;
+                if let Some(times) = &mut self.times {
+                    times.push((number, now));
+                }
+            }
+        }
+    }
+}
+
+fn is_batch(headers: &HeaderMap) -> bool {
+    let kind = headers.get(http::header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(BATCH.as_bytes()))
 }
 
 impl Example {
@@ -180,7 +206,20 @@ impl Example {
 fn number_in(body: &[u8]) -> Option<u64> {
     let mark = ID_PREFIX.as_bytes();
     let at = body.windows(mark.len()).position(|window| window == mark)?;
-    let rest = body.get(at + mark.len()..)?;
+    number_at(body.get(at + mark.len()..)?)
+}
+
+/// The numbers of the events of a batch, each by its member `id`: a payload's text may hold the
+/// prefix by chance.
+fn numbers_in(body: &[u8]) -> impl Iterator<Item = u64> {
+    // Searching text is quicker than comparing at each byte.
+    let text = std::str::from_utf8(body).unwrap_or_default();
+    let after = |(at, mark): (usize, &str)| text.as_bytes().get(at + mark.len()..);
+    text.match_indices(ITEM_MARK)
+        .filter_map(move |found| number_at(after(found)?))
+}
+
+fn number_at(rest: &[u8]) -> Option<u64> {
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
     std::str::from_utf8(rest.get(..digits)?).ok()?.parse().ok()
 }
@@ -311,6 +350,25 @@ mod tests {
         check(r#"{"id":"other-1"}"#, None);
         check("load-", None);
         check("", None);
+    }
+
+    #[test]
+    fn a_batch_counts_by_its_items() {
+        assert!(ITEM_MARK.ends_with(ID_PREFIX));
+        let mut seen = Seen {
+            times: Some(Vec::new()),
+            ..Seen::default()
+        };
+        let headers = HeaderMap::from_iter([(
+            http::header::CONTENT_TYPE,
+            http::HeaderValue::from_static(BATCH),
+        )]);
+        seen.take(&headers, &crate::events::batch(5, 3));
+        seen.take(&headers, &crate::events::batch(7, 2));
+        assert_eq!((seen.counts.requests, seen.counts.unique), (2, 4));
+        let times = seen.times.unwrap();
+        let numbers: Vec<u64> = times.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, [5, 6, 7, 8]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Owns the list of benchmarks, and what each is told.
 
 mod backlog;
+mod batch;
 mod dispatcher;
 mod embedded;
 mod fanout;
@@ -62,6 +63,8 @@ pub(crate) enum Bench {
     Backlog,
     /// 1, 2 and 4 dispatchers, and the death of one.
     Scale,
+    /// Events a second in requests of 50 and of one.
+    Batch,
 }
 
 impl Bench {
@@ -77,6 +80,7 @@ impl Bench {
             Self::Isolation => "isolation",
             Self::Backlog => "backlog",
             Self::Scale => "scale",
+            Self::Batch => "batch",
         }
     }
 
@@ -90,7 +94,8 @@ impl Bench {
             | Self::Hops
             | Self::Isolation
             | Self::Backlog
-            | Self::Scale => &["kafka"],
+            | Self::Scale
+            | Self::Batch => &["kafka"],
             Self::Embedded => &[],
         }
     }
@@ -106,6 +111,7 @@ impl Bench {
             Self::Isolation => "latency of healthy endpoints beside hanging and refusing ones",
             Self::Backlog => "a million deliveries for one limited endpoint, and its neighbours",
             Self::Scale => "limits and their use with 1, 2 and 4 dispatchers, and one killed",
+            Self::Batch => "deliveries a second in requests of 50 and of one, from a full topic",
         }
     }
 
@@ -124,6 +130,7 @@ impl Bench {
             Self::Isolation => isolation::run(&plan, report).await,
             Self::Backlog => backlog::run(&plan, report).await,
             Self::Scale => scale::run(&plan, report).await,
+            Self::Batch => batch::run(&plan, report).await,
         }
     }
 }
