@@ -151,12 +151,14 @@ impl Transport for HttpTransport {
             let text = "no request can be made of this URL";
             TransportError::new(TransportErrorKind::Request, text)
         })?;
-        let deadline = request.timeout;
-        let exchange = self.shared.exchange(parts, request.headers, request.body);
-        tokio::time::timeout(deadline, exchange)
+        let now = Instant::now();
+        let exchange = self
+            .shared
+            .exchange(parts, (request.headers, request.body), now);
+        tokio::time::timeout_at(now + request.timeout, exchange)
             .await
             .unwrap_or_else(|_| {
-                let text = format!("no complete response within {deadline:?}");
+                let text = format!("no complete response within {:?}", request.timeout);
                 Err(TransportError::new(TransportErrorKind::Timeout, text))
             })
     }
@@ -173,42 +175,40 @@ impl fmt::Debug for HttpTransport {
 impl Shared {
     /// A request that met a connection which had ended before a byte was written goes once over a
     /// new one; one that may have been sent is never sent again.
-    async fn exchange(&self, parts: &Parts, mut headers: HeaderMap, body: Bytes) -> Answer {
-        let mut pooled = self.pool.take(&parts.origin);
+    async fn exchange(
+        &self,
+        parts: &Parts,
+        (mut headers, body): (HeaderMap, Bytes),
+        now: Instant,
+    ) -> Answer {
+        let mut pooled = self.pool.take(&parts.origin, now);
         loop {
             let is_pooled = pooled.is_some();
             let line = match pooled.take() {
                 Some(line) => line,
                 None => Box::pin(self.open(&parts.origin)).await?,
             };
-            match self.over(line, parts, headers, body.clone()).await {
+            let ended = match line {
+                Line::Http1(mut line) => {
+                    let request = http1::request(parts, headers, body.clone());
+                    let ended = line.exchange(request, self.caps).await;
+                    if ended.is_ok() {
+                        self.pool.put(&parts.origin, line);
+                    }
+                    ended
+                }
+                Line::Http2(sender) => {
+                    let request = http2::request(parts, headers, body.clone());
+                    Box::pin(http2::exchange(sender, request, self.caps)).await
+                }
+            };
+            match ended {
                 Ok(response) => return Ok(response),
                 Err(Failure {
                     unsent: Some(unsent),
                     ..
                 }) if is_pooled => headers = unsent,
                 Err(failure) => return Err(failure.error),
-            }
-        }
-    }
-
-    async fn over(
-        &self,
-        line: Line,
-        parts: &Parts,
-        headers: HeaderMap,
-        body: Bytes,
-    ) -> Result<Response, Failure> {
-        match line {
-            Line::Http1(mut line) => {
-                let request = http1::request(parts, headers, body);
-                let response = line.exchange(request, self.caps).await?;
-                self.pool.put(&parts.origin, line);
-                Ok(response)
-            }
-            Line::Http2(sender) => {
-                let request = http2::request(parts, headers, body);
-                Box::pin(http2::exchange(sender, request, self.caps)).await
             }
         }
     }

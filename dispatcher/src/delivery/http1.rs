@@ -14,8 +14,10 @@ use http::header::HOST;
 use http::{HeaderMap, Method, Request};
 use http_body_util::Full;
 use hyper::body::{Body as _, Frame, Incoming};
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::task::coop::unconstrained;
 
 use super::Response;
 use super::client::{Failure, response_of};
@@ -26,6 +28,9 @@ use super::read_capped::{Caps, Reading};
 
 /// What a response's head may take, and what is read of a socket at once.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// The head of a response, or why there is none.
+type Answered = Result<http::Response<Incoming>, TrySendError<Request<Full<Bytes>>>>;
 
 /// One connection.
 pub(super) struct Http1 {
@@ -64,12 +69,23 @@ impl Http1 {
     /// Sends one request and reads the answer to its end or to the caps.
     ///
     /// cancel-safe: the connection must be dropped with the future.
-    pub(super) async fn exchange(
+    // Not an `async fn`, whose future would keep room for the request while it waits.
+    pub(super) fn exchange(
         &mut self,
         request: Request<Full<Bytes>>,
         caps: Caps,
+    ) -> impl Future<Output = Result<Response, Failure>> {
+        // Nothing but the connection decides when the answer is there, no budget either.
+        let answer = unconstrained(self.sender.try_send_request(request));
+        self.answered(answer, caps)
+    }
+
+    async fn answered(
+        &mut self,
+        answer: impl Future<Output = Answered>,
+        caps: Caps,
     ) -> Result<Response, Failure> {
-        let mut answer = pin!(self.sender.try_send_request(request));
+        let mut answer = pin!(answer);
         let (connection, noop) = (&mut self.connection, Waker::noop());
         // A connection that has ended by now is noticed before anything is written to it.
         let answered = poll_fn(|cx| {

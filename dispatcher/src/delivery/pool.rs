@@ -56,19 +56,19 @@ impl Pool {
     }
 
     /// A connection to `origin` that was open when last looked at.
-    pub(super) fn take(&self, origin: &Arc<Origin>) -> Option<Line> {
+    pub(super) fn take(&self, origin: &Arc<Origin>, now: Instant) -> Option<Line> {
         let mut origins = self.lock();
         let kept = origins.get_mut(origin)?;
         if let Some(shared) = &mut kept.shared {
             if shared.sender.is_ready() {
-                shared.used_at = Instant::now();
+                shared.used_at = now;
                 return Some(Line::Http2(shared.sender.clone()));
             }
             kept.shared = None;
         }
         // The last used is the likeliest to be open, and the others can grow old.
         let idle = kept.idle.pop()?;
-        if idle.since.elapsed() >= self.idle_timeout {
+        if now >= idle.since + self.idle_timeout {
             // What is left is older still.
             kept.idle.clear();
             return None;

@@ -42,6 +42,13 @@ const COMPRESSED_BYTES_MIN: usize = 256;
 /// A larger one would keep the others waiting for milliseconds.
 const COMPRESSED_BYTES_MAX: usize = 1024 * 1024;
 
+/// Version, trace, span and flags (HT-12).
+const TRACEPARENT_CHARS: usize = 55;
+/// Room for the headers that each attempt adds, the connection's `host` among them.
+const OUR_HEADERS: usize = 7;
+/// Room for an event's usual attributes in JSON.
+const ATTRIBUTES_BYTES: usize = 512;
+
 /// The longest `tracestate` that is passed on (HT-13).
 const TRACESTATE_CHARS_MAX: usize = 512;
 
@@ -161,10 +168,14 @@ pub fn array_item_bytes(event: &Event) -> Bytes {
 /// The headers of one attempt, with the signature over the body's exact bytes (WH-1..4).
 #[must_use]
 pub fn headers_for_attempt(body: &EncodedBody, attempt: &Attempt<'_>) -> Prepared {
-    let mut headers = body.headers.clone();
-    headers.reserve(6);
+    let mut headers = HeaderMap::with_capacity(body.headers.len() + OUR_HEADERS);
+    headers.extend(
+        body.headers
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone())),
+    );
     headers.insert(USER_AGENT, OUR_AGENT);
-    insert_text(&mut headers, WEBHOOK_ID, attempt.delivery_id.to_owned());
+    insert_text(&mut headers, WEBHOOK_ID, attempt.delivery_id.as_bytes());
     headers.insert(
         WEBHOOK_TIMESTAMP,
         HeaderValue::from(attempt.timestamp_seconds),
@@ -176,9 +187,9 @@ pub fn headers_for_attempt(body: &EncodedBody, attempt: &Attempt<'_>) -> Prepare
             attempt.timestamp_seconds,
             &body.bytes,
         );
-        insert_text(&mut headers, WEBHOOK_SIGNATURE, signature);
+        insert_text(&mut headers, WEBHOOK_SIGNATURE, signature.as_bytes());
     }
-    insert_text(&mut headers, TRACEPARENT, body.trace.child(attempt));
+    insert_text(&mut headers, TRACEPARENT, &body.trace.child(attempt));
     if let Some(state) = &body.trace.state {
         headers.insert(TRACESTATE, state.clone());
     }
@@ -213,9 +224,9 @@ impl EncodedBody {
     }
 }
 
-fn insert_text(headers: &mut HeaderMap, name: HeaderName, text: String) {
+fn insert_text(headers: &mut HeaderMap, name: HeaderName, text: &[u8]) {
     // Ids, signatures and traces are printable ASCII by construction.
-    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
+    if let Ok(value) = HeaderValue::from_bytes(text) {
         headers.insert(name, value);
     }
 }
@@ -234,7 +245,7 @@ fn data_type(event: &Event) -> HeaderValue {
 }
 
 fn structured(event: &Event) -> (Bytes, HeaderMap) {
-    let mut body = Vec::new();
+    let mut body = Vec::with_capacity(event.data().map_or(0, Bytes::len) + ATTRIBUTES_BYTES);
     codec::json::encode(event, Reserved::Omit, &mut body);
     (body.into(), content_type(CLOUDEVENTS_JSON))
 }
@@ -297,15 +308,22 @@ impl Trace {
     }
 
     /// This hop's `traceparent`: a child of the event's, else the root of a new, unsampled trace.
-    fn child(&self, attempt: &Attempt<'_>) -> String {
+    fn child(&self, attempt: &Attempt<'_>) -> [u8; TRACEPARENT_CHARS] {
         let Parent { trace_id, flags } = self.parent.unwrap_or(Parent {
             trace_id: attempt.trace_id.max(1),
             flags: 0,
         });
-        format!(
-            "00-{trace_id:032x}-{:016x}-{flags:02x}",
-            attempt.span_id.max(1)
-        )
+        let mut text = [b'-'; TRACEPARENT_CHARS];
+        let parts = [
+            (0..2, 0),
+            (3..35, trace_id),
+            (36..52, attempt.span_id.max(1).into()),
+            (53..55, flags.into()),
+        ];
+        for (place, number) in parts {
+            write_hex(number, text.get_mut(place).unwrap_or_default());
+        }
+        text
     }
 }
 
@@ -328,6 +346,20 @@ impl Parent {
         // Bits 0 and 1 have a meaning; the others are not ours to pass on.
         let flags = u8::try_from(flags & 0b11).ok()?;
         Some(Self { trace_id, flags })
+    }
+}
+
+/// Writes `number` in lower-case hexadecimal digits, as many as there is room for.
+fn write_hex(number: u128, out: &mut [u8]) {
+    let mut rest = number;
+    for digit in out.iter_mut().rev() {
+        let low = u8::try_from(rest & 0xf).unwrap_or(0);
+        *digit = if low < 10 {
+            b'0' + low
+        } else {
+            b'a' + low - 10
+        };
+        rest >>= 4;
     }
 }
 

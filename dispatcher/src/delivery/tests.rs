@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -416,6 +417,27 @@ async fn connections_are_used_again() {
         );
     }
     assert_eq!(endpoint.connections(), 1);
+}
+
+#[tokio::test]
+async fn no_answer_is_lost_where_a_tasks_budget_ends() {
+    // What else the task did at each turn leaves a budget of 0 to 20 to the exchange.
+    let endpoint = Endpoint::serving(Router::new().route("/", post(|| async { "thanks" }))).await;
+    let (transport, url) = (laptop(), endpoint.url("/"));
+    for spent in 108..128 {
+        let mut sent = std::pin::pin!(expect_response(&transport, &url));
+        let answer = std::future::poll_fn(|cx| {
+            for _ in 0..spent {
+                match tokio::task::coop::poll_proceed(cx) {
+                    Poll::Ready(restore) => restore.made_progress(),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            sent.as_mut().poll(cx)
+        });
+        assert_eq!(answer.await.status, 200);
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

@@ -30,6 +30,8 @@ use crate::schedule::{self, Attempted, next_delay, tier_for};
 use crate::uncommitted::wait_max;
 use crate::work::Delivery;
 
+/// Room for an attempt's record without errors.
+const RECORD_BYTES: usize = 512;
 /// So many lanes that found no room are looked at again in each round.
 const PARKED_AT_ONCE: usize = 8;
 
@@ -596,7 +598,7 @@ impl<T: Transport> Engine<T> {
             topic: self.parts.topics.attempts.clone(),
             partition: None,
             key: Some(Bytes::from(target.id.to_string())),
-            value: serde_json::to_vec(&record).ok().map(Bytes::from),
+            value: encoded(&record),
             headers: Headers::default(),
         });
     }
@@ -639,4 +641,10 @@ pub(super) fn prepare(
 
 fn seconds(millis: i64) -> f64 {
     Duration::from_millis(u64::try_from(millis).unwrap_or(0)).as_secs_f64()
+}
+
+fn encoded(record: &AttemptRecord) -> Option<Bytes> {
+    let mut value = Vec::with_capacity(RECORD_BYTES);
+    serde_json::to_writer(&mut value, record).ok()?;
+    Some(value.into())
 }

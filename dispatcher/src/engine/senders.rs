@@ -14,6 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use runtime::task::{TaskKind, Tasks};
 use tokio::sync::mpsc;
+use tokio::task::coop::unconstrained;
 
 /// Where senders run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,8 +155,14 @@ fn on_own_runtime<O: Send + 'static>(sender: Sender<O>) -> io::Result<()> {
         .block_on(sender.run())
 }
 
-impl<O> Sender<O> {
-    async fn run(mut self) -> io::Result<()> {
+impl<O: Send> Sender<O> {
+    /// Without a budget: one that ran out among many attempts would have the rest polled in vain.
+    /// What is in flight is bounded, and so is what there is to do before the next wait.
+    async fn run(self) -> io::Result<()> {
+        unconstrained(self.work()).await
+    }
+
+    async fn work(mut self) -> io::Result<()> {
         let mut under_way = FuturesUnordered::new();
         loop {
             tokio::select! {

@@ -172,10 +172,16 @@ impl Ledger {
     }
 
     fn entry(&mut self, offset: i64) -> Option<&mut Entry> {
-        let at = self
-            .window
-            .binary_search_by_key(&offset, |entry| entry.offset)
-            .ok()?;
+        // Offsets mostly follow one another, which tells the place without a search.
+        let first = self.window.front()?.offset;
+        let near = usize::try_from(offset.checked_sub(first)?).ok()?;
+        let at = match self.window.get(near) {
+            Some(entry) if entry.offset == offset => near,
+            _ => self
+                .window
+                .binary_search_by_key(&offset, |entry| entry.offset)
+                .ok()?,
+        };
         self.window.get_mut(at)
     }
 

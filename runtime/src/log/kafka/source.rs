@@ -383,7 +383,7 @@ fn settings(options: &ReaderOptions, group: &str) -> Vec<(&'static str, String)>
         ("fetch.queue.backoff.ms", "5".to_owned()),
         ("fetch.error.backoff.ms", "100".to_owned()),
         ("fetch.min.bytes", "1".to_owned()),
-        // Trap 14: a partition that was paused or full waits for the fetch under way, which waits
+        // A partition that was paused or full waits for the fetch under way, which waits
         // this long for the others; ten times as long halved the rate of one busy partition.
         ("fetch.wait.max.ms", "50".to_owned()),
         ("queued.max.messages.kbytes", (queue >> 10).to_string()),
