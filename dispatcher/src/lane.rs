@@ -439,6 +439,11 @@ impl Lane {
         self.queued_bytes >= bytes_max && self.moves(now)
     }
 
+    /// Its attempts waited for something else than its endpoint.
+    pub(crate) fn waited(&mut self, now: Instant) {
+        self.moved_at = now;
+    }
+
     fn moves(&self, now: Instant) -> bool {
         now < self.moved_at + STALLED
     }

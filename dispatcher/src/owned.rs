@@ -135,6 +135,9 @@ pub(crate) struct Owned {
     pub(crate) orders: Book<Delivery>,
     /// What the last owner left, and what the next is to know.
     pub(crate) handover: Handover,
+    /// Whether attempts wait for an acknowledged commit: nothing more is taken in meanwhile, and
+    /// nothing counts as slow for it.
+    pub(crate) awaits_commit: bool,
     /// Attempts and re-produced targets under way.
     pub(crate) in_flight: usize,
     /// Verdicts that wait for a transaction.
@@ -164,6 +167,7 @@ impl Owned {
             lanes: HashMap::new(),
             handover,
             orders: Book::new(Delivery::bytes),
+            awaits_commit: false,
             in_flight: 0,
             moves: 0,
             meter: Meter::default(),

@@ -152,6 +152,7 @@ impl<T: Transport> Engine<T> {
                 .is_some_and(|since| now > since + wait_max)
             {
                 // What is in flight goes on; the next acknowledged commit brings the lane back.
+                owned.awaits_commit = true;
                 self.awaiting_commit.push((tenure, quota));
                 self.parts.metrics.commit_waits.inc();
                 continue;

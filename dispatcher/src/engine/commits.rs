@@ -175,6 +175,15 @@ impl<T: Transport> Engine<T> {
 
     /// Brings lanes back into the ring that waited for an acknowledged commit.
     pub(super) fn resume_lanes(&mut self) {
+        if self.awaiting_commit.is_empty() {
+            return;
+        }
+        let now = self.now();
+        for owned in self.owned.values_mut() {
+            if std::mem::take(&mut owned.awaits_commit) {
+                owned.lanes.values_mut().for_each(|lane| lane.waited(now));
+            }
+        }
         self.ring.extend(self.awaiting_commit.drain(..));
     }
 
@@ -220,14 +229,16 @@ impl<T: Transport> Engine<T> {
         for owned in self.owned.values_mut().filter(|owned| owned.is_serving()) {
             owned.marks.shrink_to(share);
             let horizon = owned.horizon(horizon);
-            // What cannot leave because our own network is down stays where it is.
-            for lane in owned.lanes.values_mut().filter(|_| !down) {
+            // What cannot leave because our own network is down, or nothing can be committed, stays
+            // where it is.
+            let stuck = down || owned.awaits_commit;
+            for lane in owned.lanes.values_mut().filter(|_| !stuck) {
                 for delivery in lane.overdue(now, horizon) {
                     let reserved = lane.reserve(now, now + Duration::from_secs(5));
                     overdue.push((owned.tenure, delivery, reserved));
                 }
             }
-            let before = now.checked_sub(horizon).filter(|_| !down);
+            let before = now.checked_sub(horizon).filter(|_| !stuck);
             let lines = before.map(|before| (before, owned.orders.overdue(before)));
             if let Some((before, keys)) = lines {
                 let tenure = owned.tenure;

@@ -199,6 +199,7 @@ impl<T: Transport> Engine<T> {
         let full = total >= limit
             || owned.meter.bytes() >= own_limit
             || owned.is_full()
+            || owned.awaits_commit
             || (index == DELIVERIES && owned.waits_for_lane(now, lane_bytes));
         let Some(source) = owned.sources.get_mut(index) else {
             return Gate::Blocked;

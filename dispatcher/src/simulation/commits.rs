@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use runtime::config::ByteSize;
 use runtime::log::simulated::{Fault, Latencies, Operation, SimulationOptions};
 use tokio::time::Instant;
 
@@ -139,6 +140,33 @@ fn nothing_new_is_attempted_while_nothing_can_be_committed() {
                 assert!(dies && in_doubt, "{before:?} and again {after:?}");
             }
         }
+    });
+}
+
+#[test]
+fn what_waits_for_a_commit_is_not_deferred() {
+    paused(async {
+        let mut world = World::new(calm()).await;
+        world.config.dispatcher.lane_memory = ByteSize::kib(64);
+        let endpoint = world.endpoint(Behaviour::Healthy(20, 30)).await;
+        world.start("d1");
+        let ids = world.publish_many(&[endpoint], 4_000).await;
+        world
+            .until("under way", MINUTES, |world| world.seen().len() > 400)
+            .await;
+        for operation in [Operation::Commit, Operation::Transaction] {
+            let faults = world.log.faults();
+            faults.set_probability(operation, Fault::Refused, 1.0);
+        }
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert!(world.metric("d1", "anabranch_dispatch_commit_waits_total") > 0.0);
+        world.log.faults().heal();
+        world
+            .until("ended", MINUTES, |world| world.ended(&ids))
+            .await;
+        let full = r#"anabranch_dispatch_deferred_total{reason="full""#;
+        assert_eq!(world.metric("d1", full), 0.0);
+        world.audit_exactly_once(&ids);
     });
 }
 
