@@ -22,6 +22,38 @@ pub(crate) enum Bug {
     BlockWithoutItsHop,
     /// Both halves of a rejected batch are given up.
     HalvesNothing,
+    /// What is deferred completes before its hop is written.
+    HopWithoutTransaction,
+    /// What ends as a dead letter completes before that is written.
+    CompletedBeforeDead,
+    /// What an aborted transaction completed stays completed.
+    NoReopenAfterAbort,
+    /// A revoke is acknowledged while a commit is on its way.
+    LateCommitAfterRevoke,
+    /// The position passes what is open.
+    CommitPastOpen,
+    /// Attempts are started whatever the group has acknowledged.
+    LeaseUnchecked,
+    /// A new owner reads from the committed position, and knows no marks from below it.
+    MarksForgotten,
+    /// Nothing is recognised as a repeat.
+    MarksUnread,
+    /// What comes back from a delay topic before it is due is attempted at once.
+    DueUndershot,
+    /// What an endpoint asks to wait is not waited.
+    RetryAfterIgnored,
+    /// A drain ends before what is in flight has.
+    DrainBeforeInFlight,
+    /// A record is taken in before what it was routed by is applied.
+    ControlOffsetIgnored,
+    /// What waits in memory loses what was attempted of it in a drain.
+    WaitingDroppedAtDrain,
+    /// Memory is not given back.
+    MemoryKept,
+    /// A paused partition is not resumed.
+    NeverResumed,
+    /// Offsets that the log never delivers stay open.
+    GapsStayOpen,
 }
 
 /// Whether this bug is planted.

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::delivery::request::{EncodedBody, encode_body};
 use crate::ledger::Place;
 use crate::order::Key;
+use crate::planted::{self, Bug};
 
 /// What a record takes beside its bytes: decoded attributes, its places in queues.
 const RECORD_OVERHEAD_BYTES: usize = 512;
@@ -107,6 +108,9 @@ fn slot<T>(slots: &[T; 5], mode: BodyMode) -> &T {
 
 impl Drop for Loaded {
     fn drop(&mut self) {
+        if planted::is(Bug::MemoryKept) {
+            return;
+        }
         for meter in &self.meters {
             meter.give_back(self.bytes + self.compressed_bytes.load(Ordering::Relaxed));
         }

@@ -254,6 +254,8 @@ impl<T: Transport> Engine<T> {
                 stays
             });
         }
+        // As they were read: the order of the lanes is none.
+        overdue.sort_by_key(|(tenure, delivery, _)| (*tenure, delivery.source, delivery.place));
         for (tenure, delivery, reserved) in overdue {
             self.postpone(tenure, delivery, reserved, Deferred::Horizon);
         }

@@ -21,6 +21,7 @@ use crate::endpoints;
 use crate::ledger::Place;
 use crate::metrics::Deferred;
 use crate::owned::{DELIVERIES, Tenure};
+use crate::planted::{self, Bug};
 use crate::schedule::{self, tier_for};
 use crate::work::{Delivery, Loaded};
 
@@ -254,7 +255,10 @@ impl<T: Transport> Engine<T> {
         if !source.paused && (full || source.pending_bytes >= PENDING_BYTES_HARD_MAX.max(most)) {
             source.paused = true;
             reader.pause(source.partition.clone());
-        } else if source.paused && source.pending_bytes < most / 2 {
+        } else if source.paused
+            && source.pending_bytes < most / 2
+            && !planted::is(Bug::NeverResumed)
+        {
             source.paused = false;
             reader.resume(source.partition.clone());
         }
@@ -275,7 +279,9 @@ impl<T: Transport> Engine<T> {
         };
         let since = source.waits_for_control.take().map(|(_, since)| since);
         match decoded {
-            Ok(record) if record.control_offset > applied => {
+            Ok(record)
+                if record.control_offset > applied && !planted::is(Bug::ControlOffsetIgnored) =>
+            {
                 let behind =
                     |end: ControlEnd| end.is_behind(record.control_offset, since, stored.timestamp);
                 if end.is_some_and(behind) {
@@ -334,7 +340,7 @@ impl<T: Transport> Engine<T> {
             return;
         };
         let bytes = stored.len_bytes();
-        let repeats = if index == DELIVERIES {
+        let repeats = if index == DELIVERIES && !planted::is(Bug::MarksUnread) {
             owned
                 .marks
                 .admit(&record, stored.offset, stored.timestamp, bytes)
@@ -409,7 +415,7 @@ impl<T: Transport> Engine<T> {
             .clock
             .instant_at(due_at)
             .saturating_duration_since(now);
-        if due_at == 0 || remaining.is_zero() {
+        if due_at == 0 || remaining.is_zero() || planted::is(Bug::DueUndershot) {
             self.queue(tenure, delivery, &endpoint, now);
         } else if tier_for(remaining, remaining).is_some() {
             self.defer(tenure, delivery, due_at, Deferred::NotDue);

@@ -23,6 +23,7 @@ use crate::ledger::{self, Place};
 use crate::metrics::Hop;
 use crate::order::Step;
 use crate::owned::{Owned, Tenure};
+use crate::planted::{self, Bug};
 use crate::schedule::{Tier, tier_for};
 use crate::work::{Delivery, Loaded};
 use crate::{Stopped, dead_letter};
@@ -115,6 +116,15 @@ impl<T: Transport> Engine<T> {
     pub(super) fn push_move(&mut self, moved: Move) {
         if let What::Dead { letter, .. } = &moved.what {
             self.parts.metrics.dead.get(letter.reason.into()).inc();
+        }
+        let too_early = match &moved.what {
+            What::Defer(_) => planted::is(Bug::HopWithoutTransaction),
+            What::Dead { .. } => planted::is(Bug::CompletedBeforeDead),
+            What::Report(_) | What::Done => false,
+        };
+        if let Some(source) = self.source_of_move(&moved).filter(|_| too_early) {
+            source.ledger.complete(moved.place);
+            source.dirty = true;
         }
         if let Some(owned) = self.tenant_of(moved.tenure) {
             owned.moves += 1;
@@ -269,6 +279,9 @@ impl<T: Transport> Engine<T> {
         records: &mut Vec<Record>,
         held: &mut Vec<Vec<usize>>,
     ) {
+        // In the order of what came first, so that the same world is written the same way.
+        let mut groups: Vec<_> = groups.into_iter().collect();
+        groups.sort_unstable_by_key(|((_, tier, _), group)| (group.moves.first().copied(), *tier));
         for ((_, tier, placement), group) in groups {
             let topic = DELAY_TIERS
                 .iter()
@@ -468,7 +481,9 @@ impl<T: Transport> Engine<T> {
             let Some(source) = self.source_of_move(&moved) else {
                 continue;
             };
-            source.ledger.reopen(moved.place);
+            if !planted::is(Bug::NoReopenAfterAbort) {
+                source.ledger.reopen(moved.place);
+            }
             if too_large.contains(&at) {
                 moved.what = self.referred(moved.what);
                 self.order_refused(&mut moved);

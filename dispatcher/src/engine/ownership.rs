@@ -24,6 +24,7 @@ use crate::ledger::{Inherited, Ledger, Place};
 use crate::marks::Marks;
 use crate::metrics::Deferred;
 use crate::owned::{DELIVERIES, Owned, Phase, Tenure};
+use crate::planted::{self, Bug};
 use crate::{Stopped, dead_letter};
 
 /// The wait before a take-over that failed is tried again.
@@ -173,6 +174,7 @@ impl<T: Transport> Engine<T> {
         });
         let from = inherited
             .marks_from()
+            .filter(|_| !planted::is(Bug::MarksForgotten))
             .unwrap_or(position)
             .clamp(bounds.start, position);
         if index == DELIVERIES {
@@ -355,15 +357,18 @@ impl<T: Transport> Engine<T> {
             source.pending_bytes = 0;
             source.dirty = true;
         }
-        let left: Vec<_> = owned
+        let mut left: Vec<_> = owned
             .lanes
             .values_mut()
             .flat_map(|lane| lane.drain())
             .flat_map(|(unit, due)| unit.into_items().into_iter().map(move |item| (item, due)))
             .collect();
+        // As they were read: the order of the lanes is none.
+        left.sort_by_key(|(delivery, _)| (delivery.source, delivery.place));
         for (delivery, due) in left {
             // What was attempted since it was read takes its history along; the rest is read again.
-            if delivery.state != delivery.target.state.unwrap_or_default() {
+            let was_attempted = delivery.state != delivery.target.state.unwrap_or_default();
+            if was_attempted && !planted::is(Bug::WaitingDroppedAtDrain) {
                 let due_at = due.map_or(delivery.state.due_at, |due| self.parts.clock.wall_at(due));
                 self.defer(tenure, delivery, due_at, Deferred::Drain);
             }
@@ -373,7 +378,8 @@ impl<T: Transport> Engine<T> {
 
     /// Lets go of what is drained, and acknowledges revokes that are done.
     pub(super) fn finish_drains(&mut self, now: Instant) {
-        if self.drains.is_empty() || self.commit.is_some() {
+        let commits = self.commit.is_some() && !planted::is(Bug::LateCommitAfterRevoke);
+        if self.drains.is_empty() || commits {
             return;
         }
         // A transaction is over when its time is, and its next owner waits for that.

@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 
 pub use metadata::{Inherited, MetadataError, stamped, unstamped};
 
+use crate::planted::{self, Bug};
+
 /// The most bytes of metadata text that Kafka takes with a position by default.
 pub const MAX_METADATA_BYTES: usize = 4_096;
 
@@ -62,6 +64,13 @@ impl Ledger {
     pub fn admit(&mut self, offset: i64, targets: u16) -> Vec<u16> {
         if offset < self.next {
             return Vec::new();
+        }
+        if offset > self.next && planted::is(Bug::GapsStayOpen) {
+            self.window.push_back(Entry {
+                offset: self.next,
+                open: 1,
+                targets: Bits::all_open(1),
+            });
         }
         self.next = offset + 1;
         let mut bits = Bits::all_open(targets);
@@ -136,6 +145,9 @@ impl Ledger {
 
     /// The lowest offset that is not completed: what may be committed.
     pub fn position(&self) -> i64 {
+        if planted::is(Bug::CommitPastOpen) {
+            return self.next;
+        }
         self.window
             .iter()
             .find(|entry| entry.open > 0)

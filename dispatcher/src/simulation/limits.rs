@@ -82,7 +82,7 @@ fn no_window_is_exceeded_by_dispatchers_that_drain_and_crash() {
 }
 
 /// An endpoint that asks for 20 s, whose dispatcher then drains or crashes.
-async fn held(seed: u64) {
+pub(super) async fn held(seed: u64) {
     let mut world = World::new(calm()).await;
     let endpoint = world.endpoint(Behaviour::Fails(429, Some(20), 1)).await;
     world.start("d0");

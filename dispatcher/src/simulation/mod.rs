@@ -7,6 +7,7 @@ mod commits;
 mod health;
 mod limits;
 mod ordering;
+mod planting;
 mod reports;
 mod rules;
 mod tests;

@@ -58,6 +58,10 @@ fn every_target_is_delivered_once_and_repeats_of_the_router_are_dropped() {
 
 #[test]
 fn failures_are_retried_on_schedule_through_memory_and_delay_topics() {
+    retried_on_schedule();
+}
+
+pub(super) fn retried_on_schedule() {
     paused(async {
         let mut world = World::new(calm()).await;
         world.retry_schedule_ms = vec![1_000, 6_000, 40_000];

@@ -408,7 +408,7 @@ impl World {
         ids
     }
 
-    fn routed(&mut self, endpoints: &[usize]) -> (Vec<String>, Vec<Record>) {
+    pub(crate) fn routed(&mut self, endpoints: &[usize]) -> (Vec<String>, Vec<Record>) {
         self.published += 1;
         let offset = self.published;
         let id = format!("event-{offset}");
