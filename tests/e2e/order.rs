@@ -1,7 +1,7 @@
 //! Order per key (rule 12): what an endpoint accepts of a key is in the order of publication,
 //! whatever fails and whoever dies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use harness::{DEADLINE, Endpoint, Event, Log, Pipeline, answers, event, eventually};
 use serde_json::json;
@@ -57,11 +57,14 @@ fn accepted(endpoint: &Endpoint) -> BTreeMap<usize, Vec<usize>> {
     accepted
 }
 
-/// Waits until each key's last event was accepted.
+/// Waits until all events of each key were accepted.
 async fn all_accepted(endpoint: &Endpoint, a_key: usize) -> BTreeMap<usize, Vec<usize>> {
-    eventually("the last event of each key", DEADLINE, async || {
+    eventually("all events of each key", DEADLINE, async || {
         let accepted = accepted(endpoint);
-        let is_over = |numbers: &Vec<usize>| numbers.last() == Some(&(a_key - 1));
+        let is_over = |numbers: &Vec<usize>| {
+            let different: BTreeSet<&usize> = numbers.iter().collect();
+            different.len() == a_key
+        };
         (accepted.len() == KEYS && accepted.values().all(is_over)).then_some(accepted)
     })
     .await

@@ -16,7 +16,9 @@ use crate::stack::{Hook, Service, Stack};
 
 /// How many events a request holds at most.
 const SIZES: [u32; 2] = [1, 50];
-const PATIENCE: Duration = Duration::from_secs(20);
+const DEFERRED: &str = "anabranch_dispatch_deferred_total";
+/// What was deferred on the way, on a machine that is too slow, comes after its tier.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where it all runs.
 #[derive(Debug)]
@@ -32,6 +34,7 @@ struct Rounds {
     items: Vec<f64>,
     requests: Vec<f64>,
     cpu_us: Vec<f64>,
+    deferred: Vec<f64>,
 }
 
 /// Runs it.
@@ -62,7 +65,9 @@ pub(super) async fn run(plan: &Plan, report: Report) -> anyhow::Result<()> {
     report.print(&together.of(median(&ones.items)))?;
     report.print(&report.figure("deliveries a request of 50", "", &batches.requests))?;
     report.print(&report.figure("processor time alone", "us", &ones.cpu_us))?;
-    report.print(&report.figure("processor time together", "us", &batches.cpu_us))
+    report.print(&report.figure("processor time together", "us", &batches.cpu_us))?;
+    let deferred = [ones.deferred, batches.deferred].concat();
+    report.print(&report.figure("deferred on the way", "deliveries", &deferred))
 }
 
 impl Ground {
@@ -78,6 +83,7 @@ impl Ground {
         self.stack.start(Service::Dispatcher).await?;
         let counts = self.sink.expect(count, PATIENCE).await?;
         let cpu = self.stack.cpu_seconds(Service::Dispatcher)?;
+        let deferred = self.stack.metric(Service::Dispatcher, DEFERRED).await?;
         self.stack.stop(Service::Dispatcher).await?;
         let events = f64::from(u32::try_from(count)?);
         let requests = f64::from(u32::try_from(counts.requests)?);
@@ -86,6 +92,7 @@ impl Ground {
             .push(rate(count, counts.last_us - counts.first_us));
         rounds.requests.push(events / requests);
         rounds.cpu_us.push(cpu * 1e6 / events);
+        rounds.deferred.push(deferred);
         Ok(())
     }
 }
