@@ -410,7 +410,7 @@ mod tests {
         let log: SharedLog = std::sync::Arc::new(log);
         let mut config = Config::default();
         config.topics.partitions = 3;
-        assert_eq!(create(&log, &config).await.unwrap().len(), 13);
+        assert_eq!(create(&log, &config).await.unwrap().len(), 14);
         let events = TopicName::new("anabranch.events");
         let partitions: Vec<Partition> = (0..3).map(|number| events.partition(number)).collect();
         let group = router::group(&config.topics.prefix);
