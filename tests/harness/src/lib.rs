@@ -30,7 +30,8 @@ pub use poll::{DEADLINE, eventually, never};
 pub use ports::free_port;
 pub use process::Process;
 pub use sink::{
-    Answers, Arrival, Behaviour, Sink, always, answers, big, fails, hangs, ok, redirects, slow, throttles,
+    Answers, Arrival, Behaviour, Sink, always, answers, big, fails, hangs, ok, redirects, slow,
+    throttles,
 };
 pub use topic::{Stored, attempts, dead_letters, read};
 pub use turn::Weight;
