@@ -4,6 +4,7 @@
 //! surprise: what has come due is served before what is fresh (rule 7).
 
 mod saving;
+mod served;
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
@@ -20,6 +21,8 @@ use crate::breaker::{self, Breaker, Health, Pass};
 use crate::concurrency::{Concurrency, Ended};
 use crate::limiter::{Anchor, Limiter, Refusal};
 use crate::work::Delivery;
+
+use served::Served;
 
 /// Attempts that take this long on average are slow.
 const SLOW: Duration = Duration::from_secs(1);
@@ -116,6 +119,8 @@ pub(crate) struct Lane {
     last_used: Instant,
     /// When an attempt last ended, or the lane was last empty.
     moved_at: Instant,
+    /// What ended of late.
+    served: Served,
     /// Whether the lane stands in the ring of those with something to do.
     pub(crate) in_ring: bool,
 }
@@ -140,6 +145,7 @@ impl Lane {
             latency: Duration::ZERO,
             last_used: now,
             moved_at: now,
+            served: Served::new(now),
             in_ring: false,
         }
     }
@@ -275,6 +281,7 @@ impl Lane {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.last_used = now;
         self.moved_at = now;
+        self.served.add(now);
         let Some(health) = attempted.health else {
             self.breaker.not_started(started, now);
             return None;
@@ -424,8 +431,14 @@ impl Lane {
         let held = self.held_until().is_some_and(|until| until > now + horizon);
         let ahead = self.queued();
         let too_long = if self.limiter.is_unlimited() {
-            let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
-            self.cost().saturating_mul(ahead) > horizon
+            // Attempts that were all delayed together make a fast endpoint look slow; what ended
+            // of late says better how soon it is a delivery's turn.
+            let soon = self
+                .served
+                .per_second(now)
+                .saturating_mul(horizon.as_secs());
+            let count = u32::try_from(ahead).unwrap_or(u32::MAX);
+            ahead > soon && self.cost().saturating_mul(count) > horizon
         } else {
             self.limiter.forecast(now, ahead) > now + horizon
         };
