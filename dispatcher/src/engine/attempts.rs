@@ -28,7 +28,7 @@ use crate::metrics::{Deferred, Outcome};
 use crate::owned::Tenure;
 use crate::planted::{self, Bug};
 use crate::schedule::{self, Attempted, next_delay, tier_for};
-use crate::uncommitted::wait_max;
+use crate::uncommitted::WAIT_MAX;
 use crate::work::Delivery;
 
 /// Room for an attempt's record without errors.
@@ -137,7 +137,6 @@ impl<T: Transport> Engine<T> {
         let again = self.parked.len().min(PARKED_AT_ONCE);
         self.ring.extend(self.parked.drain(..again));
         let max = self.parts.options.max_in_flight;
-        let wait_max = wait_max(self.parts.options.commit_interval);
         while self.sending.in_flight() < max {
             let Some((tenure, quota)) = self.ring.pop_front() else {
                 return;
@@ -154,7 +153,7 @@ impl<T: Transport> Engine<T> {
             };
             if owned
                 .uncommitted_since()
-                .is_some_and(|since| now > since + wait_max)
+                .is_some_and(|since| now > since + WAIT_MAX)
             {
                 // What is in flight goes on; the next acknowledged commit brings the lane back.
                 owned.awaits_commit = true;

@@ -22,8 +22,9 @@ use crate::owned::{Owned, Source, Tenure};
 /// Memory of marks beside the mandatory ones, in the whole process (rule 3).
 const MARKS_BYTES: usize = 8 << 20;
 
-/// A plain commit is overdue after this long without an acknowledgement.
-const OVERDUE: Duration = Duration::from_millis(100);
+/// A plain commit is overdue after this long without an acknowledgement: by far most take less on a
+/// busy machine too, and a transaction of their positions has the time to end before attempts wait.
+const OVERDUE: Duration = Duration::from_millis(200);
 /// The wait before a plain commit that was refused is sent again.
 const AGAIN: Duration = Duration::from_millis(25);
 
@@ -96,11 +97,11 @@ impl<T: Transport> Engine<T> {
                     continue;
                 };
                 source.dirty = false;
-                source.uncommitted.sent();
+                source.uncommitted.committing();
                 source.measure(&position.metadata);
                 let sent = (position.offset, position.metadata.clone());
                 if source.sent.as_ref() == Some(&sent) {
-                    source.uncommitted.acknowledged();
+                    source.uncommitted.committed();
                 } else {
                     source.sent = Some(sent);
                     positions.push((owned.tenure, index, position));
@@ -145,10 +146,13 @@ impl<T: Transport> Engine<T> {
             let Some(source) = owned.and_then(|owned| owned.sources.get_mut(index)) else {
                 continue;
             };
-            if succeeded && !overlapped {
-                source.uncommitted.acknowledged();
+            if succeeded {
+                source.uncommitted.committed();
             } else {
-                source.uncommitted.refused();
+                let is_transacting = source.ledger.is_frozen();
+                source.uncommitted.not_committed(is_transacting);
+            }
+            if !succeeded || overlapped {
                 source.dirty = true;
                 source.sent = None;
             }

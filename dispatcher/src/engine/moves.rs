@@ -373,7 +373,7 @@ impl<T: Transport> Engine<T> {
                 position.metadata = ledger::stamped(position.metadata, stamp);
                 let source = owned.sources.get_mut(index)?;
                 source.dirty = false;
-                source.uncommitted.sent();
+                source.uncommitted.transacting();
                 source.measure(&position.metadata);
                 Some((tenure, index, position))
             })
@@ -455,9 +455,9 @@ impl<T: Transport> Engine<T> {
                 if committed {
                     let text = ledger::unstamped(&position.metadata).to_owned();
                     source.sent = Some((position.offset, text)).filter(|_| !overlapped);
-                    source.uncommitted.acknowledged();
+                    source.uncommitted.transacted();
                 } else {
-                    source.uncommitted.refused();
+                    source.uncommitted.not_transacted();
                 }
             }
         }

@@ -14,8 +14,8 @@ use super::world::{Behaviour, Seen};
 const MINUTES: Duration = Duration::from_secs(600);
 /// The bar (design: "crash").
 const BAR: Duration = Duration::from_millis(500);
-/// The default interval, the time that a commit may be late, and a little.
-const STILL: Duration = Duration::from_millis(320);
+/// After this long without an acknowledged commit nothing starts, and a little.
+const STILL: Duration = Duration::from_millis(420);
 
 /// A busy log on which a plain commit waits behind the request to join.
 fn held(seed: u64) -> SimulationOptions {

@@ -249,7 +249,7 @@ section! {
         pub horizon: Duration = secs(10), in ms(100)..=secs(60);
         /// How often positions are committed (rule 6).
         // What a death repeats: what ended less than an interval and the time of a commit before
-        // it. Attempts wait for a commit that is 200 ms late.
+        // it. Attempts wait when something completed has waited 400 ms for a commit.
         pub commit_interval: Duration = ms(100), in ms(1)..=ms(250);
         /// How long attempts may go on after their partition was revoked, or at shutdown.
         pub drain_deadline: Duration = secs(5), in ms(100)..=secs(60);
