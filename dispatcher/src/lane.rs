@@ -29,8 +29,13 @@ const SLOW: Duration = Duration::from_secs(1);
 /// A lane in which no attempt has ended for this long does not move.
 const STALLED: Duration = Duration::from_secs(1);
 
-/// The longest wait for a turn that is reserved at a measured rate.
+/// What a lane did in a shorter time than this says nothing of its rate: connections were opened,
+/// and few attempts allowed at once.
+const KNOWN_AFTER: Duration = Duration::from_secs(1);
+/// The longest wait for a turn that is reserved at a measured rate …
 const GUESSED_WAIT_MAX: Duration = Duration::from_hours(6);
+/// … and by how much it may exceed the time in which that was measured.
+const GUESS_REACHES: u32 = 30;
 
 /// The bytes that a lane may send more in each round (deficit round robin, Shreedhar and Varghese,
 /// 1995): a large body waits as many rounds as it has of these, a small one goes in each.
@@ -119,6 +124,8 @@ pub(crate) struct Lane {
     last_used: Instant,
     /// When an attempt last ended, or the lane was last empty.
     moved_at: Instant,
+    /// When the lane was last empty.
+    busy_since: Instant,
     /// What ended of late.
     served: Served,
     /// Whether the lane stands in the ring of those with something to do.
@@ -145,6 +152,7 @@ impl Lane {
             latency: Duration::ZERO,
             last_used: now,
             moved_at: now,
+            busy_since: now,
             served: Served::new(now),
             in_ring: false,
         }
@@ -164,6 +172,7 @@ impl Lane {
         self.queued_bytes += delivery.bytes();
         if self.in_flight == 0 && self.due.is_empty() && self.fresh.is_empty() {
             self.moved_at = delivery.queued_at;
+            self.busy_since = delivery.queued_at;
         }
         if delivery.state.hops > 0 || delivery.state.attempts > 0 {
             self.due.push_back(delivery);
@@ -404,7 +413,7 @@ impl Lane {
             if self.breaker.is_closed() {
                 self.next_free = start + self.cost();
             }
-            now.max(held) + GUESSED_WAIT_MAX
+            now.max(held) + self.guess_reaches(now)
         } else {
             self.next_free = self.limiter.plan(start, anew);
             start
@@ -420,6 +429,15 @@ impl Lane {
         self.latency / self.concurrency.limit()
     }
 
+    /// How far ahead the measured rate says anything: a multiple of the time it rests on.
+    fn guess_reaches(&self, now: Instant) -> Duration {
+        let rests_on = now.saturating_duration_since(self.busy_since);
+        rests_on
+            .max(KNOWN_AFTER)
+            .saturating_mul(GUESS_REACHES)
+            .min(GUESSED_WAIT_MAX)
+    }
+
     /// How many deliveries are queued for a turn.
     fn queued(&self) -> u64 {
         (self.due.len() + self.fresh.len()) as u64
@@ -433,12 +451,13 @@ impl Lane {
         let too_long = if self.limiter.is_unlimited() {
             // Attempts that were all delayed together make a fast endpoint look slow; what ended
             // of late says better how soon it is a delivery's turn.
+            let known = now >= self.busy_since + KNOWN_AFTER;
             let soon = self
                 .served
                 .per_second(now)
                 .saturating_mul(horizon.as_secs());
             let count = u32::try_from(ahead).unwrap_or(u32::MAX);
-            ahead > soon && self.cost().saturating_mul(count) > horizon
+            known && ahead > soon && self.cost().saturating_mul(count) > horizon
         } else {
             self.limiter.forecast(now, ahead) > now + horizon
         };

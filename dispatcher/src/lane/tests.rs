@@ -493,3 +493,40 @@ fn an_endpoint_that_hung_is_looked_at_again_in_time_and_forgiven_when_it_answers
     let due = lane.reserve(now, now + ms(5_000)).due;
     assert_eq!(due, now + ms(5_000), "it is quick again");
 }
+
+#[test]
+fn a_slow_start_fills_no_lane() {
+    // rule 7: an endpoint whose first attempts waited for connections is not a slow one
+    let now = Instant::now();
+    let mut lane = lane(now, 64, 100_000);
+    for _ in 0..4 {
+        assert!(attempted(lane.turn(now)).is_some());
+    }
+    let later = now + ms(50);
+    for _ in 0..4 {
+        done(&mut lane, ms(50), later);
+    }
+    assert!(!lane.is_full(now + ms(999), HORIZON, usize::MAX));
+    // Four ended in the first second: at that rate the last would wait for hours.
+    assert!(lane.is_full(now + ms(1_000), HORIZON, usize::MAX));
+    // One that is served faster than the mean time of attempts says is not full.
+    for _ in 0..10_000 {
+        done(&mut lane, ms(50), now + ms(1_000));
+    }
+    assert!(!lane.is_full(now + ms(1_500), HORIZON, usize::MAX));
+}
+
+#[test]
+fn a_guess_reaches_as_far_as_what_it_rests_on() {
+    let now = Instant::now();
+    let check = |busy: Duration, reaches: Duration| {
+        let mut lane = lane(now, 1, 1);
+        assert!(attempted(lane.turn(now)).is_some());
+        done(&mut lane, ms(15_000), now + busy);
+        let due = (0..50_000).map(|_| lane.reserve(now + busy, now).due);
+        assert_eq!(due.max().unwrap(), now + busy + reaches, "{busy:?}");
+    };
+    check(ms(10), ms(30_000));
+    check(ms(20_000), ms(600_000));
+    check(Duration::from_hours(24), GUESSED_WAIT_MAX);
+}

@@ -3,6 +3,7 @@
 //!
 //! The surprise: an event that had to wait for a connection waits on the clock of its own latency.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -175,18 +176,19 @@ async fn latencies(
     // Numbers no other round has: the same event would have the same delivery id.
     let base = u64::try_from(pace::wall_us())?;
     let mut due = HashMap::new();
-    let mut free = Vec::with_capacity(CONNECTIONS);
+    // Taken in turn: ingest closes a connection that is idle for half a minute.
+    let mut free = VecDeque::with_capacity(CONNECTIONS);
     for _ in 0..CONNECTIONS {
-        free.push(stack.publisher().await?);
+        free.push_back(stack.publisher().await?);
     }
     let mut busy = FuturesUnordered::new();
     let mut ticks = pace::ticks(per_second, count);
     let start = Instant::now();
     loop {
         tokio::select! {
-            Some(connection) = busy.next() => free.push(connection?),
+            Some(connection) = busy.next() => free.push_back(connection?),
             tick = ticks.recv(), if !free.is_empty() => {
-                let (Some(tick), Some(connection)) = (tick, free.pop()) else { break };
+                let (Some(tick), Some(connection)) = (tick, free.pop_front()) else { break };
                 let number = base + tick.number;
                 due.insert(number, tick.due_us);
                 busy.push(publish(connection, number));
