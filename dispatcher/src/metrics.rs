@@ -65,6 +65,8 @@ label! {
         RetentionLost => "retention_lost",
         /// Round too often.
         Loop => "loop",
+        /// No request could be made of it.
+        Template => "template",
     }
 }
 
@@ -82,6 +84,7 @@ impl From<DeadReason> for Dead {
             DeadReason::Unencodable => Self::Unencodable,
             DeadReason::RetentionLost => Self::RetentionLost,
             DeadReason::Loop => Self::Loop,
+            DeadReason::Template => Self::Template,
         }
     }
 }

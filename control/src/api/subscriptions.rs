@@ -50,6 +50,8 @@ impl NewSubscription {
             filters: self.filters,
             state: SubscriptionState::Active,
             ordered: self.ordered,
+            request: None,
+            hidden: false,
             created_at: self.now,
             updated_at: self.now,
         };

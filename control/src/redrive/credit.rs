@@ -110,7 +110,7 @@ impl Account {
     fn count(&mut self, verdict: ResultVerdict) {
         match verdict {
             ResultVerdict::Delivered => self.counts.delivered += 1,
-            ResultVerdict::Dead => self.counts.dead += 1,
+            ResultVerdict::Dead | ResultVerdict::Rejected => self.counts.dead += 1,
         }
     }
 

@@ -173,6 +173,9 @@ impl Yard {
             verdict,
             reason: None,
             at: self.rig.sim.clock().now(),
+            count: None,
+            items: Vec::new(),
+            captured: std::collections::BTreeMap::new(),
         };
         let record = Record {
             topic: self.rig.topics.results.clone(),

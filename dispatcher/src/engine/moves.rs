@@ -334,6 +334,9 @@ impl<T: Transport> Engine<T> {
             verdict: ResultVerdict::Delivered,
             reason: None,
             at: self.wall(),
+            count: None,
+            items: Vec::new(),
+            captured: std::collections::BTreeMap::new(),
         };
         self.push_move(Move {
             tenure,

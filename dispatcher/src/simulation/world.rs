@@ -337,6 +337,8 @@ impl World {
             filters: Default::default(),
             state: SubscriptionState::Active,
             ordered: false,
+            request: None,
+            hidden: false,
             created_at: 0,
             updated_at: 0,
         };

@@ -107,6 +107,8 @@ impl Index {
         // A change of filters, state or placement replaces the entry whole.
         self.remove(subscription.id);
         match subscription.state {
+            // A sync's own: its chunks are made for it, and no event matches it.
+            SubscriptionState::Active if subscription.hidden => {}
             SubscriptionState::Paused => {}
             SubscriptionState::Active => {
                 let tenant = self

@@ -23,6 +23,8 @@ pub(crate) fn subscription(id: u128, tenant: &str, filters: &str) -> Subscriptio
         filters: Filters::parse_str(filters).unwrap(),
         state: SubscriptionState::Active,
         ordered: false,
+        request: None,
+        hidden: false,
         created_at: 0,
         updated_at: 0,
     }

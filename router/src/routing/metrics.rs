@@ -43,7 +43,8 @@ pub(crate) fn label_of(reason: DeadReason) -> DeadLetters {
         | DeadReason::EndpointGone
         | DeadReason::EndpointDisabled
         | DeadReason::Deleted
-        | DeadReason::Loop => DeadLetters::Unencodable,
+        | DeadReason::Loop
+        | DeadReason::Template => DeadLetters::Unencodable,
     }
 }
 

@@ -171,6 +171,8 @@ impl Cluster {
             filters: Filters::parse_str(filters).unwrap(),
             state: SubscriptionState::Active,
             ordered: false,
+            request: None,
+            hidden: false,
             created_at: 0,
             updated_at: 0,
         };

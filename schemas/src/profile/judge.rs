@@ -49,6 +49,12 @@ pub fn judge(grammar: &ResponseGrammar, status: u16, body: &[u8], sent: &[&str])
         return Judged::Whole(Some(meaning));
     }
     let body = serde_json::from_slice::<Value>(body).ok();
+    if body.as_ref().is_some_and(|body| asks_again(grammar, body)) {
+        return Judged::Whole(Some(Meaning::Retry));
+    }
+    if !grammar.reads_items() {
+        return Judged::Whole(Some(meaning));
+    }
     match (meaning, body) {
         (Meaning::Delivered, Some(body)) => Judged::Items(delivered(grammar, &body, sent)),
         // Rule 15: 200 is not success until the response says so.
@@ -56,6 +62,14 @@ pub fn judge(grammar: &ResponseGrammar, status: u16, body: &[u8], sent: &[&str])
         (Meaning::Rejected, Some(body)) => rejected(grammar, &body, sent),
         (Meaning::Rejected | Meaning::Retry, _) => Judged::Whole(Some(meaning)),
     }
+}
+
+/// Whether the body says that the request may be sent again.
+fn asks_again(grammar: &ResponseGrammar, body: &Value) -> bool {
+    grammar.retry.as_ref().is_some_and(|says| {
+        let found = says.at.find(body);
+        found.is_some_and(|found| says.values.contains(found))
+    })
 }
 
 fn delivered(grammar: &ResponseGrammar, body: &Value, sent: &[&str]) -> Vec<ItemVerdict> {

@@ -4,8 +4,15 @@
 //! under 200 too (rule 15). The surprise: lists of an answer may hold the failed items or one entry
 //! for each item sent, so a list says which it is.
 
+mod check;
+mod chunk;
+mod file;
+mod identity;
 mod judge;
 mod read;
+mod ready;
+pub mod template;
+mod units;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +22,15 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+pub use check::PROFILE_BYTES_MAX;
+pub use chunk::{CHUNK_ITEMS_MAX, CHUNK_TYPE, Chunk, ChunkData, NotAChunk};
+pub use file::{
+    AuthenticationKind, Counted, JobState, Limits, Method, Operation, OperationKind, Poll, Profile,
+    RequestTemplates, Says, Simulator, Variable, Window,
+};
+pub use identity::{Hash, IDENTITY_MAX, Identity, Normalise, Reject, RejectReason, sha256_hex};
 pub use judge::{ItemVerdict, Judged, judge};
+pub use ready::{READY, ready};
 
 /// The most lists of one grammar.
 pub const LISTS_MAX: usize = 32;
@@ -33,6 +48,9 @@ pub struct ResponseGrammar {
     /// What statuses mean; one that is not here means what it means without a grammar.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub status: BTreeMap<StatusRange, Meaning>,
+    /// What in a body says that the whole request may be sent again, whatever the status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Success>,
     /// How many items the partner says that it received; fewer than were sent is a mismatch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub received: Option<Pointer>,
@@ -116,11 +134,11 @@ pub enum Holds {
     Each,
 }
 
-/// What says that an item succeeded.
+/// A place and what is there then: that an item succeeded, or that a request may be sent again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Success {
-    /// In an entry: where to look.
+    /// Where to look.
     pub at: Pointer,
     /// What is there then.
     pub values: Vec<Value>,
@@ -155,6 +173,12 @@ impl ResponseGrammar {
     /// Whether the body of an answer must be read.
     #[must_use]
     pub fn reads_body(&self) -> bool {
+        self.retry.is_some() || self.reads_items()
+    }
+
+    /// Whether the body says what became of items.
+    #[must_use]
+    pub fn reads_items(&self) -> bool {
         let counts = [&self.received, &self.accepted, &self.rejected];
         !self.lists.is_empty() || counts.into_iter().any(Option::is_some)
     }

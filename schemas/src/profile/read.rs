@@ -21,23 +21,29 @@ impl ResponseGrammar {
     pub fn read(value: &Value) -> Result<Self, Faults> {
         let mut reader = Reader::default();
         reader.grammar(value);
-        if !reader.faults.is_empty() {
-            return Err(Faults(reader.faults));
-        }
+        reader.finish()?;
         // What passed every check is a grammar; anything else is our fault, said and not hidden.
         serde_json::from_value(value.clone())
             .map_err(|error| Faults::one("", format!("cannot be read: {error}")))
     }
 }
 
+/// Walks through a value and notes its faults.
 #[derive(Default)]
-struct Reader {
+pub(super) struct Reader {
     pointer: String,
     faults: Vec<Fault>,
 }
 
 impl Reader {
-    fn fault(&mut self, detail: impl Into<String>) {
+    pub(super) fn finish(self) -> Result<(), Faults> {
+        match self.faults.is_empty() {
+            true => Ok(()),
+            false => Err(Faults(self.faults)),
+        }
+    }
+
+    pub(super) fn fault(&mut self, detail: impl Into<String>) {
         if self.faults.len() < FAULTS_MAX {
             self.faults.push(Fault {
                 pointer: self.pointer.clone(),
@@ -46,7 +52,7 @@ impl Reader {
         }
     }
 
-    fn at(&mut self, step: &str, look: impl FnOnce(&mut Self)) {
+    pub(super) fn at(&mut self, step: &str, look: impl FnOnce(&mut Self)) {
         let length = self.pointer.len();
         self.pointer.push('/');
         let step: String = step.chars().take(64).collect();
@@ -56,7 +62,11 @@ impl Reader {
         self.pointer.truncate(length);
     }
 
-    fn object<'v>(&mut self, value: &'v Value, known: &[&str]) -> Option<&'v Map<String, Value>> {
+    pub(super) fn object<'v>(
+        &mut self,
+        value: &'v Value,
+        known: &[&str],
+    ) -> Option<&'v Map<String, Value>> {
         let Value::Object(members) = value else {
             self.fault("must be an object");
             return None;
@@ -70,16 +80,19 @@ impl Reader {
         Some(members)
     }
 
-    fn grammar(&mut self, value: &Value) {
+    pub(super) fn grammar(&mut self, value: &Value) {
         const POINTERS: [&str; 4] = ["received", "accepted", "rejected", "item_id"];
         let known = [
-            "status", "lists", "received", "accepted", "rejected", "item_id",
+            "status", "retry", "lists", "received", "accepted", "rejected", "item_id",
         ];
         let Some(members) = self.object(value, &known) else {
             return;
         };
         if let Some(statuses) = members.get("status") {
             self.at("status", |reader| reader.statuses(statuses));
+        }
+        if let Some(retry) = members.get("retry") {
+            self.at("retry", |reader| reader.success(retry));
         }
         for name in POINTERS {
             self.pointer_in(members, name);
@@ -167,7 +180,7 @@ impl Reader {
         }
     }
 
-    fn items(&mut self, value: &Value, max: usize, look: impl Fn(&mut Self, &Value)) {
+    pub(super) fn items(&mut self, value: &Value, max: usize, look: impl Fn(&mut Self, &Value)) {
         let Value::Array(items) = value else {
             return self.fault("must be an array");
         };
@@ -179,7 +192,7 @@ impl Reader {
         }
     }
 
-    fn pointer_in(&mut self, members: &Map<String, Value>, name: &str) {
+    pub(super) fn pointer_in(&mut self, members: &Map<String, Value>, name: &str) {
         let Some(value) = members.get(name) else {
             return;
         };
@@ -190,7 +203,7 @@ impl Reader {
         });
     }
 
-    fn one_of(&mut self, value: &Value, texts: &[&str]) {
+    pub(super) fn one_of(&mut self, value: &Value, texts: &[&str]) {
         match value.as_str() {
             Some(text) if texts.contains(&text) => {}
             Some(_) => self.fault(format!("must be one of {}", texts.join(", "))),
@@ -198,7 +211,7 @@ impl Reader {
         }
     }
 
-    fn text(&mut self, value: &Value) {
+    pub(super) fn text(&mut self, value: &Value) {
         match value.as_str() {
             Some(text) if text.chars().count() > TEXT_CHARS_MAX => {
                 self.fault(Error::Long.to_string());

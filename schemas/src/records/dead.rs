@@ -39,11 +39,13 @@ pub enum DeadReason {
     RetentionLost,
     /// It has been round too often.
     Loop,
+    /// No request could be made of it by its subscription's templates.
+    Template,
 }
 
 impl DeadReason {
     /// Every reason.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::AttemptsExhausted,
         Self::MaxAge,
         Self::Rejected,
@@ -55,6 +57,7 @@ impl DeadReason {
         Self::Unencodable,
         Self::RetentionLost,
         Self::Loop,
+        Self::Template,
     ];
 
     /// The word for it in records, metrics and the API.
@@ -71,6 +74,7 @@ impl DeadReason {
             Self::Unencodable => "unencodable",
             Self::RetentionLost => "retention_lost",
             Self::Loop => "loop",
+            Self::Template => "template",
         }
     }
 }
@@ -173,6 +177,9 @@ impl DeadLetter {
             verdict: ResultVerdict::Dead,
             reason: Some(self.reason),
             at: self.at,
+            count: None,
+            items: Vec::new(),
+            captured: std::collections::BTreeMap::new(),
         })
     }
 

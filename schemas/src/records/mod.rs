@@ -26,7 +26,7 @@ pub use progress::{
     Spent, WindowProgress,
 };
 pub use redrive::{RedriveProgress, Span};
-pub use result::{ResultRecord, ResultVerdict};
+pub use result::{ItemOutcome, ItemResult, ResultRecord, ResultVerdict};
 
 /// Why bytes are not a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -2,9 +2,13 @@
 //!
 //! It is written in the transaction that completes the delivery's offset, never before: whoever
 //! reads it may count on the outcome. The surprise: 128-bit numbers are text here, because JSON's
-//! readers have none of that size.
+//! readers have none of that size; and of a chunk's items only those are named that the partner did
+//! not confirm.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::Value;
 
 use super::{DeadReason, Error};
 use crate::ids::{DeliveryId, EndpointId, SubscriptionId};
@@ -17,6 +21,33 @@ pub enum ResultVerdict {
     Delivered,
     /// It is a dead letter.
     Dead,
+    /// The partner refused a chunk of several as a whole and said nothing of single items: it is no
+    /// dead letter, and whoever made it may send it again in parts.
+    Rejected,
+}
+
+/// What became of an item of a chunk that the partner did not confirm (rule 15).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ItemResult {
+    /// It is never taken like this.
+    Rejected,
+    /// It may be sent again.
+    Retry,
+    /// The answer does not say.
+    Unknown,
+}
+
+/// One item of a chunk that was not confirmed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemOutcome {
+    /// Its place in the chunk, from 0.
+    pub index: u32,
+    /// What became of it.
+    pub verdict: ItemResult,
+    /// The partner's word for why, at most 256 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
 }
 
 /// The outcome of one delivery of a redrive or of a sync.
@@ -40,6 +71,16 @@ pub struct ResultRecord {
     pub reason: Option<DeadReason>,
     /// When, unix milliseconds.
     pub at: i64,
+    /// How many items a chunk held; `None` for all else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
+    /// Those of a delivered chunk's items that were not confirmed, in order; all others were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<ItemOutcome>,
+    /// What the answer held where the operation said to look, e.g. a remote list's id; at most 4
+    /// KiB.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub captured: BTreeMap<String, Value>,
 }
 
 impl ResultRecord {
@@ -117,6 +158,9 @@ mod tests {
             verdict: ResultVerdict::Dead,
             reason: Some(DeadReason::Rejected),
             at: 5,
+            count: None,
+            items: Vec::new(),
+            captured: BTreeMap::new(),
         };
         assert_eq!(read, expected);
         assert_eq!(String::from_utf8(read.encode()).unwrap(), V1);
@@ -125,6 +169,19 @@ mod tests {
             ResultRecord::decode(later.as_bytes()),
             Err(Error::Version(2))
         );
+    }
+
+    /// A chunk's outcome as it is written, which every later version must read: never change it.
+    const CHUNK_V1: &str = r#"{"version":1,"bulk":"000000000000000000000000000000ff","delivery":"msg_0000000000000000000000000a","endpoint":"ep_00000000000000000000000007","subscription":"sub_00000000000000000000000003","verdict":"delivered","at":5,"count":50,"items":[{"index":3,"verdict":"rejected","code":"invalid_email"},{"index":7,"verdict":"unknown"}],"captured":{"job":"j-1"}}"#;
+
+    #[test]
+    fn a_chunks_items_are_read() {
+        let read = ResultRecord::decode(CHUNK_V1.as_bytes()).unwrap();
+        assert_eq!((read.count, read.items.len()), (Some(50), 2));
+        assert_eq!(read.items[0].code.as_deref(), Some("invalid_email"));
+        assert_eq!(read.items[1].verdict, ItemResult::Unknown);
+        assert_eq!(read.captured["job"], "j-1");
+        assert_eq!(String::from_utf8(read.encode()).unwrap(), CHUNK_V1);
     }
 
     proptest! {
@@ -139,6 +196,9 @@ mod tests {
                 verdict: if delivered { ResultVerdict::Delivered } else { ResultVerdict::Dead },
                 reason: (!delivered).then_some(DeadReason::MaxAge),
                 at,
+                count: delivered.then_some(3),
+                items: Vec::new(),
+                captured: BTreeMap::new(),
             };
             prop_assert_eq!(ResultRecord::decode(&result.encode()).unwrap(), result);
         }

@@ -362,6 +362,8 @@ fn subscription(filters: &str, state: SubscriptionState) -> Subscription {
         filters: Filters::parse_str(filters).unwrap(),
         state,
         ordered: false,
+        request: None,
+        hidden: false,
         created_at: AT,
         updated_at: AT,
     }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::filter::Filters;
 use crate::ids::{EndpointId, KeyId, SubscriptionId, TenantId};
-use crate::profile::ResponseGrammar;
+use crate::profile::{RequestTemplates, ResponseGrammar};
 
 pub use limits::{
     Batch, BatchFormat, DISABLE_AFTER_MS, Disabled, DisabledReason, LimitUnit, RateWindow,
@@ -264,6 +264,12 @@ pub struct Subscription {
     /// after another (rule 12).
     #[serde(default, skip_serializing_if = "is_false")]
     pub ordered: bool,
+    /// How its deliveries become requests; `None` where the endpoint says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Box<RequestTemplates>>,
+    /// Whether it is a sync's own: no event is routed by it, and it is not listed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub hidden: bool,
     /// Unix milliseconds.
     pub created_at: i64,
     /// Unix milliseconds.

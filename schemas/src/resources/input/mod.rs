@@ -32,6 +32,7 @@ pub use self::members::{
     CREDENTIAL, ENDPOINT, KEY, Kind, Member, Members, ROTATION, SUBSCRIPTION, TENANT, Variants,
     WEBHOOK,
 };
+pub(crate) use self::text::header_name;
 pub use self::url::UrlPolicy;
 
 /// The most faults that are reported of one body.

@@ -211,6 +211,8 @@ fn subscription() -> Subscription {
         filters: Filters::of_types(&["a"]).unwrap(),
         state: SubscriptionState::Active,
         ordered: false,
+        request: None,
+        hidden: false,
         created_at: 0,
         updated_at: 0,
     }

@@ -71,7 +71,7 @@ pub(super) fn signing_secret(text: &str) -> Result<(), String> {
 }
 
 /// A name that an endpoint may choose: none that a request has by itself.
-pub(super) fn header_name(name: &str) -> Result<(), String> {
+pub(crate) fn header_name(name: &str) -> Result<(), String> {
     let is_token = |char: char| char.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(char);
     if name.is_empty() || name.len() > HEADER_NAME_CHARS_MAX || !name.chars().all(is_token) {
         return Err(format!(

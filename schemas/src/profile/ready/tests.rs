@@ -1,0 +1,263 @@
+//! The profiles that come with the program, against requests and answers as the partners document
+//! them (`profiles/fixtures`).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value};
+
+use super::*;
+use crate::profile::template::Compiled;
+use crate::profile::{
+    Chunk, ChunkData, ItemVerdict, JobState, Judged, OperationKind, Profile, judge,
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fixture {
+    chunk: Asked,
+    request: Request,
+    answers: Vec<Answer>,
+    #[serde(default)]
+    states: Vec<String>,
+}
+
+/// A chunk whose members are as they were uploaded.
+#[derive(Deserialize)]
+struct Asked {
+    operation: OperationKind,
+    list: Value,
+    variables: Map<String, Value>,
+    members: Vec<Map<String, Value>>,
+}
+
+#[derive(Deserialize, PartialEq, Debug)]
+struct Request {
+    method: String,
+    path: String,
+    headers: BTreeMap<String, String>,
+    body: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Answer {
+    status: u16,
+    body: Value,
+    verdicts: String,
+    #[serde(default)]
+    captured: BTreeMap<String, Value>,
+}
+
+fn profile(id: &str) -> Profile {
+    Profile::from_yaml(ready(id).unwrap()).unwrap_or_else(|faults| panic!("{id}: {faults:#?}"))
+}
+
+fn fixtures(id: &str) -> Vec<(String, Fixture)> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../profiles/fixtures")
+        .join(id);
+    let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{id}: {error}"));
+    let mut found: Vec<_> = files
+        .map(|file| {
+            let path = file.unwrap().path();
+            let name = path.display().to_string();
+            let text = fs::read_to_string(path).unwrap();
+            let fixture = serde_json::from_str(&text);
+            (
+                name.clone(),
+                fixture.unwrap_or_else(|error| panic!("{name}: {error}")),
+            )
+        })
+        .collect();
+    found.sort_by(|(one, _), (other, _)| one.cmp(other));
+    found
+}
+
+fn chunk(profile: &Profile, asked: &Asked) -> Chunk {
+    let members = asked
+        .members
+        .iter()
+        .map(|member| profile.prepare(member.clone()).unwrap());
+    let raw: Vec<Box<RawValue>> = members
+        .map(|member| to_raw_value(&member).unwrap())
+        .collect();
+    let data = ChunkData {
+        operation: asked.operation,
+        list: asked.list.clone(),
+        variables: asked.variables.clone(),
+        members: raw.iter().map(AsRef::as_ref).collect(),
+    };
+    Chunk::read(&Bytes::from(data.encode())).unwrap()
+}
+
+/// `d` delivered, `r` retry, `x` rejected, `?` unknown.
+fn letters(judged: &Judged) -> String {
+    let letter = |item: &ItemVerdict| match item {
+        ItemVerdict::Delivered => 'd',
+        ItemVerdict::Retry(_) => 'r',
+        ItemVerdict::Rejected(_) => 'x',
+        ItemVerdict::Unknown => '?',
+    };
+    match judged {
+        Judged::Whole(None) => "as the status".to_owned(),
+        Judged::Whole(Some(meaning)) => format!("whole {meaning:?}"),
+        Judged::Items(items) => items.iter().map(letter).collect(),
+    }
+}
+
+#[test]
+fn requests_and_answers_are_as_the_partners_document_them() {
+    for (id, _) in READY {
+        let profile = profile(id);
+        let compiled = Compiled::new(profile.operations.clone()).unwrap();
+        for (name, fixture) in fixtures(id) {
+            let chunk = chunk(&profile, &fixture.chunk);
+            let rendered = compiled
+                .render(&chunk, 1 << 20)
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            let body = rendered.body.as_deref().map(|body| {
+                serde_json::from_slice(body).unwrap_or_else(|error| {
+                    panic!("{name}: {error}: {}", String::from_utf8_lossy(body))
+                })
+            });
+            let request = Request {
+                method: rendered.method.as_str().to_owned(),
+                path: rendered.path,
+                headers: rendered.headers.into_iter().collect(),
+                body: body.unwrap_or_default(),
+            };
+            assert_eq!(request, fixture.request, "{name}");
+            let operation = compiled.operation(chunk.operation).unwrap();
+            let ids = chunk.ids(operation.answer.item_id.as_ref());
+            let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+            for answer in &fixture.answers {
+                let body = answer.body.to_string();
+                let judged = judge(&operation.answer, answer.status, body.as_bytes(), &ids);
+                assert_eq!(letters(&judged), answer.verdicts, "{name}: {body}");
+                for (what, value) in &answer.captured {
+                    let captured = operation.captured(&answer.body, 4_096);
+                    assert_eq!(captured.get(what), Some(value), "{name}: {what}");
+                }
+            }
+            if let Some(poll) = &profile.operations.poll {
+                for (answer, state) in fixture.answers.iter().zip(&fixture.states) {
+                    let said = match poll.state(&answer.body) {
+                        JobState::Running => "running",
+                        JobState::Done => "done",
+                        JobState::Failed => "failed",
+                    };
+                    assert_eq!(said, state, "{name}: {}", answer.body);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_ready_profile_is_named_by_its_file_and_has_fixtures_for_its_members() {
+    for (id, _) in READY {
+        let profile = profile(id);
+        assert_eq!(profile.profile, id);
+        let fixtures = fixtures(id);
+        let has = |kind| {
+            fixtures
+                .iter()
+                .any(|(_, fixture)| fixture.chunk.operation == kind)
+        };
+        assert!(
+            has(OperationKind::Add) && has(OperationKind::Remove),
+            "{id}"
+        );
+        let unsaid = profile.operations.all().find(|(kind, _)| {
+            matches!(
+                kind,
+                OperationKind::Poll | OperationKind::StartJob | OperationKind::RunJob
+            ) && !has(*kind)
+        });
+        assert!(unsaid.is_none(), "{id}: no fixture of {unsaid:?}");
+        assert!(!profile.limits.rate_windows().is_empty() || profile.limits.concurrency.is_some());
+    }
+}
+
+#[test]
+fn profiles_survive_storage() {
+    for (id, _) in READY {
+        let profile = profile(id);
+        let value = serde_json::to_value(&profile).unwrap();
+        assert_eq!(Profile::read(&value).unwrap(), profile, "{id}");
+        let text = serde_json::to_string(&profile.operations).unwrap();
+        let operations: crate::profile::RequestTemplates = serde_json::from_str(&text).unwrap();
+        assert_eq!(operations, profile.operations, "{id}");
+    }
+}
+
+#[test]
+fn a_profiles_faults_are_all_told_with_pointers() {
+    let file = |change: &str, to: &str| {
+        let text = ready("generic-50").unwrap();
+        assert!(text.contains(change), "{change}");
+        text.replace(change, to)
+    };
+    let check = |text: &str, want: &[&str]| {
+        let faults = Profile::from_yaml(text).unwrap_err().0;
+        let pointers: Vec<&str> = faults.iter().map(|fault| fault.pointer.as_str()).collect();
+        assert_eq!(pointers, want, "{faults:?}");
+    };
+    check("a: [", &[""]);
+    check("[]", &[""]);
+    check(
+        "{profile: A b, version: 0, other: 1}",
+        &[
+            "/other",
+            "/title",
+            "/documentation",
+            "/limits",
+            "/operations",
+            "/profile",
+            "/version",
+        ],
+    );
+    check(&file("items: 50", "items: 0"), &["/limits/items"]);
+    check(&file("bytes: 1 MiB", "bytes: 1 TB"), &["/limits/bytes"]);
+    check(
+        &file("requests: 1000, seconds: 1", "seconds: 1"),
+        &["/limits/windows/0"],
+    );
+    check(
+        &file("method: PATCH", "method: STEAL"),
+        &["/operations/rename_list/method"],
+    );
+    check(
+        &file("capture: {list: /id}", "capture: {list: id}"),
+        &["/operations/create_list/capture/list"],
+    );
+    check(
+        &file("{{ m.id|tojson }}", "{{ m.id|nothing }}"),
+        &["/operations/remove"],
+    );
+    check(
+        &file("{{ m.id|tojson }}", "{{ m.nothing|tojson }}"),
+        &["/operations/remove"],
+    );
+    check(
+        &file("{{ m.id|tojson }}", "{{ m.id ~ m.id }}"),
+        &["/operations/remove/body"],
+    );
+    check(
+        &file("{{ m.id|tojson }}", "{{ m.id }}"),
+        &["/operations/remove"],
+    );
+    check(
+        &file("{{ m.id|tojson }}", "{% if %}"),
+        &["/operations/remove/body"],
+    );
+    check(
+        &file("path: /lists\n", "path: /lists/../x\n"),
+        &["/operations/create_list"],
+    );
+}

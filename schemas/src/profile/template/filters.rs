@@ -1,0 +1,230 @@
+//! Owns the filters of templates, and what all of them together may make in one rendering.
+//!
+//! Each counts the bytes that it reads and makes against one budget, so that a template's work is
+//! bounded by more than its steps. The surprise: `tojson` copies members as they came, and does not
+//! escape for HTML.
+
+use std::fmt::Write as _;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use minijinja::value::{Object, Rest};
+use minijinja::{Environment, Error, ErrorKind, State, Value, filters, tests};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::members::{Member, Members};
+use crate::profile::identity::sha256_hex;
+
+/// What filters may read and make in one rendering, in bytes.
+const WORK_BYTES_MAX: usize = 64 << 20;
+/// The longest text that a filter makes.
+const TEXT_BYTES_MAX: usize = 8 << 20;
+/// Under which the budget is found: no name that a template can say.
+pub(super) const WORK: &str = " work";
+
+/// What stands for itself in a segment of a path (RFC 3986 §2.3).
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// What is left of a rendering's budget.
+#[derive(Debug)]
+pub(super) struct Work(AtomicUsize);
+
+impl Object for Work {}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self(AtomicUsize::new(WORK_BYTES_MAX))
+    }
+}
+
+impl Work {
+    fn spend(&self, bytes: usize) -> Result<(), Error> {
+        let left = self.0.load(Ordering::Relaxed).checked_sub(bytes);
+        let left = left.ok_or_else(|| too_much("filters have made more than they may"))?;
+        self.0.store(left, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Adds what templates may use.
+pub(super) fn add_to(environment: &mut Environment<'_>) {
+    environment.add_filter("tojson", tojson);
+    environment.add_filter("segment", segment);
+    environment.add_filter("concat", concat);
+    environment.add_filter("join", join);
+    environment.add_filter("replace", replace);
+    environment.add_filter("sha256", sha256);
+    environment.add_filter("lower", |state: &State<'_, '_>, text: &str| {
+        made(state, text.len(), text.to_lowercase())
+    });
+    environment.add_filter("upper", |state: &State<'_, '_>, text: &str| {
+        made(state, text.len(), text.to_uppercase())
+    });
+    environment.add_filter("trim", |state: &State<'_, '_>, text: &str| {
+        made(state, text.len(), text.trim().to_owned())
+    });
+    environment.add_filter("string", |state: &State<'_, '_>, value: Value| {
+        let text = text_of(state, &value)?;
+        made(state, 0, text)
+    });
+    environment.add_filter("default", filters::default);
+    environment.add_filter("first", filters::first);
+    environment.add_filter("int", filters::int);
+    environment.add_filter("items", filters::items);
+    environment.add_filter("last", filters::last);
+    environment.add_filter("length", filters::length);
+    environment.add_filter("list", filters::list);
+    environment.add_filter("map", filters::map);
+    environment.add_filter("rejectattr", filters::rejectattr);
+    environment.add_filter("selectattr", filters::selectattr);
+    environment.add_test("defined", tests::is_defined);
+    environment.add_test("mapping", tests::is_mapping);
+    environment.add_test("none", tests::is_none);
+    environment.add_test("number", tests::is_number);
+    environment.add_test("sequence", tests::is_sequence);
+    environment.add_test("string", tests::is_string);
+    environment.add_test("undefined", tests::is_undefined);
+}
+
+/// The value as JSON; members as the bytes that they came as.
+fn tojson(state: &State<'_, '_>, value: Value) -> Result<String, Error> {
+    let mut json = Bounded::default();
+    if value.is_undefined() {
+        return Err(Error::new(
+            ErrorKind::UndefinedError,
+            "undefined is no JSON",
+        ));
+    }
+    if let Some(members) = value.downcast_object_ref::<Members>() {
+        members.write_json(&mut json).map_err(|_| too_long())?;
+    } else if let Some(member) = value.downcast_object_ref::<Member>() {
+        io::Write::write_all(&mut json, member.json()).map_err(|_| too_long())?;
+    } else {
+        serde_json::to_writer(&mut json, &value).map_err(|error| match error.is_io() {
+            true => too_long(),
+            false => Error::new(ErrorKind::BadSerialization, error.to_string()),
+        })?;
+    }
+    let text = String::from_utf8(json.0)
+        .map_err(|_| Error::new(ErrorKind::BadSerialization, "json is not text"))?;
+    made(state, 0, text)
+}
+
+/// The text as one segment of a path, or as a value in a query: whatever it is, it stays one.
+fn segment(state: &State<'_, '_>, value: Value) -> Result<String, Error> {
+    let text = text_of(state, &value)?;
+    let encoded = utf8_percent_encode(&text, SEGMENT).to_string();
+    made(state, text.len(), encoded)
+}
+
+fn concat(state: &State<'_, '_>, first: Value, others: Rest<Value>) -> Result<String, Error> {
+    let mut all = String::new();
+    for value in std::iter::once(&first).chain(&*others) {
+        append(state, &mut all, value)?;
+    }
+    Ok(all)
+}
+
+fn join(state: &State<'_, '_>, values: Value, between: Option<&str>) -> Result<String, Error> {
+    let mut all = String::new();
+    for (at, value) in values.try_iter()?.enumerate() {
+        if at > 0 {
+            append(state, &mut all, &Value::from(between.unwrap_or_default()))?;
+        }
+        append(state, &mut all, &value)?;
+    }
+    Ok(all)
+}
+
+fn replace(state: &State<'_, '_>, text: &str, from: &str, to: &str) -> Result<String, Error> {
+    let times = text.matches(from).count();
+    let bytes = times.saturating_mul(to.len()).saturating_add(text.len());
+    work(state)?.spend(bytes)?;
+    if bytes > TEXT_BYTES_MAX {
+        return Err(too_long());
+    }
+    Ok(text.replace(from, to))
+}
+
+fn sha256(state: &State<'_, '_>, value: Value) -> Result<String, Error> {
+    let text = text_of(state, &value)?;
+    // Hashing a byte costs about as much as copying ten.
+    made(
+        state,
+        text.len().saturating_mul(10),
+        sha256_hex(text.as_bytes()),
+    )
+}
+
+fn append(state: &State<'_, '_>, all: &mut String, value: &Value) -> Result<(), Error> {
+    let text = text_of(state, value)?;
+    work(state)?.spend(text.len())?;
+    if all.len() + text.len() > TEXT_BYTES_MAX {
+        return Err(too_long());
+    }
+    all.push_str(&text);
+    Ok(())
+}
+
+/// What is written of a single value; lists and objects are no texts.
+fn text_of(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
+    if let Some(text) = value.as_str() {
+        work(state)?.spend(text.len())?;
+        return Ok(text.to_owned());
+    }
+    if value.is_undefined() {
+        return Err(Error::new(
+            ErrorKind::UndefinedError,
+            "undefined is no text",
+        ));
+    }
+    if value.as_object().is_some() {
+        let reason = "a list or an object is no text: use tojson";
+        return Err(Error::new(ErrorKind::InvalidOperation, reason));
+    }
+    let mut text = String::new();
+    write!(text, "{value}").map_err(|_| too_long())?;
+    Ok(text)
+}
+
+fn made(state: &State<'_, '_>, read: usize, text: String) -> Result<String, Error> {
+    work(state)?.spend(read.saturating_add(text.len()))?;
+    Ok(text)
+}
+
+fn work(state: &State<'_, '_>) -> Result<std::sync::Arc<Work>, Error> {
+    let work = state
+        .lookup(WORK)
+        .and_then(|value| value.downcast_object::<Work>());
+    work.ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "no rendering is under way"))
+}
+
+fn too_much(what: &'static str) -> Error {
+    Error::new(ErrorKind::OutOfFuel, what)
+}
+
+fn too_long() -> Error {
+    too_much("a text is longer than it may be")
+}
+
+/// A buffer that takes no more than [`TEXT_BYTES_MAX`].
+#[derive(Default)]
+struct Bounded(Vec<u8>);
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > TEXT_BYTES_MAX {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
