@@ -1,14 +1,20 @@
-//! Owns which subscriptions an event is for: an index of every active subscription, by tenant and
-//! event type, that stands for one position of `control`.
+//! Owns which subscriptions an event is for: an index of every active subscription, by tenant,
+//! event type, and what their filters ask for, that stands for one position of `control`.
 //!
 //! It must never name a subscription of another tenant than the event's, and never panic, whatever
-//! the event. The surprise: it is patched in place, one tenant at a time; who needs it unchanged
-//! for longer holds that tenant's [`TenantIndex`] and a change copies that tenant alone.
+//! the event. The surprise: it is patched in place between two events; who needs its answer for
+//! longer holds the tenant's [`Entries`], of which a change copies a small piece.
 
+mod bucket;
+mod entries;
+mod hits;
+mod keys;
+mod operands;
+mod ranges;
+mod rules;
 mod tenant;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use schemas::event::Event;
@@ -16,16 +22,37 @@ use schemas::ids::{SubscriptionId, TenantId};
 use schemas::records::{ControlKey, ControlObject};
 use schemas::resources::{Subscription, SubscriptionState};
 
-pub use tenant::{Entry, Place, TenantIndex};
+pub use entries::{Entries, Entry, Place};
+pub use hits::Scratch;
+pub use tenant::TenantIndex;
 
 /// Every active subscription, as far as `control` has been applied.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Index {
-    tenants: HashMap<Box<str>, Arc<TenantIndex>, RandomState>,
+    tenants: HashMap<Box<str>, TenantIndex, RandomState>,
     /// A deletion names the subscription alone.
     homes: HashMap<SubscriptionId, TenantId, RandomState>,
     control_offset: i64,
     partitions: Option<u32>,
+    scratch: Scratch,
+}
+
+/// The subscriptions that want one event, each once.
+#[derive(Debug, Clone, Copy)]
+pub struct Matches<'a> {
+    /// The entries of the event's tenant.
+    pub entries: &'a Entries,
+    /// The places of those that want it.
+    pub places: &'a [Place],
+}
+
+impl<'a> Matches<'a> {
+    /// The entries of those that want it.
+    pub fn iter(self) -> impl Iterator<Item = &'a Entry> {
+        self.places
+            .iter()
+            .filter_map(|place| self.entries.get(*place))
+    }
 }
 
 impl Index {
@@ -89,17 +116,17 @@ impl Index {
 
     /// One tenant's part, as it is now.
     #[must_use]
-    pub fn tenant(&self, tenant: &str) -> Option<&Arc<TenantIndex>> {
+    pub fn tenant(&self, tenant: &str) -> Option<&TenantIndex> {
         self.tenants.get(tenant)
     }
 
-    /// The subscriptions that want `event`: those of its tenant whose filters pass, each once.
-    pub fn matches<'a>(&'a self, event: &'a Event) -> impl Iterator<Item = &'a Entry> + 'a {
-        let tenant = event.tenant().and_then(|tenant| self.tenants.get(tenant));
-        tenant.into_iter().flat_map(move |tenant| {
-            tenant
-                .matches(event)
-                .filter_map(move |place| tenant.entry(place))
+    /// The subscriptions that want `event`: those of its tenant whose filters pass. `None` where
+    /// nobody of its tenant has any.
+    pub fn matches(&mut self, event: &Event) -> Option<Matches<'_>> {
+        let tenant = event.tenant().and_then(|tenant| self.tenants.get(tenant))?;
+        Some(Matches {
+            entries: tenant.entries(),
+            places: tenant.matches(event, &mut self.scratch),
         })
     }
 
@@ -115,7 +142,7 @@ impl Index {
                     .tenants
                     .entry(subscription.tenant.as_str().into())
                     .or_default();
-                Arc::make_mut(tenant).insert(Entry::of(subscription));
+                tenant.insert(Entry::of(subscription), &subscription.filters);
                 self.homes
                     .insert(subscription.id, subscription.tenant.clone());
             }
@@ -129,7 +156,7 @@ impl Index {
         let Some(tenant) = self.tenants.get_mut(home.as_str()) else {
             return;
         };
-        Arc::make_mut(tenant).remove(id);
+        tenant.remove(id);
         if tenant.is_empty() {
             self.tenants.remove(home.as_str());
         }

@@ -1,69 +1,59 @@
-//! Owns one tenant's subscriptions: a list by event type, and the list of those that want any type.
+//! Owns one tenant's subscriptions: which rule each has, and which rules an event's type leads to.
 //!
-//! It must never evaluate a filter of a subscription that pins other types than the event's. The
-//! surprise: a subscription whose filters say nothing but the type has none left to evaluate.
+//! It must never look at a rule that asks for other types than the event's. The surprise: only the
+//! entries can be held beside a change; what finds them is patched in place.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use schemas::event::Event;
-use schemas::filter::Filters;
-use schemas::ids::{EndpointId, SubscriptionId};
-use schemas::resources::Subscription;
+use schemas::filter::{Filters, Subject};
+use schemas::ids::SubscriptionId;
 
-/// Where an entry is in its tenant's index.
-pub type Place = u32;
+use super::bucket::{Bucket, Choice, Listed};
+use super::entries::{Entries, Entry, Place};
+use super::hits::Scratch;
+use super::keys::RuleId;
+use super::operands::Operands;
+use super::rules::{Rule, Rules};
 
-/// What routing needs of one active subscription.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    /// The subscription.
-    pub subscription: SubscriptionId,
-    /// Its endpoint.
-    pub endpoint: EndpointId,
-    /// The partition of `deliveries` that the endpoint is placed in.
-    pub placement: u32,
-    /// Whether events of one key are delivered one after another (rule 12).
-    pub ordered: bool,
-    filters: Arc<Filters>,
-    /// Whether the filters ask for more than the type.
-    residual: bool,
-}
-
-impl Entry {
-    /// The entry of an active subscription.
-    pub(super) fn of(subscription: &Subscription) -> Self {
-        Self {
-            subscription: subscription.id,
-            endpoint: subscription.endpoint,
-            placement: subscription.placement.partition(),
-            ordered: subscription.ordered,
-            residual: !asks_for_types_alone(&subscription.filters),
-            filters: Arc::new(subscription.filters.clone()),
-        }
-    }
-
-    fn passes(&self, event: &Event) -> bool {
-        !self.residual || self.filters.matches(event)
-    }
-}
-
-fn asks_for_types_alone(filters: &Filters) -> bool {
-    filters.required_types().map_or_else(
-        || filters.is_empty(),
-        |types| !types.is_empty() && Filters::of_types(&types).as_ref() == Ok(filters),
-    )
-}
+/// Types are told apart by so many bytes of what they begin with.
+const PREFIX_BYTES_MAX: usize = 64;
 
 /// One tenant's active subscriptions.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct TenantIndex {
-    entries: Vec<Option<Entry>>,
+    entries: Entries,
+    places: HashMap<SubscriptionId, (Place, RuleId), RandomState>,
     free: Vec<Place>,
-    places: HashMap<SubscriptionId, Place, RandomState>,
-    by_type: HashMap<Box<str>, Vec<Place>, RandomState>,
-    any_type: Vec<Place>,
+    operands: Operands,
+    rules: Rules,
+    by_type: HashMap<Box<str>, Bucket, RandomState>,
+    by_prefix: HashMap<Box<str>, Bucket, RandomState>,
+    /// How long the prefixes are, each with how many there are of it.
+    prefix_lengths: Vec<(usize, usize)>,
+    any_type: Bucket,
+}
+
+/// Where a rule is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Home {
+    Type(Box<str>),
+    Prefix(Box<str>),
+    Any,
+}
+
+/// Where a rule with these filters is listed: no event comes to two of its homes.
+fn homes(filters: &Filters) -> Vec<Home> {
+    if let Some(types) = filters.required_types() {
+        return types.into_iter().map(|ty| Home::Type(ty.into())).collect();
+    }
+    let cut = |prefix: &str| {
+        let end = prefix.floor_char_boundary(PREFIX_BYTES_MAX);
+        prefix.get(..end).unwrap_or_default().into()
+    };
+    let prefix = filters.required_type_prefix();
+    vec![prefix.map_or(Home::Any, |prefix| Home::Prefix(cut(prefix)))]
 }
 
 impl TenantIndex {
@@ -79,75 +69,173 @@ impl TenantIndex {
         self.places.is_empty()
     }
 
-    /// The entry at `place`, while it is there.
+    /// The entries as they are now; a clone stays so.
     #[must_use]
-    pub fn entry(&self, place: Place) -> Option<&Entry> {
-        self.entries.get(usize::try_from(place).ok()?)?.as_ref()
+    pub fn entries(&self) -> &Entries {
+        &self.entries
     }
 
     /// The places of the subscriptions that want `event`, each once. The event is taken to be of
     /// this tenant.
-    pub fn matches<'a>(&'a self, event: &'a Event) -> impl Iterator<Item = Place> + 'a {
-        // A subscription is in lists by type or in the other one, and once in each.
-        let typed = self.by_type.get(event.ty()).map_or(&[][..], Vec::as_slice);
-        typed
-            .iter()
-            .chain(&self.any_type)
-            .copied()
-            .filter(move |place| self.entry(*place).is_some_and(|entry| entry.passes(event)))
+    pub fn matches<'a>(&self, event: &Event, scratch: &'a mut Scratch) -> &'a [Place] {
+        let Scratch {
+            found,
+            hits,
+            places,
+        } = scratch;
+        places.clear();
+        hits.begin(self.rules.bound());
+        let mut subject = Subject::new(event, &self.operands.paths, found);
+        let ty = event.ty();
+        let prefixes = self.prefix_lengths.iter();
+        let prefixes = prefixes.filter_map(|(length, _)| self.by_prefix.get(ty.get(..*length)?));
+        let any = (!self.any_type.is_empty()).then_some(&self.any_type);
+        let typed = self.by_type.get(ty);
+        for bucket in typed.into_iter().chain(prefixes).chain(any) {
+            bucket.find(&mut subject, &self.operands, hits);
+        }
+        for rule in hits.rules().iter().filter_map(|id| self.rules.get(*id)) {
+            if rule.passes(&mut subject) {
+                places.extend_from_slice(&rule.places);
+            }
+        }
+        places
     }
 
-    pub(super) fn insert(&mut self, entry: Entry) {
+    pub(super) fn insert(&mut self, entry: Entry, filters: &Filters) {
         let Some(place) = self
             .free
             .pop()
-            .or_else(|| Place::try_from(self.entries.len()).ok())
+            .or_else(|| Place::try_from(self.places.len()).ok())
         else {
             // Four thousand million subscriptions of one tenant: memory ends before.
             return;
         };
-        match entry.filters.required_types() {
-            None => self.any_type.push(place),
-            Some(types) => {
-                for ty in types {
-                    self.by_type.entry(ty.into()).or_default().push(place);
-                }
-            }
+        let known = self.rules.find(filters, &self.operands);
+        let Some(id) = known.or_else(|| self.add_rule(filters)) else {
+            self.free.push(place);
+            return;
+        };
+        if let Some(rule) = self.rules.get_mut(id) {
+            rule.places.push(place);
         }
-        self.places.insert(entry.subscription, place);
-        match usize::try_from(place)
-            .ok()
-            .and_then(|place| self.entries.get_mut(place))
-        {
-            Some(slot) => *slot = Some(entry),
-            None => self.entries.push(Some(entry)),
-        }
+        self.places.insert(entry.subscription, (place, id));
+        self.entries.set(place, Some(entry));
     }
 
     pub(super) fn remove(&mut self, id: SubscriptionId) {
-        let Some(place) = self.places.remove(&id) else {
+        let Some((place, rule)) = self.places.remove(&id) else {
             return;
         };
-        let slot = usize::try_from(place)
-            .ok()
-            .and_then(|place| self.entries.get_mut(place));
-        let Some(entry) = slot.and_then(Option::take) else {
-            return;
-        };
+        self.entries.set(place, None);
         self.free.push(place);
-        match entry.filters.required_types() {
-            None => self.any_type.retain(|other| *other != place),
-            Some(types) => types.into_iter().for_each(|ty| self.unlist(ty, place)),
+        let Some(known) = self.rules.get_mut(rule) else {
+            return;
+        };
+        known.places.retain(|other| *other != place);
+        if known.places.is_empty() {
+            self.remove_rule(rule);
         }
     }
 
-    fn unlist(&mut self, ty: &str, place: Place) {
-        let Some(list) = self.by_type.get_mut(ty) else {
+    fn add_rule(&mut self, filters: &Filters) -> Option<RuleId> {
+        let pointers = filters.pointers();
+        let slots = pointers.iter().map(|path| self.operands.paths.add(path));
+        let rule = Rule::of(filters.clone(), slots.collect());
+        let id = self.rules.insert(rule, &self.operands)?;
+        let rule = self.rules.get(id)?;
+        let alternatives = rule.filters.alternatives();
+        let mut choices = Vec::new();
+        for home in homes(&rule.filters) {
+            let listed = Listed {
+                rule: id,
+                alternatives: &alternatives,
+                slots: &rule.slots,
+                is_typed: matches!(home, Home::Type(_)),
+            };
+            let bucket = match home {
+                Home::Type(ty) => self.by_type.entry(ty).or_default(),
+                Home::Any => &mut self.any_type,
+                Home::Prefix(prefix) => {
+                    if !self.by_prefix.contains_key(&prefix) {
+                        count_up(&mut self.prefix_lengths, prefix.len());
+                    }
+                    self.by_prefix.entry(prefix).or_default()
+                }
+            };
+            choices.push(bucket.insert(listed, &mut self.operands));
+        }
+        drop(alternatives);
+        if let Some(rule) = self.rules.get_mut(id) {
+            rule.choices = choices.into();
+        }
+        Some(id)
+    }
+
+    fn remove_rule(&mut self, id: RuleId) {
+        let Some(rule) = self.rules.remove(id, &self.operands) else {
             return;
         };
-        list.retain(|other| *other != place);
-        if list.is_empty() {
-            self.by_type.remove(ty);
+        let alternatives = rule.filters.alternatives();
+        for (home, choice) in homes(&rule.filters).into_iter().zip(&rule.choices) {
+            let listed = Listed {
+                rule: id,
+                alternatives: &alternatives,
+                slots: &rule.slots,
+                is_typed: matches!(home, Home::Type(_)),
+            };
+            self.unlist(&home, listed, *choice);
+        }
+        for pointer in rule.filters.pointers() {
+            self.operands.paths.remove(pointer);
         }
     }
+
+    fn unlist(&mut self, home: &Home, listed: Listed<'_>, choice: Choice) {
+        let operands = &mut self.operands;
+        match home {
+            Home::Any => self.any_type.remove(listed, choice, operands),
+            Home::Type(ty) => {
+                if remove_in(&mut self.by_type, ty, |bucket| {
+                    bucket.remove(listed, choice, operands);
+                }) {
+                    self.by_type.remove(ty);
+                }
+            }
+            Home::Prefix(prefix) => {
+                if remove_in(&mut self.by_prefix, prefix, |bucket| {
+                    bucket.remove(listed, choice, operands);
+                }) {
+                    self.by_prefix.remove(prefix);
+                    count_down(&mut self.prefix_lengths, prefix.len());
+                }
+            }
+        }
+    }
+}
+
+/// Changes a bucket; says whether it is empty then.
+fn remove_in(
+    buckets: &mut HashMap<Box<str>, Bucket, RandomState>,
+    name: &str,
+    remove: impl FnOnce(&mut Bucket),
+) -> bool {
+    buckets.get_mut(name).is_some_and(|bucket| {
+        remove(bucket);
+        bucket.is_empty()
+    })
+}
+
+fn count_up(lengths: &mut Vec<(usize, usize)>, length: usize) {
+    match lengths.iter_mut().find(|(known, _)| *known == length) {
+        Some((_, count)) => *count += 1,
+        None => lengths.push((length, 1)),
+    }
+}
+
+fn count_down(lengths: &mut Vec<(usize, usize)>, length: usize) {
+    if let Some((_, count)) = lengths.iter_mut().find(|(known, _)| *known == length) {
+        *count -= 1;
+    }
+    lengths.retain(|(_, count)| *count > 0);
 }

@@ -6,7 +6,6 @@
 //! records around it are made as if it had never matched.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use runtime::log::{Headers, Record};
 use schemas::event::Event;
@@ -15,7 +14,7 @@ use schemas::records::{DeadReason, DeliveryRecord, MAX_TARGETS, Origin, Target};
 
 use super::dead::Refusal;
 use super::{Places, RECORD_BYTES_MAX};
-use crate::index::{Place, TenantIndex};
+use crate::index::{Entries, Matches, Place};
 
 /// The most bytes that a target takes in a record: two ids, the flags and an order key.
 const TARGET_BYTES: usize = 42;
@@ -40,7 +39,7 @@ pub struct Fanout {
     /// Without targets: those of the next record are in `targets`.
     envelope: DeliveryRecord,
     headers: Headers,
-    tenant: Arc<TenantIndex>,
+    entries: Entries,
     /// Partition and place of each target, in this order.
     wanted: Vec<(u32, Place)>,
     /// The place in `wanted` of the next target.
@@ -65,10 +64,10 @@ pub struct Outgoing {
 }
 
 impl Fanout {
-    /// The way of `arrival` to everybody of its tenant who wants it; `None` where nobody does.
+    /// The way of `arrival` to everybody who wants it; `None` where nobody does.
     pub(super) fn new(
         arrival: Arrival,
-        tenant: Arc<TenantIndex>,
+        matches: Matches<'_>,
         control_offset: i64,
         refused: &Refused,
     ) -> Option<Self> {
@@ -80,8 +79,8 @@ impl Fanout {
         } = arrival;
         let targets_max = targets_max(&event, &headers, &origin);
         let (mut wanted, mut doomed) = (Vec::new(), Vec::new());
-        for place in tenant.matches(&event) {
-            let Some(entry) = tenant.entry(place) else {
+        for &place in matches.places {
+            let Some(entry) = matches.entries.get(place) else {
                 continue;
             };
             let known = refused.get(&(origin.offset, entry.subscription)).copied();
@@ -105,7 +104,7 @@ impl Fanout {
         Some(Self {
             envelope,
             headers,
-            tenant,
+            entries: matches.entries.clone(),
             wanted,
             next: 0,
             doomed,
@@ -154,7 +153,7 @@ impl Fanout {
             .take_while(|(other, _)| *other == partition)
         {
             self.next += 1;
-            if let Some(entry) = self.tenant.entry(*place) {
+            if let Some(entry) = self.entries.get(*place) {
                 let mut target = Target::new(entry.subscription, entry.endpoint);
                 if entry.ordered {
                     let event = &self.envelope.event;
@@ -184,9 +183,9 @@ impl Fanout {
 
     fn dead_letter(&self, places: &Places, reason: DeadReason, place: Place, now: i64) -> Outgoing {
         let target = self
-            .tenant
-            .entry(place)
-            .expect("invariant: a held tenant keeps its entries");
+            .entries
+            .get(place)
+            .expect("invariant: held entries stay as they are");
         let refusal = Refusal {
             reason,
             origin: &self.envelope.origin,

@@ -73,13 +73,19 @@ pub enum Matched {
 
 /// Reads the event in `record` and finds who wants it.
 #[must_use]
-pub fn route(places: &Places, record: &StoredRecord, index: &Index, refused: &Refused) -> Matched {
+pub fn route(
+    places: &Places,
+    record: &StoredRecord,
+    index: &mut Index,
+    refused: &Refused,
+) -> Matched {
     let event = match read(record) {
         Ok(event) => event,
         Err(words) => return Matched::Undecodable(words),
     };
-    let tenant = event.tenant().and_then(|tenant| index.tenant(tenant));
-    let Some(tenant) = tenant else {
+    let control_offset = index.control_offset();
+    let matches = index.matches(&event);
+    let Some(matches) = matches.filter(|matches| !matches.places.is_empty()) else {
         return Matched::Unwanted;
     };
     let accepted_at = accepted_at(&event).unwrap_or(record.timestamp);
@@ -92,8 +98,8 @@ pub fn route(places: &Places, record: &StoredRecord, index: &Index, refused: &Re
             accepted_at,
             origin,
         },
-        tenant.clone(),
-        index.control_offset(),
+        matches,
+        control_offset,
         refused,
     );
     fanout.map_or(Matched::Unwanted, |fanout| {

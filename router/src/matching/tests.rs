@@ -54,7 +54,7 @@ fn index(subscriptions: u128) -> Index {
     index
 }
 
-fn all(record: &StoredRecord, index: &Index, refused: &Refused) -> Vec<Outgoing> {
+fn all(record: &StoredRecord, index: &mut Index, refused: &Refused) -> Vec<Outgoing> {
     let Matched::Wanted(mut fanout) = route(&places(), record, index, refused) else {
         return Vec::new();
     };
@@ -82,7 +82,7 @@ fn a_record_carries_the_event_its_origin_and_the_position() {
     event
         .set_extension(ACCEPTED, AttributeValue::String("6999"))
         .unwrap();
-    let out = all(&stored(&event), &index(1), &Refused::default());
+    let out = all(&stored(&event), &mut index(1), &Refused::default());
     let record = delivery(&out[0]);
     assert_eq!(record.event, event);
     assert_eq!((record.origin.offset, record.origin.partition), (41, 3));
@@ -91,7 +91,15 @@ fn a_record_carries_the_event_its_origin_and_the_position() {
     assert_eq!((record.accepted_at, record.control_offset), (6_999, 99));
     assert_eq!(
         out[0].record.partition,
-        Some(index(1).matches(&event).next().unwrap().placement)
+        Some(
+            index(1)
+                .matches(&event)
+                .unwrap()
+                .iter()
+                .next()
+                .unwrap()
+                .placement
+        )
     );
 }
 
@@ -103,7 +111,7 @@ fn a_target_of_an_ordered_subscription_carries_the_events_order_key() {
     ordered.ordered = true;
     put(&mut index, &ordered);
     let event = event(5);
-    let out = all(&stored(&event), &index, &Refused::default());
+    let out = all(&stored(&event), &mut index, &Refused::default());
     let targets: Vec<_> = out.iter().flat_map(|out| delivery(out).targets).collect();
     assert_eq!(targets.len(), 3);
     for target in targets {
@@ -116,7 +124,7 @@ fn a_target_of_an_ordered_subscription_carries_the_events_order_key() {
 #[test]
 fn a_position_beyond_the_origin_is_left_out() {
     let record = stored(&event(5));
-    let Matched::Wanted(mut fanout) = route(&places(), &record, &index(1), &Refused::default())
+    let Matched::Wanted(mut fanout) = route(&places(), &record, &mut index(1), &Refused::default())
     else {
         panic!("unwanted");
     };
@@ -142,7 +150,7 @@ fn structured_and_foreign_headers_arrive_as_binary_mode() {
         .collect();
     foreign.headers = pairs.into_iter().collect();
     for record in [structured, foreign] {
-        let out = all(&record, &index(1), &Refused::default());
+        let out = all(&record, &mut index(1), &Refused::default());
         assert_eq!(delivery(&out[0]).event, event);
         assert_eq!(out[0].record.headers.get("x-trace"), None);
     }
@@ -161,7 +169,7 @@ fn what_is_no_event_of_a_tenant_is_a_dead_letter_with_its_bytes() {
         (stored(&malformed), "must be"),
         (junk, "specversion"),
     ] {
-        match route(&places(), &record, &index(1), &Refused::default()) {
+        match route(&places(), &record, &mut index(1), &Refused::default()) {
             Matched::Undecodable(words) => {
                 assert!(words.contains(word), "{words}");
                 let dead = undecodable(&places(), &record, &words, 5);
@@ -179,7 +187,7 @@ fn what_is_no_event_of_a_tenant_is_a_dead_letter_with_its_bytes() {
 fn an_event_too_large_for_a_record_is_a_dead_letter_for_each_target() {
     let out = all(
         &stored(&event(RECORD_BYTES_MAX)),
-        &index(3),
+        &mut index(3),
         &Refused::default(),
     );
     assert_eq!(out.len(), 3);
@@ -196,7 +204,7 @@ fn an_event_too_large_for_a_record_is_a_dead_letter_for_each_target() {
 fn a_refused_target_is_a_dead_letter_and_the_others_go_on() {
     let refused =
         Refused::from_iter([((41, SubscriptionId::from_bits(1)), DeadReason::Unencodable)]);
-    let out = all(&stored(&event(5)), &index(3), &refused);
+    let out = all(&stored(&event(5)), &mut index(3), &refused);
     let dead: Vec<_> = out
         .iter()
         .filter(|outgoing| outgoing.dead.is_some())
@@ -222,9 +230,9 @@ proptest! {
         subscriptions in 0_u128..7_000,
         below in prop::sample::select(vec![RECORD_BYTES_MAX, 2_000, 70_000]),
     ) {
-        let index = index(subscriptions);
+        let mut index = index(subscriptions);
         let record = stored(&event(RECORD_BYTES_MAX.saturating_sub(below)));
-        let out = all(&record, &index, &Refused::default());
+        let out = all(&record, &mut index, &Refused::default());
         let mut seen = HashSet::new();
         let mut by_partition: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         for outgoing in &out {
@@ -257,6 +265,6 @@ proptest! {
             value: value.map(Bytes::from),
             headers: pairs.into_iter().collect(),
         };
-        let _ = all(&record, &index(1), &Refused::default()).len();
+        let _ = all(&record, &mut index(1), &Refused::default()).len();
     }
 }

@@ -83,7 +83,7 @@ impl Router {
         self.last_turn = Some(partition.clone());
         let now = self.clock.instant();
         let world = World {
-            index: &self.index,
+            index: &mut self.index,
             limits: &self.options.window,
             metrics: &self.metrics,
             now,

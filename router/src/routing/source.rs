@@ -119,9 +119,9 @@ pub(super) enum Packed {
 }
 
 /// What the owner of all source partitions lends to one of them.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct World<'a> {
-    pub(super) index: &'a Index,
+    pub(super) index: &'a mut Index,
     pub(super) limits: &'a Limits,
     pub(super) metrics: &'a RouterMetrics,
     /// Monotonic time.
@@ -293,7 +293,7 @@ impl Source {
     }
 
     /// Makes the next records to write.
-    pub(super) fn pack(&mut self, world: World<'_>) -> Packed {
+    pub(super) fn pack(&mut self, mut world: World<'_>) -> Packed {
         if self.phase != Phase::Routing || self.producer.is_none() {
             return Packed::Nothing;
         }
@@ -314,7 +314,7 @@ impl Source {
                 let Some(record) = self.backlog.pop_front() else {
                     break;
                 };
-                self.begin(&record, &mut shipment, &world);
+                self.begin(&record, &mut shipment, &mut world);
             } else {
                 break;
             }
@@ -366,7 +366,7 @@ impl Source {
         }
     }
 
-    fn begin(&mut self, record: &StoredRecord, shipment: &mut Shipment, world: &World<'_>) {
+    fn begin(&mut self, record: &StoredRecord, shipment: &mut Shipment, world: &mut World<'_>) {
         self.backlog_bytes -= record.len_bytes();
         self.next = record.offset + 1;
         match matching::route(&self.places, record, world.index, &self.refused) {

@@ -1,11 +1,21 @@
 //! Filters of the CloudEvents subscriptions API (SB-2 to SB-4): exact, prefix, suffix, all, any
-//! and not, compiled into an immutable tree.
+//! and not; and dialects of our own (SB-6): patterns of attributes, and what is inside JSON data.
+//! All of them are compiled into one immutable tree.
 //!
-//! Never looks into data, never panics, never allocates while matching. The surprise: a missing
-//! attribute makes a comparison false, hence `not` over it true.
+//! Never panics, never takes longer than event and filters together allow. The surprise: what is
+//! missing makes a comparison false, hence `not` over it true.
 
+mod access;
+pub mod cesql;
+mod data;
+mod decimal;
 mod error;
+mod explain;
+mod extract;
+mod network;
 mod parse;
+mod subject;
+mod wildcard;
 
 use std::collections::BTreeSet;
 
@@ -14,7 +24,16 @@ use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+pub use access::{Alternative, Key, Need, Operand};
+pub use decimal::Decimal;
 pub use error::{Error, Fault};
+pub use explain::{CLAUSES_MAX, Explanation};
+pub use extract::{Found, Paths, Scalar, Slot, Values};
+pub use network::{Block, address};
+pub use subject::Subject;
+
+use data::{Clause, Clauses};
+use wildcard::Wildcard;
 
 use crate::event::{AttributeName, Context, Event};
 
@@ -27,28 +46,45 @@ pub const BYTES_MAX: usize = 32 << 10;
 /// Bytes of filters as JSON text, white space and escapes included.
 const TEXT_BYTES_MAX: usize = 4 * BYTES_MAX;
 
+/// The dialect of what is inside data (SB-6).
+const DATA: &str = "anabranch-data";
+/// The dialect of patterns of attributes.
+const GLOB: &str = "anabranch-glob";
+
 /// A subscription's filters, joined by AND; none match every event (SB-2).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Filters {
     filters: Box<[Filter]>,
+    /// How many places in data they look at.
+    paths: u16,
 }
 
 /// One filter (SB-4).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Filter {
     Exact(Box<[Comparison]>),
     Prefix(Box<[Comparison]>),
     Suffix(Box<[Comparison]>),
+    Glob(Box<[Pattern]>),
+    Data(Box<[Clause]>),
+    Sql(Box<cesql::Expression>),
     All(Box<[Self]>),
     Any(Box<[Self]>),
     Not(Box<Self>),
 }
 
 /// An attribute and the text that it is compared with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Comparison {
     attribute: AttributeName,
     value: Box<str>,
+}
+
+/// An attribute and the pattern that it must match.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Pattern {
+    attribute: AttributeName,
+    wildcard: Wildcard,
 }
 
 impl Filters {
@@ -69,8 +105,7 @@ impl Filters {
     /// # Errors
     /// At least one fault, in the order of the text; not more than a few dozen.
     pub fn parse_all(value: &Value) -> Result<Self, Vec<Error>> {
-        let filters = parse::filters(value)?;
-        Ok(Self { filters })
+        parse::filters(value)
     }
 
     /// [`Filters::parse`] from JSON text.
@@ -108,10 +143,32 @@ impl Filters {
         self.filters.is_empty()
     }
 
-    /// Whether the event passes all filters.
+    /// Whether the event passes all filters. For one event and one subscription; who has many
+    /// of them reads the payload once, see [`Filters::passes`].
     #[must_use]
     pub fn matches(&self, event: &Event) -> bool {
-        self.filters.iter().all(|filter| filter.matches(event))
+        let mut paths = Paths::default();
+        let slots: Vec<Slot> = self.pointers().iter().map(|path| paths.add(path)).collect();
+        let mut found = Found::default();
+        self.passes(&mut Subject::new(event, &paths, &mut found), &slots)
+    }
+
+    /// Whether the event passes all filters. `slots` has the slot of each of
+    /// [`Filters::pointers`] among the paths of `subject`, in the same order.
+    #[must_use]
+    pub fn passes(&self, subject: &mut Subject<'_>, slots: &[Slot]) -> bool {
+        let mut filters = self.filters.iter();
+        filters.all(|filter| filter.passes(subject, slots))
+    }
+
+    /// The places in data that the filters look at, as JSON pointers, each once.
+    #[must_use]
+    pub fn pointers(&self) -> Vec<&str> {
+        let mut pointers = vec![""; usize::from(self.paths)];
+        for filter in &self.filters {
+            filter.clauses(&mut pointers);
+        }
+        pointers
     }
 
     /// The event types outside which nothing can match, sorted; `None` means any type. An empty
@@ -119,6 +176,12 @@ impl Filters {
     #[must_use]
     pub fn required_types(&self) -> Option<Vec<&str>> {
         required_by_all(&self.filters).map(|types| types.into_iter().collect())
+    }
+
+    /// What the type of every event begins with that can match; `None` where that is any text.
+    #[must_use]
+    pub fn required_type_prefix(&self) -> Option<&str> {
+        longest_prefix(&self.filters).filter(|prefix| !prefix.is_empty())
     }
 
     /// The JSON form that [`Filters::parse`] reads.
@@ -131,14 +194,36 @@ impl Filters {
 
 impl Filter {
     /// Recursion is bounded by [`DEPTH_MAX`].
-    fn matches(&self, event: &Event) -> bool {
+    fn passes(&self, subject: &mut Subject<'_>, slots: &[Slot]) -> bool {
+        let event = subject.event();
         match self {
             Self::Exact(entries) => every(entries, event, |text, value| text == value),
             Self::Prefix(entries) => every(entries, event, |text, value| text.starts_with(value)),
             Self::Suffix(entries) => every(entries, event, |text, value| text.ends_with(value)),
-            Self::All(filters) => filters.iter().all(|filter| filter.matches(event)),
-            Self::Any(filters) => filters.iter().any(|filter| filter.matches(event)),
-            Self::Not(filter) => !filter.matches(event),
+            Self::Glob(patterns) => patterns.iter().all(|pattern| pattern.holds(event)),
+            Self::Data(clauses) => clauses.iter().all(|clause| clause.holds(subject, slots)),
+            Self::Sql(expression) => expression.matches(event),
+            Self::All(filters) => filters.iter().all(|filter| filter.passes(subject, slots)),
+            Self::Any(filters) => filters.iter().any(|filter| filter.passes(subject, slots)),
+            Self::Not(filter) => !filter.passes(subject, slots),
+        }
+    }
+
+    /// Enters the pointers of data at their numbers.
+    fn clauses<'a>(&'a self, pointers: &mut [&'a str]) {
+        match self {
+            Self::Exact(_) | Self::Prefix(_) | Self::Suffix(_) | Self::Glob(_) | Self::Sql(_) => {}
+            Self::Data(clauses) => {
+                for clause in clauses {
+                    if let Some(pointer) = pointers.get_mut(usize::from(clause.path)) {
+                        *pointer = &clause.pointer;
+                    }
+                }
+            }
+            Self::All(filters) | Self::Any(filters) => {
+                filters.iter().for_each(|filter| filter.clauses(pointers));
+            }
+            Self::Not(filter) => filter.clauses(pointers),
         }
     }
 
@@ -152,6 +237,12 @@ impl Filter {
                     .find(is_type)
                     .map(|entry| BTreeSet::from([&*entry.value]))
             }
+            Self::Glob(patterns) => {
+                let mut types = patterns.iter().filter(|pattern| pattern.is_of_type());
+                let literal = types.find_map(|pattern| pattern.wildcard.literal());
+                literal.map(|ty| BTreeSet::from([ty]))
+            }
+            Self::Sql(expression) => expression.required_type().map(|ty| BTreeSet::from([ty])),
             Self::All(filters) => required_by_all(filters),
             Self::Any(filters) => filters
                 .iter()
@@ -159,8 +250,40 @@ impl Filter {
                     types.append(&mut filter.required_types()?);
                     Some(types)
                 }),
-            Self::Prefix(_) | Self::Suffix(_) | Self::Not(_) => None,
+            Self::Prefix(_) | Self::Suffix(_) | Self::Data(_) | Self::Not(_) => None,
         }
+    }
+
+    /// What the type of every event begins with that passes.
+    fn required_type_prefix(&self) -> Option<&str> {
+        let is_type = |entry: &&Comparison| entry.attribute.context() == Some(Context::Type);
+        match self {
+            Self::Exact(entries) | Self::Prefix(entries) => {
+                entries.iter().find(is_type).map(|entry| &*entry.value)
+            }
+            Self::Glob(patterns) => {
+                let mut types = patterns.iter().filter(|pattern| pattern.is_of_type());
+                types.next().map(|pattern| pattern.wildcard.prefix())
+            }
+            Self::Sql(expression) => expression.required_type(),
+            Self::All(filters) => longest_prefix(filters),
+            Self::Any(filters) => filters
+                .iter()
+                .map(Self::required_type_prefix)
+                .reduce(|left, right| Some(common(left?, right?)))?,
+            Self::Suffix(_) | Self::Data(_) | Self::Not(_) => None,
+        }
+    }
+}
+
+impl Pattern {
+    fn holds(&self, event: &Event) -> bool {
+        let text = event.get(&self.attribute);
+        text.is_some_and(|text| self.wildcard.matches(text))
+    }
+
+    fn is_of_type(&self) -> bool {
+        self.attribute.context() == Some(Context::Type)
     }
 }
 
@@ -178,6 +301,22 @@ fn required_by_all(filters: &[Filter]) -> Option<BTreeSet<&str>> {
     each.reduce(|left, right| left.intersection(&right).copied().collect())
 }
 
+/// The longest of those that all have.
+fn longest_prefix(filters: &[Filter]) -> Option<&str> {
+    let each = filters.iter().filter_map(Filter::required_type_prefix);
+    each.max_by_key(|prefix| prefix.len())
+}
+
+/// What both begin with.
+fn common<'a>(left: &'a str, right: &str) -> &'a str {
+    let pairs = left.char_indices().zip(right.chars());
+    let end = pairs
+        .take_while(|((_, ours), theirs)| ours == theirs)
+        .map(|((at, letter), _)| at + letter.len_utf8())
+        .last();
+    end.and_then(|end| left.get(..end)).unwrap_or_default()
+}
+
 impl Serialize for Filters {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(&self.filters)
@@ -191,6 +330,9 @@ impl Serialize for Filter {
             Self::Exact(entries) => map.serialize_entry("exact", &Entries(entries))?,
             Self::Prefix(entries) => map.serialize_entry("prefix", &Entries(entries))?,
             Self::Suffix(entries) => map.serialize_entry("suffix", &Entries(entries))?,
+            Self::Glob(patterns) => map.serialize_entry(GLOB, &Patterns(patterns))?,
+            Self::Data(clauses) => map.serialize_entry(DATA, &Clauses(clauses))?,
+            Self::Sql(expression) => map.serialize_entry("sql", expression.text())?,
             Self::All(filters) => map.serialize_entry("all", filters)?,
             Self::Any(filters) => map.serialize_entry("any", filters)?,
             Self::Not(filter) => map.serialize_entry("not", filter)?,
@@ -204,6 +346,20 @@ struct Entries<'a>(&'a [Comparison]);
 impl<'a> Serialize for Entries<'a> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let pair = |entry: &'a Comparison| (entry.attribute.as_str(), &entry.value);
+        serializer.collect_map(self.0.iter().map(pair))
+    }
+}
+
+struct Patterns<'a>(&'a [Pattern]);
+
+impl Serialize for Patterns<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let pair = |entry: &Pattern| {
+            (
+                entry.attribute.as_str().to_owned(),
+                entry.wildcard.pattern(),
+            )
+        };
         serializer.collect_map(self.0.iter().map(pair))
     }
 }

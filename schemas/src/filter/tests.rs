@@ -91,11 +91,7 @@ fn sb_3_faults_are_named_by_their_pointer() {
             "/0",
             Fault::NotOneDialect,
         ),
-        (
-            json!([{"sql": "TRUE"}]),
-            "/0/sql",
-            Fault::UnsupportedDialect,
-        ),
+        (json!([{"jq": "TRUE"}]), "/0/jq", Fault::UnsupportedDialect),
         (
             json!([{"all": [{"a/b~": 1}]}]),
             "/0/all/0/a~1b~0",

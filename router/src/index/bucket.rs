@@ -1,0 +1,305 @@
+//! Owns the rules that a type of event may be for, and finds those whose condition holds: each rule
+//! is listed under one of its conditions, the one that seemed the rarest when it came.
+//!
+//! It must never leave out a rule that the event passes; those that it does not pass are looked at
+//! in full by the caller. The surprise: what an event costs depends on how its values are looked
+//! up, and on what is found, and not on how many rules there are.
+
+use schemas::event::Context;
+use schemas::filter::{Alternative, Key, Need, Operand, Scalar, Slot, Subject, address};
+
+use super::hits::Hits;
+use super::keys::{Keys, RuleId};
+use super::operands::{Kind, Lookup, Operands, PATH, Probe, Value, windows};
+use super::ranges::Ranges;
+
+/// Rules of one type, of types that begin alike, or of any.
+#[derive(Debug, Default)]
+pub(super) struct Bucket {
+    /// How values are looked up, sorted, each with how many conditions ask for it.
+    probes: Vec<(Probe, u32)>,
+    keys: Keys,
+    ranges: Vec<(Value, Ranges)>,
+    /// Rules of which nothing is known.
+    always: Vec<RuleId>,
+    rules: usize,
+}
+
+/// What a rule is listed under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Choice {
+    /// Which of the alternatives; none where it is always looked at.
+    alternative: Option<u8>,
+    /// Which way of looking a condition up, where there are several.
+    window: u8,
+}
+
+/// A rule as a bucket sees it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Listed<'a> {
+    pub(super) rule: RuleId,
+    pub(super) alternatives: &'a [Alternative<'a>],
+    pub(super) slots: &'a [Slot],
+    /// Every event that comes here has a type that the rule asks for.
+    pub(super) is_typed: bool,
+}
+
+impl Bucket {
+    pub(super) fn is_empty(&self) -> bool {
+        self.rules == 0
+    }
+
+    /// Lists a rule; [`Bucket::remove`] wants to know where.
+    pub(super) fn insert(&mut self, listed: Listed<'_>, operands: &mut Operands) -> Choice {
+        self.rules += 1;
+        let choice = self.choose(listed, operands);
+        let Some(needs) = needs(listed, choice) else {
+            self.always.push(listed.rule);
+            return choice;
+        };
+        for need in needs {
+            if let Some(value) = operands.retain(need.operand, listed.slots) {
+                match operands.lookup(value, need, choice.window) {
+                    Lookup::Key(probe, key) => {
+                        self.retain(probe);
+                        self.keys.insert(key, listed.rule);
+                    }
+                    Lookup::Range(value, low, high) => {
+                        self.with_ranges(value, |ranges| ranges.insert(low, high, listed.rule));
+                    }
+                }
+            }
+        }
+        choice
+    }
+
+    /// Takes a rule back from where it is listed.
+    pub(super) fn remove(&mut self, listed: Listed<'_>, choice: Choice, operands: &mut Operands) {
+        self.rules = self.rules.saturating_sub(1);
+        let Some(needs) = needs(listed, choice) else {
+            let place = self.always.iter().position(|rule| *rule == listed.rule);
+            place.map(|place| self.always.swap_remove(place));
+            return;
+        };
+        for need in needs {
+            if let Some(value) = operands.value(need.operand, listed.slots) {
+                match operands.lookup(value, need, choice.window) {
+                    Lookup::Key(probe, key) => {
+                        self.release(probe);
+                        self.keys.remove(key, listed.rule);
+                    }
+                    Lookup::Range(value, low, high) => {
+                        self.with_ranges(value, |ranges| ranges.remove(low, high, listed.rule));
+                    }
+                }
+                operands.release(need.operand);
+            }
+        }
+    }
+
+    /// Adds the rules that `subject` may pass.
+    pub(super) fn find(&self, subject: &mut Subject<'_>, operands: &Operands, hits: &mut Hits) {
+        self.always.iter().for_each(|rule| hits.add(*rule));
+        let paths = self.probes.partition_point(|(probe, _)| probe.value < PATH);
+        let (attributes, paths) = self.probes.split_at_checked(paths).unwrap_or_default();
+        let mut known: Option<(Value, Option<&str>)> = None;
+        for (probe, _) in attributes {
+            let text = match known {
+                Some((value, text)) if value == probe.value => text,
+                _ => operands
+                    .name(probe.value)
+                    .and_then(|name| subject.event().get(name)),
+            };
+            known = Some((probe.value, text));
+            if let Some(text) = text {
+                self.probe(*probe, Some(Scalar::String(text)), operands, hits);
+            }
+        }
+        if paths.is_empty() && self.ranges.is_empty() {
+            return;
+        }
+        for (slot, scalar) in subject.found() {
+            self.find_value(paths, (slot | PATH, scalar), operands, hits);
+        }
+    }
+
+    fn find_value(
+        &self,
+        paths: &[(Probe, u32)],
+        (value, scalar): (Value, Option<Scalar<'_>>),
+        operands: &Operands,
+        hits: &mut Hits,
+    ) {
+        let first = paths.partition_point(|(probe, _)| probe.value < value);
+        let same = paths.iter().skip(first);
+        for (probe, _) in same.take_while(|(probe, _)| probe.value == value) {
+            self.probe(*probe, scalar, operands, hits);
+        }
+        if let Some(Scalar::Number(text)) = scalar
+            && let Some((_, ranges)) = self.ranges.iter().find(|(other, _)| *other == value)
+            && let Ok(number) = text.parse()
+        {
+            ranges.each(number, |rule| hits.add(rule));
+        }
+    }
+
+    /// Looks one value up in one way.
+    fn probe(
+        &self,
+        probe: Probe,
+        scalar: Option<Scalar<'_>>,
+        operands: &Operands,
+        hits: &mut Hits,
+    ) {
+        let hashes = &operands.hashes;
+        let mut add = |key| self.keys.each(key, |rule| hits.add(rule));
+        let length = usize::from(probe.length);
+        let text = match scalar {
+            Some(Scalar::String(text)) => text.as_bytes(),
+            Some(Scalar::Null | Scalar::Bool(_) | Scalar::Number(_)) | None => b"",
+        };
+        match probe.kind {
+            Kind::Present => add(hashes.of_part(probe, b"")),
+            Kind::Exact => {
+                if let Some(scalar) = scalar {
+                    add(hashes.of_scalar(probe, scalar));
+                }
+            }
+            Kind::Prefix => {
+                if let Some(part) = text.get(..length) {
+                    add(hashes.of_part(probe, part));
+                }
+            }
+            Kind::Suffix => {
+                let from = text.len().checked_sub(length);
+                if let Some(part) = from.and_then(|from| text.get(from..)) {
+                    add(hashes.of_part(probe, part));
+                }
+            }
+            Kind::Contains => {
+                for part in text.windows(length.max(1)) {
+                    add(hashes.of_part(probe, part));
+                }
+            }
+            Kind::V4 | Kind::V6 => {
+                let text = std::str::from_utf8(text).ok();
+                let address = text.and_then(address);
+                let key = address.and_then(|address| hashes.of_address(probe, address));
+                key.into_iter().for_each(add);
+            }
+        }
+    }
+
+    // === which condition ===
+
+    fn choose(&self, listed: Listed<'_>, operands: &Operands) -> Choice {
+        let mut best = Choice {
+            alternative: None,
+            window: 0,
+        };
+        let mut least = u64::MAX;
+        for (index, needs) in (0..=u8::MAX).zip(listed.alternatives) {
+            if listed.is_typed && needs.iter().all(is_type) {
+                continue;
+            }
+            // Several ways to look one condition up are told apart where it is alone.
+            let ways = match &**needs {
+                [only] => windows(only),
+                _ => 1,
+            };
+            for window in 0..ways {
+                let costs = needs
+                    .iter()
+                    .map(|need| self.cost(need, window, listed, operands));
+                let cost = costs.fold(0, u64::saturating_add);
+                if cost < least {
+                    least = cost;
+                    best = Choice {
+                        alternative: Some(index),
+                        window,
+                    };
+                }
+            }
+        }
+        best
+    }
+
+    /// What one more rule under this condition would cost, in no unit.
+    fn cost(&self, need: &Need<'_>, window: u8, listed: Listed<'_>, operands: &Operands) -> u64 {
+        let value = operands.value(need.operand, listed.slots);
+        let lookup = value.map(|value| operands.lookup(value, need, window));
+        let beside = match lookup {
+            None => 0,
+            Some(Lookup::Key(_, key)) => self.keys.count(key),
+            Some(Lookup::Range(value, ..)) => {
+                let ranges = self.ranges.iter().find(|(other, _)| *other == value);
+                // Most of the others are elsewhere.
+                ranges.map_or(0, |(_, ranges)| ranges.len() / 64)
+            }
+        };
+        let beside = u64::try_from(beside).unwrap_or(u64::MAX);
+        let cost = need.key.share().saturating_mul(beside.saturating_add(1));
+        match need.operand {
+            Operand::Attribute(_) => cost,
+            // The payload must be read first.
+            Operand::Path(_) => cost.saturating_mul(2),
+        }
+    }
+
+    // === counts ===
+
+    fn retain(&mut self, probe: Probe) {
+        match self
+            .probes
+            .binary_search_by_key(&probe, |(probe, _)| *probe)
+        {
+            Err(at) => self.probes.insert(at, (probe, 1)),
+            Ok(at) => {
+                if let Some((_, uses)) = self.probes.get_mut(at) {
+                    *uses = uses.saturating_add(1);
+                }
+            }
+        }
+    }
+
+    fn release(&mut self, probe: Probe) {
+        let Ok(at) = self
+            .probes
+            .binary_search_by_key(&probe, |(probe, _)| *probe)
+        else {
+            return;
+        };
+        if let Some((_, uses)) = self.probes.get_mut(at) {
+            *uses = uses.saturating_sub(1);
+            if *uses == 0 {
+                self.probes.remove(at);
+            }
+        }
+    }
+
+    /// Changes the ranges of a value; those of values without any are dropped.
+    fn with_ranges(&mut self, value: Value, change: impl FnOnce(&mut Ranges)) {
+        match self.ranges.iter_mut().find(|(other, _)| *other == value) {
+            Some((_, ranges)) => change(ranges),
+            None => {
+                let mut ranges = Ranges::default();
+                change(&mut ranges);
+                self.ranges.push((value, ranges));
+            }
+        }
+        self.ranges.retain(|(_, ranges)| ranges.len() > 0);
+    }
+}
+
+fn needs<'a>(listed: Listed<'a>, choice: Choice) -> Option<&'a [Need<'a>]> {
+    let index = usize::from(choice.alternative?);
+    listed.alternatives.get(index).map(Vec::as_slice)
+}
+
+/// Whether it is a condition that a bucket of one type has met.
+fn is_type(need: &Need<'_>) -> bool {
+    let Operand::Attribute(name) = need.operand else {
+        return false;
+    };
+    name.context() == Some(Context::Type) && matches!(need.key, Key::Exact(_))
+}

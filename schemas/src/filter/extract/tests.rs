@@ -1,0 +1,312 @@
+//! What is found against a search of the tree, and what is JSON against a parser.
+
+use proptest::prelude::*;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
+use super::*;
+
+/// An array stands for its elements: an index selects one, any other step is taken in each.
+pub(crate) fn naive<'a>(value: &'a Value, names: &[String], found: &mut Vec<&'a Value>) {
+    match (value, names) {
+        (Value::Array(items), []) => {
+            found.push(value);
+            items.iter().for_each(|item| naive(item, &[], found));
+        }
+        (_, []) => found.push(value),
+        (Value::Object(members), [name, rest @ ..]) => {
+            if let Some(member) = members.get(name) {
+                naive(member, rest, found);
+            }
+        }
+        (Value::Array(items), [name, rest @ ..]) if is_index(name) => {
+            let item = name.parse::<usize>().ok().and_then(|at| items.get(at));
+            item.into_iter().for_each(|item| naive(item, rest, found));
+        }
+        (Value::Array(items), names) => {
+            items.iter().for_each(|item| naive(item, names, found));
+        }
+        _ => {}
+    }
+}
+
+/// What `pointer` finds in `text`: whether anything, and the scalars.
+fn expected(text: &str, pointer: &str) -> (bool, Vec<String>) {
+    let value: Value = serde_json::from_str(text).unwrap();
+    let mut found = Vec::new();
+    naive(&value, &steps(pointer).collect::<Vec<_>>(), &mut found);
+    let is_scalar = |value: &&&Value| !value.is_array() && !value.is_object();
+    let mut scalars: Vec<_> = found
+        .iter()
+        .filter(is_scalar)
+        .map(|v| v.to_string())
+        .collect();
+    scalars.sort();
+    (!found.is_empty(), scalars)
+}
+
+fn shown(scalar: Scalar<'_>) -> String {
+    match scalar {
+        Scalar::Null => "null".to_owned(),
+        Scalar::Bool(value) => value.to_string(),
+        Scalar::Number(text) => text.to_owned(),
+        Scalar::String(text) => Value::from(text).to_string(),
+    }
+}
+
+fn check(text: &str, pointers: &[&str], found: &mut Found) {
+    let mut paths = Paths::default();
+    let slots: Vec<Slot> = pointers.iter().map(|pointer| paths.add(pointer)).collect();
+    assert!(extract(&paths, text, found), "{text}");
+    for (slot, pointer) in slots.iter().zip(pointers) {
+        let values = found.values(text, *slot);
+        let present = values.is_present();
+        let mut scalars: Vec<String> = values.map(shown).collect();
+        scalars.sort();
+        let expected = expected(text, pointer);
+        assert_eq!(
+            (present, scalars),
+            expected,
+            "{pointer} of {pointers:?} in {text}"
+        );
+    }
+    let mut all: Vec<Slot> = found.all(text).map(|(slot, _)| slot).collect();
+    all.retain(|slot| !slots.contains(slot));
+    assert!(all.is_empty(), "{all:?} in {text}");
+}
+
+#[test]
+fn values_are_found_where_they_are() {
+    let mut found = Found::default();
+    for (text, pointers) in [
+        (
+            r#"{"a":{"b":1,"c":[2,3]},"d":null}"#,
+            &["/a/b", "/a/c", "/d", "/a", "/e"][..],
+        ),
+        (
+            r#" [ 1 , {"a" : "x"} , [ 2 ] ] "#,
+            &["", "/0", "/1/a", "/a", "/2/0", "/3"],
+        ),
+        (
+            r#"{"items":[{"sku":"a","tags":["x","y"]},{"sku":"b"}]}"#,
+            &["/items/sku", "/items/0/sku", "/items/tags", "/items/1/tags"],
+        ),
+        (
+            r#"{"a/b":1,"m~n":2,"":3,"é":"ü"}"#,
+            &["/a~1b", "/m~0n", "/", "/é"],
+        ),
+        (
+            r#"{"\u0061":"\u00e9\ud83d\ude00\n\"\\\/","b":"c\td"}"#,
+            &["/a", "/b"],
+        ),
+        // The last member of a name counts, as in most parsers.
+        (
+            r#"{"a":{"b":1,"c":2},"a":{"b":3}}"#,
+            &["/a/b", "/a/c", "/a"],
+        ),
+        (r#"[{"a":1},{"a":2,"a":[]}]"#, &["/a", "/1/a"]),
+        // An index and a name lead into the same element.
+        (
+            r#"{"a":[{"0":5,"b":6},[{"b":7}]]}"#,
+            &["/a/0", "/a", "/a/b", "/a/0/b", "/a/1/0/b", "/a/0/0"],
+        ),
+        (r#""text""#, &[""]),
+        ("-1500.0", &[""]),
+        ("{}", &["", "/a"]),
+        ("[]", &["", "/a", "/0"]),
+    ] {
+        check(text, pointers, &mut found);
+        pointers
+            .iter()
+            .for_each(|pointer| check(text, &[pointer], &mut found));
+    }
+}
+
+#[test]
+fn half_a_surrogate_pair_is_there_and_equals_nothing() {
+    let mut paths = Paths::default();
+    let slot = paths.add("/a");
+    let mut found = Found::default();
+    for half in [r"\ud800", r"\udc00", r"\ud800\u0041", r"x\ud83dx"] {
+        let text = format!(r#"{{"a":"{half}","\ud800":1}}"#);
+        assert!(extract(&paths, &text, &mut found), "{text}");
+        let mut values = found.values(&text, slot);
+        assert!(values.is_present() && values.next().is_none(), "{text}");
+    }
+}
+
+#[test]
+fn a_path_is_in_use_until_it_was_removed_as_often() {
+    let mut paths = Paths::default();
+    let slot = paths.add("/a/b");
+    assert_eq!(paths.add("/a/b"), slot);
+    let other = paths.add("/a");
+    paths.remove("/a/b");
+    assert!(!paths.is_empty());
+    let mut found = Found::default();
+    let text = r#"{"a":{"b":1}}"#;
+    assert!(extract(&paths, text, &mut found));
+    assert_eq!(found.values(text, slot).next(), Some(Scalar::Number("1")));
+    paths.remove("/a/b");
+    paths.remove("/never/added");
+    assert!(extract(&paths, text, &mut found));
+    assert!(!found.values(text, slot).is_present());
+    assert!(found.values(text, other).is_present());
+    paths.remove("/a");
+    assert!(paths.is_empty());
+    let nodes = paths.node_count();
+    for _ in 0..3 {
+        paths.add("/x/y");
+        paths.remove("/x/y");
+    }
+    assert_eq!((paths.node_count(), paths.slot_count()), (nodes, 2));
+}
+
+#[test]
+fn what_is_nested_too_deep_is_not_looked_into() {
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let mut found = Found::default();
+    for pointers in [&[][..], &[""], &["/0/0"], &["/a"]] {
+        let mut paths = Paths::default();
+        pointers.iter().for_each(|pointer| {
+            paths.add(pointer);
+        });
+        assert!(extract(&paths, &nested(lex::DEPTH_MAX), &mut found));
+        assert!(!extract(&paths, &nested(lex::DEPTH_MAX + 1), &mut found));
+        assert!(!extract(&paths, &"[".repeat(1 << 20), &mut found));
+        assert!(!extract(&paths, &"{\"a\":".repeat(1 << 18), &mut found));
+    }
+}
+
+#[test]
+fn what_would_take_long_is_not_looked_into() {
+    let mut found = Found::default();
+    // Each level doubles the ways into the next one.
+    let ways = |levels: usize| {
+        (0..levels).fold(vec![String::new()], |ways, _| {
+            let both = |way: &String| [format!("{way}/0/a"), format!("{way}/a")];
+            ways.iter().flat_map(both).collect()
+        })
+    };
+    for (levels, expected) in [(4, true), (6, false)] {
+        let mut paths = Paths::default();
+        let slots: Vec<Slot> = ways(levels).iter().map(|way| paths.add(way)).collect();
+        let inner = format!("\"{}\"", "x".repeat(10_000));
+        let text = (0..levels).fold(inner, |inner, _| format!("[{{\"a\":{inner}}}]"));
+        assert_eq!(extract(&paths, &text, &mut found), expected, "{levels}");
+        if expected {
+            assert!(
+                slots
+                    .iter()
+                    .all(|slot| found.values(&text, *slot).count() == 1)
+            );
+        }
+    }
+    let mut paths = Paths::default();
+    let slot = paths.add("/a");
+    let numbers = |count: usize| format!("{{\"a\":[{}]}}", vec!["1"; count].join(","));
+    let text = numbers(60_000);
+    assert!(extract(&paths, &text, &mut found));
+    assert_eq!(found.values(&text, slot).count(), 60_000);
+    assert!(
+        !extract(&paths, &numbers(70_000), &mut found),
+        "too many values"
+    );
+}
+
+/// JSON with members that come twice, and escapes.
+fn json() -> impl Strategy<Value = String> {
+    let scalar = prop::sample::select(vec![
+        "null",
+        "true",
+        "false",
+        "0",
+        "-1",
+        "2.5",
+        "\"\"",
+        "\"a\"",
+        r#""\u0061\n""#,
+        "\"é\"",
+    ]);
+    let leaf = scalar.prop_map(str::to_owned);
+    leaf.prop_recursive(4, 40, 5, |inner| {
+        let name = prop::sample::select(vec!["a", "b", "0", "1", r"\u0061"]);
+        let member =
+            (name, inner.clone()).prop_map(|(name, value)| format!("\"{name}\" : {value}"));
+        prop_oneof![
+            prop::collection::vec(inner, 0..5).prop_map(|items| format!("[{}]", items.join(" ,"))),
+            prop::collection::vec(member, 0..5).prop_map(|all| format!("{{{}}}", all.join(", "))),
+        ]
+    })
+}
+
+fn pointer() -> impl Strategy<Value = String> {
+    let name = prop::sample::select(vec!["a", "b", "0", "1"]);
+    prop::collection::vec(name, 0..4)
+        .prop_map(|names| names.iter().map(|name| format!("/{name}")).collect())
+}
+
+proptest! {
+    #[test]
+    fn what_is_found_is_what_a_search_of_the_tree_finds(
+        texts in prop::collection::vec(json(), 1..4),
+        pointers in prop::collection::vec(pointer(), 0..6),
+    ) {
+        let pointers: Vec<&str> = pointers.iter().map(String::as_str).collect();
+        // The memory of one is used for the next.
+        let mut found = Found::default();
+        for text in texts {
+            check(&text, &pointers, &mut found);
+        }
+    }
+}
+
+#[test]
+fn only_json_is_taken_for_json() {
+    const VALID: &str = r#"{"a":[1,-2.5e+3,true,null,{"b":"x\u00e9\\"}],"c":{},"d":"","e":false}"#;
+    let mut found = Found::default();
+    let mut some = Paths::default();
+    for pointer in ["/a", "/a/0", "/a/b", "/c", "/d"] {
+        some.add(pointer);
+    }
+    let mut check = |text: &str| {
+        let expected = serde_json::from_str::<IgnoredAny>(text).is_ok();
+        for paths in [&Paths::default(), &some] {
+            assert_eq!(extract(paths, text, &mut found), expected, "{text:?}");
+        }
+    };
+    (0..=VALID.len()).for_each(|end| check(VALID.get(..end).unwrap()));
+    for text in [
+        "01",
+        "1.",
+        "-",
+        "1e",
+        "+1",
+        "[1,]",
+        "{,}",
+        "{\"a\"}",
+        "[1 2]",
+        "\"\u{1}\"",
+        "nul",
+    ] {
+        check(text);
+    }
+    bolero::check!()
+        .with_iterations(4_000)
+        .for_each(|input: &[u8]| {
+            let Some((at, rest)) = input.split_first() else {
+                return;
+            };
+            let at = usize::from(*at) % VALID.len();
+            let end = (at + rest.len()).min(VALID.len());
+            let spliced = [&VALID.as_bytes()[..at], rest, &VALID.as_bytes()[end..]].concat();
+            // One byte is where most faults are.
+            let mut changed = VALID.as_bytes().to_vec();
+            changed[at] = rest.first().copied().unwrap_or(b' ');
+            for bytes in [input, &spliced, &changed] {
+                if let Ok(text) = std::str::from_utf8(bytes) {
+                    check(text);
+                }
+            }
+        });
+}
