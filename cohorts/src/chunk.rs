@@ -161,7 +161,11 @@ impl Chunk {
         let place = self.places.get(index)?;
         // Ids were UTF-8 when they were pushed.
         let id = std::str::from_utf8(id_of(self.key(place))).unwrap_or_default();
-        Some(ChunkMember { id, body: self.body(place), hash: place.hash })
+        Some(ChunkMember {
+            id,
+            body: self.body(place),
+            hash: place.hash,
+        })
     }
 
     /// All members, in the order of their indexes.
@@ -189,7 +193,10 @@ impl Chunk {
             return None;
         }
         let middle = self.len() / 2;
-        Some((self.half("0", 0, middle), self.half("1", middle, self.len())))
+        Some((
+            self.half("0", 0, middle),
+            self.half("1", middle, self.len()),
+        ))
     }
 
     fn half(&self, step: &str, from: usize, to: usize) -> Self {
@@ -203,12 +210,16 @@ impl Chunk {
 
     /// Records what became of one member. An index that the chunk does not have is ignored.
     pub fn settle(&self, index: usize, verdict: Verdict<'_>, outcomes: &mut Outcomes) {
-        let Some(place) = self.places.get(index) else { return };
+        let Some(place) = self.places.get(index) else {
+            return;
+        };
         let body = self.body(place);
         let asked = (self.operation, place.held);
         match self.operation {
             // What was kept to tell who leaves is kept until the partner let it go.
-            Operation::Remove => outcomes.record(self.key(place), asked, (place.hash, body), verdict),
+            Operation::Remove => {
+                outcomes.record(self.key(place), asked, (place.hash, body), verdict)
+            }
             Operation::Add | Operation::Update => {
                 let fields = select(body, &self.identity);
                 outcomes.record(self.key(place), asked, (place.hash, &fields), verdict);
@@ -224,11 +235,15 @@ impl Chunk {
     }
 
     fn key(&self, place: &Place) -> &[u8] {
-        self.bytes.get(place.from..place.key_end).unwrap_or_default()
+        self.bytes
+            .get(place.from..place.key_end)
+            .unwrap_or_default()
     }
 
     fn body(&self, place: &Place) -> &[u8] {
-        self.bytes.get(place.key_end..place.body_end).unwrap_or_default()
+        self.bytes
+            .get(place.key_end..place.body_end)
+            .unwrap_or_default()
     }
 
     fn push(&mut self, key: &[u8], body: &[u8], hash: u64, held: Held) {
@@ -237,7 +252,13 @@ impl Chunk {
         let key_end = self.bytes.len();
         self.bytes.extend_from_slice(body);
         let body_end = self.bytes.len();
-        self.places.push(Place { from, key_end, body_end, hash, held });
+        self.places.push(Place {
+            from,
+            key_end,
+            body_end,
+            hash,
+            held,
+        });
         self.json_bytes += json_bytes(id_of(key), body);
     }
 }
@@ -265,7 +286,14 @@ impl Chunks {
     pub fn new(diff: Diff, limits: ChunkLimits, from: Position) -> Self {
         let identity: Arc<[String]> = diff.identity().into();
         let open = Operation::ALL.map(|operation| Chunk::new(operation, 0, Arc::clone(&identity)));
-        Self { diff, limits, from, open, ready: VecDeque::new(), ended: false }
+        Self {
+            diff,
+            limits,
+            from,
+            open,
+            ready: VecDeque::new(),
+            ended: false,
+        }
     }
 
     /// The counts of all members that were compared so far.
@@ -292,7 +320,14 @@ impl Chunks {
 
     /// Reads until a chunk is ready or the comparison ends.
     fn read_on(&mut self) -> Result<(), Error> {
-        let Self { diff, limits, from, open, ready, ended } = self;
+        let Self {
+            diff,
+            limits,
+            from,
+            open,
+            ready,
+            ended,
+        } = self;
         while ready.is_empty() {
             let Some(row) = diff.next_row()? else {
                 *ended = true;
@@ -301,7 +336,9 @@ impl Chunks {
                 }
                 return Ok(());
             };
-            let Decision::Send(operation) = row.decision else { continue };
+            let Decision::Send(operation) = row.decision else {
+                continue;
+            };
             let Some(chunk) = open.iter_mut().find(|chunk| chunk.operation == operation) else {
                 continue;
             };

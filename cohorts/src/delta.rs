@@ -91,9 +91,15 @@ impl Changes {
     /// # Errors
     /// [`Error::Input`] says what is wrong with it, [`Error::Limit`] that these are too many.
     pub fn add(&mut self, row: &[u8]) -> Result<(), Error> {
-        self.read(row).map_err(|reason| Error::Input(reason.to_owned()))?;
+        self.read(row)
+            .map_err(|reason| Error::Input(reason.to_owned()))?;
         let (id, body) = (std::mem::take(&mut self.id), std::mem::take(&mut self.body));
-        let entry = Entry { id: &id, tag: 0, hash: content_hash(&body), body: &body };
+        let entry = Entry {
+            id: &id,
+            tag: 0,
+            hash: content_hash(&body),
+            body: &body,
+        };
         let pushed = self.push(&entry);
         (self.id, self.body) = (id, body);
         pushed
@@ -105,7 +111,12 @@ impl Changes {
     /// As [`Changes::add`].
     pub fn remove(&mut self, id: &str) -> Result<(), Error> {
         check_id(id.as_bytes()).map_err(|reason| Error::Input(reason.to_owned()))?;
-        self.push(&Entry { id: id.as_bytes(), tag: TAG_GONE, hash: 0, body: &[] })
+        self.push(&Entry {
+            id: id.as_bytes(),
+            tag: TAG_GONE,
+            hash: 0,
+            body: &[],
+        })
     }
 
     fn read(&mut self, row: &[u8]) -> Result<(), &'static str> {
@@ -119,7 +130,8 @@ impl Changes {
         id.write_id(&mut self.id)?;
         check_id(&self.id)?;
         self.body.clear();
-        self.scan.write_canonical(row, |name| name != b"id", &mut self.body);
+        self.scan
+            .write_canonical(row, |name| name != b"id", &mut self.body);
         Ok(())
     }
 
@@ -127,7 +139,10 @@ impl Changes {
         self.bytes += entry.id.len() + entry.body.len() + 32;
         if self.bytes > CHANGES_BYTES_MAX {
             let limit = format!("{CHANGES_BYTES_MAX} bytes");
-            return Err(Error::Limit { what: "one delta".to_owned(), limit });
+            return Err(Error::Limit {
+                what: "one delta".to_owned(),
+                limit,
+            });
         }
         self.buffer.push(entry);
         Ok(())
@@ -141,10 +156,15 @@ impl Cohort {
     /// The store's; nothing was taken then, or all of it.
     pub fn add_delta(&self, mut changes: Changes, created: Timestamp) -> Result<Delta, Error> {
         let mut sink = PartSink::new(self.parts());
-        let written = changes.buffer.write(&mut sink).and_then(|_| sink.finish());
+        let written = changes.buffer.write(&mut sink).and_then(|()| sink.finish());
         let taken = written.and_then(|run| {
             let sequence = newest_of(&self.all_deltas()?) + 1;
-            let delta = Delta { first: sequence, last: sequence, created, run };
+            let delta = Delta {
+                first: sequence,
+                last: sequence,
+                created,
+                run,
+            };
             self.number_delta(&mut sink, delta)
         });
         if taken.is_err() {
@@ -214,7 +234,14 @@ impl Cohort {
     /// [`crate::Diff`] of scope [`crate::Scope::Named`].
     #[must_use]
     pub fn changes(&self, deltas: &[Delta]) -> Merge {
-        Merge::new(deltas.iter().rev().map(|delta| self.delta_reader(delta)).collect()).keeping_gone()
+        Merge::new(
+            deltas
+                .iter()
+                .rev()
+                .map(|delta| self.delta_reader(delta))
+                .collect(),
+        )
+        .keeping_gone()
     }
 
     /// Folds the deltas of a view into one, so that reading the cohort opens fewer runs. The
@@ -234,7 +261,12 @@ impl Cohort {
         let folded = write_merged(&mut merge, &mut sink, &Progress::default())
             .and_then(|()| sink.finish())
             .and_then(|run| {
-                let delta = Delta { first: first.first, last: last.last, created, run };
+                let delta = Delta {
+                    first: first.first,
+                    last: last.last,
+                    created,
+                    run,
+                };
                 self.put_delta(&mut sink, &delta).map(|()| Some(delta))
             });
         if folded.is_err() {
@@ -253,7 +285,8 @@ impl Cohort {
             let hidden = all.iter().any(|wide| wide.covers(delta));
             // The last number stays, so that it is never given again.
             if !used && (hidden || (delta.last <= after && delta.last < newest)) {
-                self.folder.delete(&format!("{}/{MANIFEST}", delta.folder()))?;
+                self.folder
+                    .delete(&format!("{}/{MANIFEST}", delta.folder()))?;
                 for part in &delta.run.parts {
                     self.parts().delete(&part.name)?;
                 }

@@ -61,9 +61,16 @@ impl Counts {
 
     /// The share of what the partner holds that a run would remove, in per cent.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "a share needs no more than a double has")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a share needs no more than a double has"
+    )]
     pub fn removed_percent(&self) -> f64 {
-        if self.held == 0 { 0.0 } else { self.remove as f64 * 100.0 / self.held as f64 }
+        if self.held == 0 {
+            0.0
+        } else {
+            self.remove as f64 * 100.0 / self.held as f64
+        }
     }
 
     fn count(&mut self, decision: Decision, item: Option<&Item<'_>>) {
@@ -175,7 +182,11 @@ impl Diff {
     /// # Errors
     /// The store's, [`Error::Damaged`].
     pub fn next_row(&mut self) -> Result<Option<Row<'_>>, Error> {
-        if self.advance()? { self.row().map(Some) } else { Ok(None) }
+        if self.advance()? {
+            self.row().map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     /// Goes to the next row, and counts it; false at the end.
@@ -187,7 +198,7 @@ impl Diff {
                 return Ok(false);
             }
             if self.is_meant()? {
-                let (decision, item) = self.decision()?;
+                let (decision, item) = decision(&self.members, &self.items, self.side)?;
                 self.counts.count(decision, item.as_ref());
                 return Ok(true);
             }
@@ -253,16 +264,8 @@ impl Diff {
         })
     }
 
-    fn decision(&self) -> Result<(Decision, Option<Item<'_>>), Error> {
-        let of_member = matches!(self.side, Side::Member | Side::Both);
-        let of_item = matches!(self.side, Side::Item | Side::Both);
-        let member = self.members.entry().filter(|_| of_member);
-        let item = self.items.item()?.filter(|_| of_item).map(|(_, item)| item);
-        Ok((decide(member.map(|member| member.hash), item.as_ref()), item))
-    }
-
     fn row(&self) -> Result<Row<'_>, Error> {
-        let (decision, item) = self.decision()?;
+        let (decision, item) = decision(&self.members, &self.items, self.side)?;
         let member = self.members.entry().filter(|_| self.side != Side::Item);
         let (key, hash, body) = match (member, self.items.item()?) {
             (Some(member), _) => (self.key.as_slice(), member.hash, member.body),
@@ -271,8 +274,34 @@ impl Diff {
         };
         let id = std::str::from_utf8(id_of(key));
         let id = id.map_err(|_| Error::damaged("run", "an id is not UTF-8"))?;
-        Ok(Row { decision, id, key, hash, body, item })
+        Ok(Row {
+            decision,
+            id,
+            key,
+            hash,
+            body,
+            item,
+        })
     }
+}
+
+/// What becomes of what both are at, as far as the row is from them.
+fn decision<'a>(
+    members: &Merge,
+    items: &'a Items,
+    side: Side,
+) -> Result<(Decision, Option<Item<'a>>), Error> {
+    let member = members
+        .entry()
+        .filter(|_| matches!(side, Side::Member | Side::Both));
+    let item = items
+        .item()?
+        .filter(|_| matches!(side, Side::Item | Side::Both));
+    let item = item.map(|(_, item)| item);
+    Ok((
+        decide(member.map(|member| member.hash), item.as_ref()),
+        item,
+    ))
 }
 
 #[cfg(test)]

@@ -83,10 +83,16 @@ impl Error {
     /// Whether the uploader can mend this by uploading something else.
     #[must_use]
     pub fn is_inputs_fault(&self) -> bool {
-        matches!(self, Self::Input(_) | Self::TooManyRejects { .. } | Self::Limit { .. })
+        matches!(
+            self,
+            Self::Input(_) | Self::TooManyRejects { .. } | Self::Limit { .. }
+        )
     }
 
     pub(crate) fn damaged(object: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Damaged { object: object.into(), reason: reason.into() }
+        Self::Damaged {
+            object: object.into(),
+            reason: reason.into(),
+        }
     }
 }

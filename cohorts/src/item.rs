@@ -112,7 +112,14 @@ impl<'a> Item<'a> {
         };
         let leaving = entry.tag & 0b1_0000 != 0;
         let code = std::str::from_utf8(code).map_err(|_| BAD)?;
-        Ok(Self { hash: entry.hash, standing, held, leaving, code, fields })
+        Ok(Self {
+            hash: entry.hash,
+            standing,
+            held,
+            leaving,
+            code,
+            fields,
+        })
     }
 
     pub(crate) fn tag(&self) -> u8 {
@@ -141,7 +148,8 @@ impl<'a> Item<'a> {
 }
 
 fn cut(code: &str) -> &str {
-    code.get(..code.floor_char_boundary(CODE_BYTES_MAX)).unwrap_or_default()
+    code.get(..code.floor_char_boundary(CODE_BYTES_MAX))
+        .unwrap_or_default()
 }
 
 /// What one member's request and its verdict make of the roster: an item, or none (it is gone from
@@ -162,7 +170,14 @@ pub fn settle<'a>(
         Verdict::Unknown => (Standing::Unknown, held.max(Held::Maybe), ""),
     };
     let (hash, fields) = sent;
-    Some(Item { hash, standing, held, leaving, code, fields })
+    Some(Item {
+        hash,
+        standing,
+        held,
+        leaving,
+        code,
+        fields,
+    })
 }
 
 /// What becomes of a member, or of what the partner holds of it.
@@ -242,7 +257,9 @@ pub(crate) fn write_key(
 
 /// The id in a key.
 pub(crate) fn id_of(key: &[u8]) -> &[u8] {
-    key.split(|byte| *byte == SEPARATOR).next().unwrap_or_default()
+    key.split(|byte| *byte == SEPARATOR)
+        .next()
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -254,15 +271,24 @@ mod tests {
     const REMOVE: Decision = Decision::Send(Operation::Remove);
 
     fn item(standing: Standing, held: Held, leaving: bool) -> Item<'static> {
-        Item { hash: 1, standing, held, leaving, code: "", fields: b"" }
+        Item {
+            hash: 1,
+            standing,
+            held,
+            leaving,
+            code: "",
+            fields: b"",
+        }
     }
 
     #[test]
     fn every_case_of_the_join_is_decided() {
         use Held::{Maybe, No, Yes};
         let (good, unknown) = (Standing::Confirmed, Standing::Unknown);
-        let (refused, later) =
-            (Standing::Rejected { again: false }, Standing::Rejected { again: true });
+        let (refused, later) = (
+            Standing::Rejected { again: false },
+            Standing::Rejected { again: true },
+        );
         // Standing, held, leaving; the decision for the same content, for another, and for none.
         for (standing, held, leaving, same, other, none) in [
             (good, Yes, false, Decision::Keep, UPDATE, REMOVE),
@@ -312,10 +338,22 @@ mod tests {
         ] {
             for held in [Held::No, Held::Maybe, Held::Yes] {
                 for (leaving, code) in [(false, ""), (true, "invalid é")] {
-                    let item = Item { hash: 9, standing, held, leaving, code, fields: b"{\"e\":1}" };
+                    let item = Item {
+                        hash: 9,
+                        standing,
+                        held,
+                        leaving,
+                        code,
+                        fields: b"{\"e\":1}",
+                    };
                     let mut body = Vec::new();
                     item.write_body(&mut body);
-                    let entry = Entry { id: b"a", tag: item.tag(), hash: 9, body: &body };
+                    let entry = Entry {
+                        id: b"a",
+                        tag: item.tag(),
+                        hash: 9,
+                        body: &body,
+                    };
                     assert_eq!(Item::read(entry), Ok(item));
                     assert!(!entry.is_gone());
                 }
@@ -329,7 +367,12 @@ mod tests {
     fn a_key_keeps_the_order_of_ids() {
         let key = |id: &str, body: &str| {
             let (mut key, mut fields) = (Vec::new(), Vec::new());
-            write_key(id.as_bytes(), body.as_bytes(), &["e".to_owned()], (&mut key, &mut fields));
+            write_key(
+                id.as_bytes(),
+                body.as_bytes(),
+                &["e".to_owned()],
+                (&mut key, &mut fields),
+            );
             key
         };
         let one = key("a", r#"{"e":1}"#);

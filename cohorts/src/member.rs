@@ -96,7 +96,11 @@ pub fn select(canonical: &[u8], fields: &[String]) -> Vec<u8> {
         return Vec::new();
     }
     let mut kept = Vec::new();
-    scan.write_canonical(canonical, |name| fields.iter().any(|f| f.as_bytes() == name), &mut kept);
+    scan.write_canonical(
+        canonical,
+        |name| fields.iter().any(|f| f.as_bytes() == name),
+        &mut kept,
+    );
     if kept.len() > 2 { kept } else { Vec::new() }
 }
 
@@ -110,7 +114,11 @@ mod tests {
             ("a", "{}", r#"{"id":"a"}"#),
             ("a", "", r#"{"id":"a"}"#),
             ("a\"b\\", r#"{"x":1}"#, r#"{"id":"a\"b\\","x":1}"#),
-            ("\u{1}\n\té", r#"{"x":[1]}"#, "{\"id\":\"\\u0001\\n\\té\",\"x\":[1]}"),
+            (
+                "\u{1}\n\té",
+                r#"{"x":[1]}"#,
+                "{\"id\":\"\\u0001\\n\\té\",\"x\":[1]}",
+            ),
         ] {
             let mut json = Vec::new();
             write_json(id, fields.as_bytes(), &mut json);

@@ -41,7 +41,11 @@ impl Progress {
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.stopped.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) }
+        if self.stopped.load(Ordering::Relaxed) {
+            Err(Error::Stopped)
+        } else {
+            Ok(())
+        }
     }
 
     pub(crate) fn add_bytes(&self, bytes: u64) {

@@ -14,9 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::item::{Item, Operation, Verdict, settle};
-use crate::run::{
-    Entry, Merge, PartSink, RunManifest, RunReader, TAG_GONE, write_merged,
-};
+use crate::run::{Entry, Merge, PartSink, RunManifest, RunReader, TAG_GONE, write_merged};
 use crate::sealed::{seal, unseal};
 use crate::sort::Buffer;
 use crate::{Error, Progress, Store};
@@ -68,7 +66,12 @@ impl Roster {
     pub fn open_at(folder: Store, generation: u64, identity: &[String]) -> Result<Self, Error> {
         if generation == 0 {
             let (identity, note) = (identity.to_vec(), Value::Null);
-            let state = Generation { generation, identity, runs: Vec::new(), note };
+            let state = Generation {
+                generation,
+                identity,
+                runs: Vec::new(),
+                note,
+            };
             return Ok(Self { folder, state });
         }
         let name = manifest(generation);
@@ -119,7 +122,12 @@ impl Roster {
     /// Readers of the `newest` runs.
     fn readers(&self, newest: usize) -> Vec<RunReader> {
         let parts = self.folder.folder(PARTS);
-        self.state.runs.iter().take(newest).map(|run| run.reader(&parts)).collect()
+        self.state
+            .runs
+            .iter()
+            .take(newest)
+            .map(|run| run.reader(&parts))
+            .collect()
     }
 
     /// Writes outcomes and the caller's note as the next generation, and empties `outcomes`. Of
@@ -133,23 +141,37 @@ impl Roster {
         let mut next = self.next(note);
         let mut sink = PartSink::new(self.folder.folder(PARTS));
         if !outcomes.is_empty() {
-            let written = outcomes.buffer.write(&mut sink).and_then(|_| sink.finish());
+            let written = outcomes
+                .buffer
+                .write(&mut sink)
+                .and_then(|()| sink.finish());
             outcomes.bytes = 0;
-            next.runs.insert(0, written.inspect_err(|_| sink.abandon())?);
+            next.runs
+                .insert(0, written.inspect_err(|_| sink.abandon())?);
         }
         self.become_next(next, &mut sink)?;
-        if self.state.runs.len() > RUNS_MAX { self.compact() } else { Ok(()) }
+        if self.state.runs.len() > RUNS_MAX {
+            self.compact()
+        } else {
+            Ok(())
+        }
     }
 
     fn next(&self, note: Value) -> Generation {
         let (identity, runs) = (self.state.identity.clone(), self.state.runs.clone());
-        Generation { generation: self.state.generation + 1, identity, runs, note }
+        Generation {
+            generation: self.state.generation + 1,
+            identity,
+            runs,
+            note,
+        }
     }
 
     fn become_next(&mut self, next: Generation, sink: &mut PartSink) -> Result<(), Error> {
         let name = manifest(next.generation);
         let bytes = seal(&self.folder.path_of(&name), &next)?;
-        sink.publish(&self.folder, &name, bytes).inspect_err(|_| sink.abandon())?;
+        sink.publish(&self.folder, &name, bytes)
+            .inspect_err(|_| sink.abandon())?;
         self.state = next;
         Ok(())
     }
@@ -164,9 +186,12 @@ impl Roster {
         }
         let mut sink = PartSink::new(self.folder.folder(PARTS));
         let written = write_merged(&mut merge, &mut sink, &Progress::default());
-        let run = written.and_then(|()| sink.finish()).inspect_err(|_| sink.abandon())?;
+        let run = written
+            .and_then(|()| sink.finish())
+            .inspect_err(|_| sink.abandon())?;
         let mut next = self.next(self.state.note.clone());
-        next.runs.splice(..count, (run.entries() > 0).then_some(run));
+        next.runs
+            .splice(..count, (run.entries() > 0).then_some(run));
         self.become_next(next, &mut sink)
     }
 
@@ -234,7 +259,10 @@ fn manifest(generation: u64) -> String {
 fn generations(folder: &Store) -> Result<Vec<u64>, Error> {
     let names = folder.list("generations")?;
     let number = |name: &String| {
-        name.strip_prefix("generations/")?.strip_suffix(".json")?.parse::<u64>().ok()
+        name.strip_prefix("generations/")?
+            .strip_suffix(".json")?
+            .parse::<u64>()
+            .ok()
     };
     Ok(names.iter().filter_map(number).collect())
 }
@@ -249,7 +277,11 @@ pub struct Outcomes {
 
 impl Default for Outcomes {
     fn default() -> Self {
-        Self { buffer: Buffer::new(2 * OUTCOMES_BYTES), bytes: 0, body: Vec::new() }
+        Self {
+            buffer: Buffer::new(2 * OUTCOMES_BYTES),
+            bytes: 0,
+            body: Vec::new(),
+        }
     }
 }
 
@@ -288,25 +320,34 @@ impl Outcomes {
                 (item.tag(), item.hash)
             }
         };
-        self.buffer.push(&Entry { id: key, tag, hash, body: &self.body });
+        self.buffer.push(&Entry {
+            id: key,
+            tag,
+            hash,
+            body: &self.body,
+        });
         self.bytes += key.len() + self.body.len() + 32;
     }
 }
 
 /// What a roster says, member for member, in the order of their keys.
 #[derive(Debug)]
-pub struct Items {
+pub(crate) struct Items {
     merge: Merge,
 }
 
 impl Items {
     pub(crate) fn new(roster: &Roster) -> Self {
-        Self { merge: roster.merge() }
+        Self {
+            merge: roster.merge(),
+        }
     }
 
     /// The key and the item that it is at.
     pub(crate) fn item(&self) -> Result<Option<(&[u8], Item<'_>)>, Error> {
-        let Some(entry) = self.merge.entry() else { return Ok(None) };
+        let Some(entry) = self.merge.entry() else {
+            return Ok(None);
+        };
         let item = Item::read(entry).map_err(|reason| Error::damaged("roster", reason))?;
         Ok(Some((entry.id, item)))
     }

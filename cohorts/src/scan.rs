@@ -75,7 +75,11 @@ impl Scan {
         at.space();
         let from = at.at;
         at.value(0)?;
-        self.fields.push(Field { name, decoded: escaped, value: (from, at.at) });
+        self.fields.push(Field {
+            name,
+            decoded: escaped,
+            value: (from, at.at),
+        });
         Ok(())
     }
 
@@ -83,7 +87,11 @@ impl Scan {
     fn sort(&mut self, text: &[u8]) -> Result<(), Fault> {
         let names = &self.names;
         let name = |field: &Field| {
-            let from = if field.decoded { names.as_slice() } else { text };
+            let from = if field.decoded {
+                names.as_slice()
+            } else {
+                text
+            };
             from.get(field.name.0..field.name.1).unwrap_or_default()
         };
         if !self.fields.is_sorted_by(|one, next| name(one) < name(next)) {
@@ -100,13 +108,20 @@ impl Scan {
     }
 
     fn name<'a>(&'a self, field: &Field, text: &'a [u8]) -> &'a [u8] {
-        let from = if field.decoded { self.names.as_slice() } else { text };
+        let from = if field.decoded {
+            self.names.as_slice()
+        } else {
+            text
+        };
         from.get(field.name.0..field.name.1).unwrap_or_default()
     }
 
     /// The value of the field `name`.
     pub(crate) fn get<'a>(&self, text: &'a [u8], name: &[u8]) -> Option<Raw<'a>> {
-        let field = self.fields.iter().find(|field| self.name(field, text) == name)?;
+        let field = self
+            .fields
+            .iter()
+            .find(|field| self.name(field, text) == name)?;
         text.get(field.value.0..field.value.1).map(Raw)
     }
 
@@ -137,7 +152,10 @@ impl Scan {
                 out.push(b'"');
             }
             out.push(b':');
-            write_compact(text.get(field.value.0..field.value.1).unwrap_or_default(), out);
+            write_compact(
+                text.get(field.value.0..field.value.1).unwrap_or_default(),
+                out,
+            );
         }
         out.push(b'}');
     }
@@ -152,7 +170,11 @@ impl Raw<'_> {
                 Ok(())
             }
             [b'"', inner @ .., b'"'] => decode(inner, out),
-            number if number.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-') => {
+            number
+                if number
+                    .iter()
+                    .all(|byte| byte.is_ascii_digit() || *byte == b'-') =>
+            {
                 out.extend_from_slice(number);
                 Ok(())
             }
@@ -187,8 +209,7 @@ fn decode(inner: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
     quoted.push(b'"');
     quoted.extend_from_slice(inner);
     quoted.push(b'"');
-    let text: String =
-        serde_json::from_slice(&quoted).map_err(|_| NOT_TEXT)?;
+    let text: String = serde_json::from_slice(&quoted).map_err(|_| NOT_TEXT)?;
     out.extend_from_slice(text.as_bytes());
     Ok(())
 }
@@ -197,19 +218,6 @@ struct Reader<'a> {
     text: &'a [u8],
     at: usize,
 }
-
-/// Bytes that neither end a string nor need a second look.
-const PLAIN: [bool; 256] = {
-    let mut plain = [true; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        plain[byte] = false;
-        byte += 1;
-    }
-    plain[b'"' as usize] = false;
-    plain[b'\\' as usize] = false;
-    plain
-};
 
 impl<'a> Reader<'a> {
     fn peek(&self) -> Option<u8> {
@@ -233,7 +241,11 @@ impl<'a> Reader<'a> {
     }
 
     fn expect(&mut self, byte: u8) -> Result<(), Fault> {
-        if self.take(byte) { Ok(()) } else { Err(NOT_JSON) }
+        if self.take(byte) {
+            Ok(())
+        } else {
+            Err(NOT_JSON)
+        }
     }
 
     /// Reads a string, quotes included; says whether it has escapes.
@@ -364,8 +376,14 @@ impl<'a> Reader<'a> {
         if text.len() < 300 && !text.iter().any(|byte| matches!(byte, b'e' | b'E')) {
             return Ok(());
         }
-        let number = std::str::from_utf8(text).ok().and_then(|text| text.parse::<f64>().ok());
-        if number.is_some_and(f64::is_finite) { Ok(()) } else { Err("a number is too large") }
+        let number = std::str::from_utf8(text)
+            .ok()
+            .and_then(|text| text.parse::<f64>().ok());
+        if number.is_some_and(f64::is_finite) {
+            Ok(())
+        } else {
+            Err("a number is too large")
+        }
     }
 
     fn digits(&mut self) -> Result<(), Fault> {
@@ -373,12 +391,17 @@ impl<'a> Reader<'a> {
         while matches!(self.peek(), Some(b'0'..=b'9')) {
             self.at += 1;
         }
-        if self.at == from { Err("a number is not one") } else { Ok(()) }
+        if self.at == from {
+            Err("a number is not one")
+        } else {
+            Ok(())
+        }
     }
 }
 
+/// Whether a byte neither ends a string nor needs a second look.
 fn is_plain(byte: u8) -> bool {
-    PLAIN.get(usize::from(byte)).copied().unwrap_or(false)
+    byte >= 0x20 && byte != b'"' && byte != b'\\'
 }
 
 #[cfg(test)]
@@ -413,10 +436,35 @@ mod tests {
     #[test]
     fn what_is_not_an_object_is_refused() {
         for text in [
-            "", " ", "[]", "1", "{", "{}}", "{} {}", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{a:1}",
-            "{\"a\":01}", "{\"a\":1.}", "{\"a\":-}", "{\"a\":1e}", "{\"a\":+1}", "{\"a\":tru}",
-            "{\"a\":\"\n\"}", "{\"a\":\"\\x\"}", "{\"a\":\"\\u12g4\"}", "{\"a\":\"b}", "{\"a\":[1,]}",
-            "{\"a\":\"\\ud800\"}", "{\"a\":\"\\udc00\\ud800\"}", "{\"a\":1e999}", "{\"a\":{\"b\"}}", "{\"a\":1,\"a\":1}", "{\"a\":1,\"\\u0061\":2}", "{\"a\":NaN}",
+            "",
+            " ",
+            "[]",
+            "1",
+            "{",
+            "{}}",
+            "{} {}",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{a:1}",
+            "{\"a\":01}",
+            "{\"a\":1.}",
+            "{\"a\":-}",
+            "{\"a\":1e}",
+            "{\"a\":+1}",
+            "{\"a\":tru}",
+            "{\"a\":\"\n\"}",
+            "{\"a\":\"\\x\"}",
+            "{\"a\":\"\\u12g4\"}",
+            "{\"a\":\"b}",
+            "{\"a\":[1,]}",
+            "{\"a\":\"\\ud800\"}",
+            "{\"a\":\"\\udc00\\ud800\"}",
+            "{\"a\":1e999}",
+            "{\"a\":{\"b\"}}",
+            "{\"a\":1,\"a\":1}",
+            "{\"a\":1,\"\\u0061\":2}",
+            "{\"a\":NaN}",
         ] {
             assert!(canonical(text).is_err(), "{text}");
         }
@@ -441,7 +489,11 @@ mod tests {
             let mut id = Vec::new();
             let found = scan.get(text.as_bytes(), b"id").unwrap().write_id(&mut id);
             let id = String::from_utf8(id).unwrap();
-            assert_eq!(found.map(|()| id.as_str()).map_err(|_| ()), expected, "{text}");
+            assert_eq!(
+                found.map(|()| id.as_str()).map_err(|_| ()),
+                expected,
+                "{text}"
+            );
         }
     }
 
@@ -450,7 +502,7 @@ mod tests {
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
-            (-1.0e9..1.0e9f64).prop_map(Value::from),
+            any::<i32>().prop_map(|eighths| Value::from(f64::from(eighths) / 8.0)),
             "\\PC{0,6}".prop_map(Value::from),
         ];
         leaf.prop_recursive(2, 12, 3, |inner| {

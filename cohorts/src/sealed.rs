@@ -24,7 +24,12 @@ pub(crate) fn seal<T: Serialize>(name: &str, content: &T) -> Result<Vec<u8>, Err
     let failed = |error: serde_json::Error| Error::damaged(name, error.to_string());
     let content = serde_json::value::to_raw_value(content).map_err(failed)?;
     let checksum = hex(xxh3_64(content.get().as_bytes()));
-    serde_json::to_vec(&Sealed { version: VERSION, checksum, content }).map_err(failed)
+    serde_json::to_vec(&Sealed {
+        version: VERSION,
+        checksum,
+        content,
+    })
+    .map_err(failed)
 }
 
 /// What a manifest says.
@@ -32,7 +37,10 @@ pub(crate) fn unseal<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T,
     let failed = |error: serde_json::Error| Error::damaged(name, error.to_string());
     let sealed: Sealed = serde_json::from_slice(bytes).map_err(failed)?;
     if sealed.version != VERSION {
-        return Err(Error::damaged(name, format!("its version {} is unknown", sealed.version)));
+        return Err(Error::damaged(
+            name,
+            format!("its version {} is unknown", sealed.version),
+        ));
     }
     if sealed.checksum != hex(xxh3_64(sealed.content.get().as_bytes())) {
         return Err(Error::damaged(name, "its checksum is wrong"));
@@ -53,7 +61,10 @@ mod tests {
             let mut changed = bytes.clone();
             changed[at] ^= 1;
             assert!(unseal::<Vec<String>>("m", &changed).is_err(), "byte {at}");
-            assert!(unseal::<Vec<String>>("m", &bytes[..at]).is_err(), "cut at {at}");
+            assert!(
+                unseal::<Vec<String>>("m", &bytes[..at]).is_err(),
+                "cut at {at}"
+            );
         }
     }
 }

@@ -65,7 +65,10 @@ impl View {
     /// The last delta that the view has, or that its snapshot makes unnecessary.
     #[must_use]
     pub fn last_delta(&self) -> u64 {
-        let before = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.deltas_after);
+        let before = self
+            .snapshot
+            .as_ref()
+            .map_or(0, |snapshot| snapshot.deltas_after);
         self.deltas.last().map_or(before, |delta| delta.last)
     }
 }
@@ -118,7 +121,9 @@ impl Cohort {
     /// The cohort's place under the root of all.
     #[must_use]
     pub fn new(root: &Store, tenant: &str, cohort: &str) -> Self {
-        Self { folder: root.folder(&format!("cohorts/{tenant}/{cohort}")) }
+        Self {
+            folder: root.folder(&format!("cohorts/{tenant}/{cohort}")),
+        }
     }
 
     /// Makes a snapshot of what `input` gives, on a blocking thread.
@@ -159,9 +164,20 @@ impl Cohort {
         let folder = self.snapshot_folder(&new.id);
         let deltas_after = newest_of(&self.all_deltas()?);
         let mut sorter = Sorter::new(options.sort.clone());
-        let counts = read::read(input, &options.read, &options.sort, progress, &mut |id, body| {
-            sorter.push(&Entry { id, tag: 0, hash: content_hash(body), body })
-        });
+        let counts = read::read(
+            input,
+            &options.read,
+            &options.sort,
+            progress,
+            &mut |id, body| {
+                sorter.push(&Entry {
+                    id,
+                    tag: 0,
+                    hash: content_hash(body),
+                    body,
+                })
+            },
+        );
         let counts = match counts {
             Ok(counts) => counts,
             // The sort's other thread knows why it would take no more.
@@ -189,12 +205,15 @@ impl Cohort {
                 snapshot.run = run;
                 folder.put(REJECTS, seal(REJECTS, &counts.rejects)?)
             });
-        let made = written
-            .and_then(|()| sink.publish(&folder, MANIFEST, seal(MANIFEST, &snapshot)?));
+        let made =
+            written.and_then(|()| sink.publish(&folder, MANIFEST, seal(MANIFEST, &snapshot)?));
         if made.is_err() {
             sink.abandon();
         }
-        made.map(|()| Uploaded { snapshot, rejects: counts.rejects })
+        made.map(|()| Uploaded {
+            snapshot,
+            rejects: counts.rejects,
+        })
     }
 
     fn snapshot_folder(&self, id: &str) -> Store {
@@ -211,7 +230,11 @@ impl Cohort {
             if !name.ends_with(&format!("/{MANIFEST}")) {
                 continue;
             }
-            match self.folder.get(&name).and_then(|bytes| unseal(&name, &bytes)) {
+            match self
+                .folder
+                .get(&name)
+                .and_then(|bytes| unseal(&name, &bytes))
+            {
                 Ok(snapshot) => listing.snapshots.push(snapshot),
                 // Deleted since it was listed.
                 Err(Error::Missing(_)) => {}
@@ -219,9 +242,9 @@ impl Cohort {
                 Err(error) => return Err(error),
             }
         }
-        listing.snapshots.sort_by(|one, other| {
-            (other.created, &other.id).cmp(&(one.created, &one.id))
-        });
+        listing
+            .snapshots
+            .sort_by(|one, other| (other.created, &other.id).cmp(&(one.created, &one.id)));
         Ok(listing)
     }
 
@@ -252,15 +275,25 @@ impl Cohort {
             return Err(damaged);
         }
         let snapshot = (!listing.snapshots.is_empty()).then(|| listing.snapshots.swap_remove(0));
-        let after = snapshot.as_ref().map_or(0, |snapshot| snapshot.deltas_after);
-        Ok(View { snapshot, deltas: self.deltas(after)? })
+        let after = snapshot
+            .as_ref()
+            .map_or(0, |snapshot| snapshot.deltas_after);
+        Ok(View {
+            snapshot,
+            deltas: self.deltas(after)?,
+        })
     }
 
     /// The members of a view, in the order of their ids: entries whose body is the canonical
     /// fields and whose hash is their content's.
     #[must_use]
     pub fn members(&self, view: &View) -> Merge {
-        let mut runs: Vec<_> = view.deltas.iter().rev().map(|delta| self.delta_reader(delta)).collect();
+        let mut runs: Vec<_> = view
+            .deltas
+            .iter()
+            .rev()
+            .map(|delta| self.delta_reader(delta))
+            .collect();
         if let Some(snapshot) = &view.snapshot {
             runs.push(snapshot.run.reader(&self.snapshot_folder(&snapshot.id)));
         }
@@ -287,8 +320,10 @@ impl Cohort {
     /// # Errors
     /// The store's.
     pub fn retain(&self, newest: usize, pinned: &[View]) -> Result<Vec<String>, Error> {
-        let held: HashSet<&str> =
-            pinned.iter().filter_map(|view| Some(view.snapshot.as_ref()?.id.as_str())).collect();
+        let held: HashSet<&str> = pinned
+            .iter()
+            .filter_map(|view| Some(view.snapshot.as_ref()?.id.as_str()))
+            .collect();
         let (mut removed, mut kept) = (Vec::new(), Vec::new());
         for (rank, snapshot) in self.snapshots()?.snapshots.into_iter().enumerate() {
             if rank < newest.max(1) || held.contains(snapshot.id.as_str()) {
@@ -310,8 +345,10 @@ impl Cohort {
     pub fn sweep(&self, now: Timestamp) -> Result<usize, Error> {
         let before = now.checked_sub(SWEEP_AFTER).unwrap_or(Timestamp::MIN);
         let names = self.folder.list("snapshots")?;
-        let whole: HashSet<&str> =
-            names.iter().filter_map(|name| name.strip_suffix(&format!("/{MANIFEST}"))).collect();
+        let whole: HashSet<&str> = names
+            .iter()
+            .filter_map(|name| name.strip_suffix(&format!("/{MANIFEST}")))
+            .collect();
         let deltas = self.all_deltas()?;
         let parts: HashSet<String> = deltas
             .iter()
@@ -320,7 +357,8 @@ impl Cohort {
             .collect();
         let mut left = self.folder.list_before("snapshots", Some(before))?;
         left.retain(|name| {
-            name.rsplit_once('/').is_none_or(|(folder, _)| !whole.contains(folder))
+            name.rsplit_once('/')
+                .is_none_or(|(folder, _)| !whole.contains(folder))
         });
         let mut unnamed = self.folder.list_before(DELTA_PARTS, Some(before))?;
         unnamed.retain(|name| !parts.contains(name));

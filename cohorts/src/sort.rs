@@ -8,9 +8,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use crate::run::{
-    BlockBuilder, Entry, FileSink, Input, Merge, RunReader, Sink, write_merged,
-};
+use crate::run::{BlockBuilder, Entry, FileSink, Input, Merge, RunReader, Sink, write_merged};
 use crate::{Error, Progress};
 
 /// The most scratch runs that are read as one; each takes about 320 KiB while it is.
@@ -62,7 +60,10 @@ impl SortOptions {
     }
 
     pub(crate) fn scratch_error(&self, source: std::io::Error) -> Error {
-        Error::Scratch { folder: self.folder(), source }
+        Error::Scratch {
+            folder: self.folder(),
+            source,
+        }
     }
 
     pub(crate) fn check_scratch(&self, used: u64) -> Result<(), Error> {
@@ -70,7 +71,10 @@ impl SortOptions {
             return Ok(());
         }
         let limit = format!("{} bytes", self.scratch_bytes_max);
-        Err(Error::Limit { what: format!("the scratch space in `{}`", self.folder()), limit })
+        Err(Error::Limit {
+            what: format!("the scratch space in `{}`", self.folder()),
+            limit,
+        })
     }
 }
 
@@ -101,7 +105,12 @@ impl Buffer {
         // A slot takes 16 bytes, and the usual member far more than 64.
         let slots_max = bytes / 5 / size_of::<Slot>();
         let (arena, slots) = (Vec::new(), Vec::new());
-        Self { arena, slots, arena_max: bytes / 5 * 4, slots_max: slots_max.max(1) }
+        Self {
+            arena,
+            slots,
+            arena_max: bytes / 5 * 4,
+            slots_max: slots_max.max(1),
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -143,7 +152,10 @@ impl Buffer {
     /// Sorts by id, the newest of equal ids first.
     fn sort(&mut self) {
         let arena = self.arena.as_slice();
-        let first = self.slots.first().map_or(&[][..], |slot| id_at(arena, slot.at));
+        let first = self
+            .slots
+            .first()
+            .map_or(&[][..], |slot| id_at(arena, slot.at));
         let mut shared = first.len();
         for slot in &self.slots {
             let id = id_at(arena, slot.at);
@@ -162,15 +174,14 @@ impl Buffer {
         });
     }
 
-    /// Sorts, writes all and empties itself; says how many entries were hidden by later ones.
-    pub(crate) fn write(&mut self, sink: &mut dyn Sink) -> Result<u64, Error> {
+    /// Sorts, writes the newest of each id, and empties itself.
+    pub(crate) fn write(&mut self, sink: &mut dyn Sink) -> Result<(), Error> {
         self.sort();
-        let (mut builder, mut hidden) = (BlockBuilder::default(), 0);
+        let mut builder = BlockBuilder::default();
         let mut last: Option<&[u8]> = None;
         for slot in &self.slots {
             let entry = entry_at(&self.arena, slot.at);
             if last == Some(entry.id) {
-                hidden += 1;
                 continue;
             }
             last = Some(entry.id);
@@ -184,7 +195,7 @@ impl Buffer {
         }
         self.arena.clear();
         self.slots.clear();
-        Ok(hidden)
+        Ok(())
     }
 }
 
@@ -199,13 +210,20 @@ fn key_of(rest: &[u8]) -> u64 {
 
 fn id_at(arena: &[u8], at: u32) -> &[u8] {
     let bytes = arena.get(to_usize(at)..).unwrap_or_default();
-    let length = bytes.first_chunk::<2>().map_or(0, |two| u16::from_le_bytes(*two));
-    bytes.get(FIXED_BYTES..FIXED_BYTES + usize::from(length)).unwrap_or_default()
+    let length = bytes
+        .first_chunk::<2>()
+        .map_or(0, |two| u16::from_le_bytes(*two));
+    bytes
+        .get(FIXED_BYTES..FIXED_BYTES + usize::from(length))
+        .unwrap_or_default()
 }
 
 fn entry_at(arena: &[u8], at: u32) -> Entry<'_> {
     let bytes = arena.get(to_usize(at)..).unwrap_or_default();
-    let fixed = bytes.first_chunk::<FIXED_BYTES>().copied().unwrap_or_default();
+    let fixed = bytes
+        .first_chunk::<FIXED_BYTES>()
+        .copied()
+        .unwrap_or_default();
     let [i0, i1, b0, b1, b2, b3, hash @ .., tag] = fixed;
     let id_end = FIXED_BYTES + usize::from(u16::from_le_bytes([i0, i1]));
     let body_end = id_end + to_usize(u32::from_le_bytes([b0, b1, b2, b3]));
@@ -243,8 +261,6 @@ pub(crate) struct Sorted {
     pub(crate) merge: Merge,
     /// How many came in.
     pub(crate) pushed: u64,
-    /// How many were hidden by later ones before the last merge, which hides others.
-    pub(crate) hidden: u64,
 }
 
 impl Sorter {
@@ -255,7 +271,13 @@ impl Sorter {
         // Two buffers in all: one is filled while the other is spilled.
         drop(emptied.send(Buffer::new(bytes)));
         let spilling = thread::spawn(move || Spilled::new(options).run(&filled, &emptied));
-        Self { buffer: Buffer::new(bytes), full, empty, spilling, pushed: 0 }
+        Self {
+            buffer: Buffer::new(bytes),
+            full,
+            empty,
+            spilling,
+            pushed: 0,
+        }
     }
 
     pub(crate) fn push(&mut self, entry: &Entry<'_>) -> Result<(), Error> {
@@ -269,8 +291,12 @@ impl Sorter {
 
     /// Hands the buffer over for an empty one; false when the other thread has failed.
     fn swap(&mut self) -> bool {
-        let Ok(empty) = self.empty.recv() else { return false };
-        self.full.send(std::mem::replace(&mut self.buffer, empty)).is_ok()
+        let Ok(empty) = self.empty.recv() else {
+            return false;
+        };
+        self.full
+            .send(std::mem::replace(&mut self.buffer, empty))
+            .is_ok()
     }
 
     /// Spills what is left, and gives all as one.
@@ -280,10 +306,14 @@ impl Sorter {
         }
         drop(self.full);
         drop(self.buffer);
-        let spilled =
-            self.spilling.join().map_err(|_| Error::Worker("spilling a sort".to_owned()))??;
-        let hidden = spilled.hidden;
-        Ok(Sorted { merge: spilled.merge(), pushed: self.pushed, hidden })
+        let spilled = self
+            .spilling
+            .join()
+            .map_err(|_| Error::Worker("spilling a sort".to_owned()))??;
+        Ok(Sorted {
+            merge: merge_of(spilled.runs),
+            pushed: self.pushed,
+        })
     }
 
     /// Why a push was refused: what the other thread failed with.
@@ -301,19 +331,18 @@ struct Spilled {
     options: SortOptions,
     runs: Vec<Input>,
     bytes: u64,
-    hidden: u64,
 }
 
 impl Spilled {
     fn new(options: SortOptions) -> Self {
-        Self { options, runs: Vec::new(), bytes: 0, hidden: 0 }
+        Self {
+            options,
+            runs: Vec::new(),
+            bytes: 0,
+        }
     }
 
-    fn run(
-        mut self,
-        filled: &Receiver<Buffer>,
-        emptied: &Sender<Buffer>,
-    ) -> Result<Self, Error> {
+    fn run(mut self, filled: &Receiver<Buffer>, emptied: &Sender<Buffer>) -> Result<Self, Error> {
         for mut buffer in filled {
             self.spill(&mut buffer)?;
             // Nobody takes it when the sorter is ending.
@@ -324,7 +353,7 @@ impl Spilled {
 
     fn spill(&mut self, buffer: &mut Buffer) -> Result<(), Error> {
         let mut sink = FileSink::new(self.options.file()?, self.options.folder());
-        self.hidden += buffer.write(&mut sink)?;
+        buffer.write(&mut sink)?;
         self.keep(sink)?;
         if self.runs.len() < self.options.fan_in() {
             return Ok(());
@@ -333,7 +362,6 @@ impl Spilled {
         let mut sink = FileSink::new(self.options.file()?, self.options.folder());
         let mut merge = merge_of(std::mem::take(&mut self.runs));
         write_merged(&mut merge, &mut sink, &Progress::default())?;
-        self.hidden += merge.hidden();
         self.options.check_scratch(before + sink.written().bytes)?;
         self.keep(sink)
     }
@@ -342,10 +370,6 @@ impl Spilled {
         self.bytes += sink.written().bytes;
         self.runs.push(sink.into_input());
         self.options.check_scratch(self.bytes)
-    }
-
-    fn merge(self) -> Merge {
-        merge_of(self.runs)
     }
 }
 

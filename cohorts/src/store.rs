@@ -13,7 +13,9 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use object_store::path::Path;
-use object_store::{Error as StoreError, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{
+    Error as StoreError, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
+};
 use tokio::runtime::Handle;
 
 use crate::Error;
@@ -36,7 +38,9 @@ pub struct Store {
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("root", &self.root).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("root", &self.root)
+            .finish_non_exhaustive()
     }
 }
 
@@ -45,7 +49,12 @@ impl Store {
     /// requests. `read_bytes` is how much one reader asks for at a time, and holds.
     #[must_use]
     pub fn new(objects: Arc<dyn ObjectStore>, root: &str, handle: Handle, read_bytes: u64) -> Self {
-        Self { objects, root: Path::from(root), handle, read_bytes: read_bytes.max(1) }
+        Self {
+            objects,
+            root: Path::from(root),
+            handle,
+            read_bytes: read_bytes.max(1),
+        }
     }
 
     /// The store at `place`: a path or `file:` URL of a local folder (made when it is not there),
@@ -60,12 +69,19 @@ impl Store {
         }
         let folder = place.strip_prefix("file://").unwrap_or(place);
         if folder.contains("://") {
-            return Err(Error::Input(format!("`{place}`: only folders and s3:// are known")));
+            return Err(Error::Input(format!(
+                "`{place}`: only folders and s3:// are known"
+            )));
         }
-        std::fs::create_dir_all(folder)
-            .map_err(|source| Error::Scratch { folder: folder.to_owned(), source })?;
+        std::fs::create_dir_all(folder).map_err(|source| Error::Scratch {
+            folder: folder.to_owned(),
+            source,
+        })?;
         let objects = object_store::local::LocalFileSystem::new_with_prefix(folder)
-            .map_err(|source| Error::Store { object: folder.to_owned(), source })?
+            .map_err(|source| Error::Store {
+                object: folder.to_owned(),
+                source,
+            })?
             .with_automatic_cleanup(true);
         Ok(Self::new(Arc::new(objects), "", handle, LOCAL_READ_BYTES))
     }
@@ -77,7 +93,10 @@ impl Store {
         for part in name.split('/').filter(|part| !part.is_empty()) {
             root = root.join(part);
         }
-        Self { root, ..self.clone() }
+        Self {
+            root,
+            ..self.clone()
+        }
     }
 
     /// The full path of `name`, for messages.
@@ -106,7 +125,8 @@ impl Store {
     /// Writes an object as a whole: readers see all of it or nothing.
     pub(crate) fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), Error> {
         let path = self.folder(name).root;
-        self.wait(&path, self.objects.put(&path, PutPayload::from(bytes))).map(|_| ())
+        self.wait(&path, self.objects.put(&path, PutPayload::from(bytes)))
+            .map(|_| ())
     }
 
     /// Writes an object that must not be there yet. One that is there with the very same bytes is
@@ -115,12 +135,17 @@ impl Store {
         let path = self.folder(name).root;
         let bytes = Bytes::from(bytes);
         let payload = PutPayload::from(bytes.clone());
-        let put = self.objects.put_opts(&path, payload, PutMode::Create.into());
+        let put = self
+            .objects
+            .put_opts(&path, payload, PutMode::Create.into());
         match self.handle.block_on(put) {
             Ok(_) => Ok(()),
             Err(StoreError::AlreadyExists { .. }) if self.get(name)? == bytes => Ok(()),
             Err(StoreError::AlreadyExists { .. }) => Err(Error::Conflict(path.to_string())),
-            Err(source) => Err(Error::Store { object: path.to_string(), source }),
+            Err(source) => Err(Error::Store {
+                object: path.to_string(),
+                source,
+            }),
         }
     }
 
@@ -156,7 +181,10 @@ impl Store {
         let path = self.folder(name).root;
         match self.handle.block_on(self.objects.delete(&path)) {
             Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
-            Err(source) => Err(Error::Store { object: path.to_string(), source }),
+            Err(source) => Err(Error::Store {
+                object: path.to_string(),
+                source,
+            }),
         }
     }
 
@@ -165,15 +193,22 @@ impl Store {
         path: &Path,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, Error> {
-        self.handle.block_on(work).map_err(|source| match source {
-            StoreError::NotFound { .. } => Error::Missing(path.to_string()),
-            source => Error::Store { object: path.to_string(), source },
+        self.handle.block_on(work).map_err(|source| {
+            if matches!(source, StoreError::NotFound { .. }) {
+                return Error::Missing(path.to_string());
+            }
+            Error::Store {
+                object: path.to_string(),
+                source,
+            }
         })
     }
 }
 
 fn relative<'a>(root: &str, path: &'a str) -> &'a str {
-    path.strip_prefix(root).unwrap_or(path).trim_start_matches('/')
+    path.strip_prefix(root)
+        .unwrap_or(path)
+        .trim_start_matches('/')
 }
 
 #[cfg(feature = "s3")]
@@ -182,11 +217,21 @@ fn open_s3(place: &str, rest: &str, handle: Handle) -> Result<Store, Error> {
     let objects = object_store::aws::AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
         .build()
-        .map_err(|source| Error::Store { object: place.to_owned(), source })?;
-    Ok(Store::new(Arc::new(objects), prefix, handle, REMOTE_READ_BYTES))
+        .map_err(|source| Error::Store {
+            object: place.to_owned(),
+            source,
+        })?;
+    Ok(Store::new(
+        Arc::new(objects),
+        prefix,
+        handle,
+        REMOTE_READ_BYTES,
+    ))
 }
 
 #[cfg(not(feature = "s3"))]
 fn open_s3(place: &str, _: &str, _: Handle) -> Result<Store, Error> {
-    Err(Error::Input(format!("`{place}`: this build has no object store but local folders")))
+    Err(Error::Input(format!(
+        "`{place}`: this build has no object store but local folders"
+    )))
 }

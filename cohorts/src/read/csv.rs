@@ -49,15 +49,25 @@ pub(super) fn read(input: &mut dyn Read, rows: &mut Rows<'_>) -> Result<(), Erro
         .delimiter(rows.options.delimiter)
         .flexible(true)
         .buffer_capacity(BUFFER_BYTES)
-        .from_reader(Bounded { input, since_row: 0 });
-    let header = reader.byte_headers().map_err(|error| failed(1, error))?.clone();
+        .from_reader(Bounded {
+            input,
+            since_row: 0,
+        });
+    let header = reader
+        .byte_headers()
+        .map_err(|error| failed(1, error))?
+        .clone();
     let columns = Columns::new(&header, &rows.options.id_field)?;
     let mut record = ByteRecord::new();
     let mut line = 1;
     while next(&mut reader, &mut record, line)? {
         line = record.position().map_or(line, csv::Position::line);
         if record.len() != columns.count {
-            let reason = format!("{} cells where the header has {}", record.len(), columns.count);
+            let reason = format!(
+                "{} cells where the header has {}",
+                record.len(),
+                columns.count
+            );
             rows.reject(line, &reason)?;
         } else if std::str::from_utf8(record.as_slice()).is_err() {
             rows.reject(line, "not UTF-8")?;
@@ -75,14 +85,17 @@ fn next(
     line: u64,
 ) -> Result<bool, Error> {
     reader.get_mut().since_row = 0;
-    reader.read_byte_record(record).map_err(|error| failed(line, error))
+    reader
+        .read_byte_record(record)
+        .map_err(|error| failed(line, error))
 }
 
 fn failed(line: u64, error: csv::Error) -> Error {
-    match error.into_kind() {
-        ErrorKind::Io(error) => input_error(&format!("csv after line {line}"), error),
-        other => Error::Input(format!("csv after line {line}: {other:?}")),
+    let words = error.to_string();
+    if let ErrorKind::Io(error) = error.into_kind() {
+        return input_error(&format!("csv after line {line}"), error);
     }
+    Error::Input(format!("csv after line {line}: {words}"))
 }
 
 impl Columns {
@@ -93,10 +106,12 @@ impl Columns {
                 .map_err(|_| Error::Input("csv: the header is not UTF-8".to_owned()))?;
             named.push((name.trim(), at));
         }
-        let id = named.iter().find(|(name, _)| *name == id_field).map(|(_, at)| *at);
-        let id = id.ok_or_else(|| {
-            Error::Input(format!("csv: the header has no column `{id_field}`"))
-        })?;
+        let id = named
+            .iter()
+            .find(|(name, _)| *name == id_field)
+            .map(|(_, at)| *at);
+        let id =
+            id.ok_or_else(|| Error::Input(format!("csv: the header has no column `{id_field}`")))?;
         named.sort_unstable();
         for pair in named.windows(2) {
             if let [(one, _), (other, _)] = pair
@@ -106,7 +121,9 @@ impl Columns {
             }
         }
         if id_field != "id" && named.iter().any(|(name, _)| *name == "id") {
-            return Err(Error::Input(format!("csv: the header has `id` beside `{id_field}`")));
+            return Err(Error::Input(format!(
+                "csv: the header has `id` beside `{id_field}`"
+            )));
         }
         let fields = named.iter().filter(|(_, at)| *at != id).map(|(name, at)| {
             let mut written = Vec::new();
@@ -114,7 +131,11 @@ impl Columns {
             written.push(b':');
             (*at, written)
         });
-        Ok(Self { count: header.len(), id, fields: fields.collect() })
+        Ok(Self {
+            count: header.len(),
+            id,
+            fields: fields.collect(),
+        })
     }
 
     /// Writes a record that is known to be UTF-8.

@@ -35,9 +35,14 @@ impl<'a> Counted<'a> {
 impl Read for Counted<'_> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         let read = self.input.read(to);
-        let bytes = read.map_err(|error| match error.kind() {
-            io::ErrorKind::Interrupted => error,
-            kind => io::Error::new(kind, Broken(error)),
+        let bytes = read.map_err(|error| {
+            // An interrupted read is tried again by whoever asked.
+            let again = error.kind() == io::ErrorKind::Interrupted;
+            if again {
+                error
+            } else {
+                io::Error::new(error.kind(), Broken(error))
+            }
         })?;
         self.progress.add_bytes(bytes as u64);
         Ok(bytes)

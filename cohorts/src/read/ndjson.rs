@@ -13,7 +13,13 @@ use crate::member::ROW_BYTES_MAX;
 const BUFFER_BYTES: usize = 512 << 10;
 
 pub(super) fn read(input: &mut dyn Read, rows: &mut Rows<'_>) -> Result<(), Error> {
-    let mut lines = Lines { buffer: vec![0; BUFFER_BYTES], from: 0, to: 0, line: 1, skips: false };
+    let mut lines = Lines {
+        buffer: vec![0; BUFFER_BYTES],
+        from: 0,
+        to: 0,
+        line: 1,
+        skips: false,
+    };
     loop {
         lines.complete(rows)?;
         if lines.fill(input)? == 0 {
@@ -21,7 +27,11 @@ pub(super) fn read(input: &mut dyn Read, rows: &mut Rows<'_>) -> Result<(), Erro
         }
     }
     let last = lines.buffer.get(lines.from..lines.to).unwrap_or_default();
-    if lines.skips { Ok(()) } else { row(lines.line, last, rows) }
+    if lines.skips {
+        Ok(())
+    } else {
+        row(lines.line, last, rows)
+    }
 }
 
 struct Lines {
@@ -39,7 +49,9 @@ impl Lines {
     fn complete(&mut self, rows: &mut Rows<'_>) -> Result<(), Error> {
         loop {
             let rest = self.buffer.get(self.from..self.to).unwrap_or_default();
-            let Some(length) = memchr(b'\n', rest) else { break };
+            let Some(length) = memchr(b'\n', rest) else {
+                break;
+            };
             if !std::mem::take(&mut self.skips) {
                 row(self.line, rest.get(..length).unwrap_or_default(), rows)?;
             }

@@ -66,17 +66,36 @@ struct Columns {
 impl Columns {
     fn new(schema: &Type, rows: &Rows<'_>) -> Result<Self, Error> {
         let id_field = rows.options.id_field.as_str();
-        let mut named: Vec<_> = schema.get_fields().iter().map(|field| field.name()).zip(0..).collect();
-        let id = named.iter().find(|(name, _)| *name == id_field).map(|(_, at)| *at);
+        let mut named: Vec<_> = schema
+            .get_fields()
+            .iter()
+            .map(|field| field.name())
+            .zip(0..)
+            .collect();
+        let id = named
+            .iter()
+            .find(|(name, _)| *name == id_field)
+            .map(|(_, at)| *at);
         let id = id.ok_or_else(|| {
             let has: Vec<_> = named.iter().map(|(name, _)| *name).take(20).collect();
-            Error::Input(format!("parquet: no column `{id_field}` among `{}`", has.join("`, `")))
+            Error::Input(format!(
+                "parquet: no column `{id_field}` among `{}`",
+                has.join("`, `")
+            ))
         })?;
-        if schema.get_fields().get(id).is_some_and(|field| field.is_group()) {
-            return Err(Error::Input(format!("parquet: the column `{id_field}` is nested")));
+        if schema
+            .get_fields()
+            .get(id)
+            .is_some_and(|field| field.is_group())
+        {
+            return Err(Error::Input(format!(
+                "parquet: the column `{id_field}` is nested"
+            )));
         }
         if id_field != "id" && named.iter().any(|(name, _)| *name == "id") {
-            return Err(Error::Input(format!("parquet: a column `id` beside `{id_field}`")));
+            return Err(Error::Input(format!(
+                "parquet: a column `id` beside `{id_field}`"
+            )));
         }
         named.sort_unstable();
         let fields = named.iter().filter(|(_, at)| *at != id).map(|(name, at)| {
@@ -85,7 +104,10 @@ impl Columns {
             written.push(b':');
             (*at, written)
         });
-        Ok(Self { id, fields: fields.collect() })
+        Ok(Self {
+            id,
+            fields: fields.collect(),
+        })
     }
 
     fn write(&self, row: &Row, id: &mut Vec<u8>, body: &mut Vec<u8>) -> Result<(), &'static str> {
@@ -126,7 +148,10 @@ fn write_id(field: &Field, out: &mut Vec<u8>) -> Result<(), &'static str> {
     Ok(())
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "all other kinds of a foreign enum are none")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "all other kinds of a foreign enum are none"
+)]
 fn integer(field: &Field) -> Option<i128> {
     Some(match field {
         Field::Byte(number) => i128::from(*number),
@@ -141,7 +166,10 @@ fn integer(field: &Field) -> Option<i128> {
     })
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "what has no JSON of its own is its text")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what has no JSON of its own is its text"
+)]
 fn write_field(field: &Field, out: &mut Vec<u8>) -> Result<(), &'static str> {
     if let Some(number) = integer(field) {
         out.extend_from_slice(number.to_string().as_bytes());
@@ -175,11 +203,13 @@ fn write_float(number: f64, out: &mut Vec<u8>) -> Result<(), &'static str> {
 
 fn date(days: i32) -> Result<String, &'static str> {
     let day = jiff::civil::date(1970, 1, 1).checked_add(days.days());
-    day.map(|day| day.to_string()).map_err(|_| "a date is out of range")
+    day.map(|day| day.to_string())
+        .map_err(|_| "a date is out of range")
 }
 
 fn moment(at: Result<Timestamp, jiff::Error>) -> Result<String, &'static str> {
-    at.map(|at| at.to_string()).map_err(|_| "a time is out of range")
+    at.map(|at| at.to_string())
+        .map_err(|_| "a time is out of range")
 }
 
 fn write_object(row: &Row, out: &mut Vec<u8>) -> Result<(), &'static str> {

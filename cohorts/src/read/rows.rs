@@ -70,7 +70,8 @@ impl<'a> Rows<'a> {
             return Err("there is a field `id` beside the one that has the id");
         }
         self.body.clear();
-        self.scan.write_canonical(text, |field| field != name, &mut self.body);
+        self.scan
+            .write_canonical(text, |field| field != name, &mut self.body);
         Ok(())
     }
 
@@ -88,7 +89,10 @@ impl<'a> Rows<'a> {
     pub(crate) fn reject(&mut self, line: u64, reason: &str) -> Result<(), Error> {
         self.rejects.total += 1;
         if self.rejects.first.len() < REJECTS_KEPT_MAX {
-            self.rejects.first.push(Reject { line, reason: reason.to_owned() });
+            self.rejects.first.push(Reject {
+                line,
+                reason: reason.to_owned(),
+            });
         }
         self.count()
     }
@@ -97,14 +101,21 @@ impl<'a> Rows<'a> {
         self.rows += 1;
         if self.rows > self.options.rows_max {
             let limit = format!("{} rows", self.options.rows_max);
-            return Err(Error::Limit { what: "the input".to_owned(), limit });
+            return Err(Error::Limit {
+                what: "the input".to_owned(),
+                limit,
+            });
         }
         if !self.rows.is_multiple_of(ROWS_BETWEEN_LOOKS) {
             return Ok(());
         }
         self.progress.set_rows(self.rows, self.rejects.total);
         self.progress.check()?;
-        if self.rows >= ROWS_BEFORE_GIVING_UP { self.judge() } else { Ok(()) }
+        if self.rows >= ROWS_BEFORE_GIVING_UP {
+            self.judge()
+        } else {
+            Ok(())
+        }
     }
 
     fn judge(&self) -> Result<(), Error> {
@@ -122,13 +133,23 @@ impl<'a> Rows<'a> {
     pub(crate) fn finish(self) -> Result<Counts, Error> {
         self.progress.set_rows(self.rows, self.rejects.total);
         self.judge()?;
-        Ok(Counts { rows: self.rows, rejects: self.rejects })
+        Ok(Counts {
+            rows: self.rows,
+            rejects: self.rejects,
+        })
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a share of rows needs no more than a double has")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a share of rows needs no more than a double has"
+)]
 fn per_cent(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 * 100.0 / whole as f64
+    }
 }
 
 /// Tells a caller's broken reader from bytes that are not what they claim to be.

@@ -29,7 +29,11 @@ pub(crate) struct BlockBuilder {
 impl BlockBuilder {
     /// Adds an entry, whose id must be above all before it.
     pub(crate) fn push(&mut self, entry: &Entry<'_>) {
-        let shared = if self.entries == 0 { 0 } else { shared(&self.last, entry.id) };
+        let shared = if self.entries == 0 {
+            0
+        } else {
+            shared(&self.last, entry.id)
+        };
         let rest = entry.id.get(shared..).unwrap_or_default();
         write_varint(shared, &mut self.raw);
         write_varint(rest.len(), &mut self.raw);
@@ -55,7 +59,10 @@ impl BlockBuilder {
     pub(crate) fn take(&mut self) -> RawBlock {
         let spare = Vec::with_capacity(BLOCK_BYTES + BLOCK_BYTES / 8);
         let bytes = std::mem::replace(&mut self.raw, spare);
-        RawBlock { bytes, entries: std::mem::take(&mut self.entries), last: self.last.clone() }
+        RawBlock {
+            bytes,
+            entries: std::mem::take(&mut self.entries),
+        }
     }
 }
 
@@ -64,8 +71,6 @@ impl BlockBuilder {
 pub(crate) struct RawBlock {
     bytes: Vec<u8>,
     pub(crate) entries: u32,
-    /// The last id.
-    pub(crate) last: Vec<u8>,
 }
 
 impl RawBlock {
@@ -97,13 +102,16 @@ pub(crate) struct Header {
 
 impl Header {
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, &'static str> {
-        let magic = bytes.first_chunk::<4>().ok_or("a block's header is cut off")?;
+        let magic = bytes
+            .first_chunk::<4>()
+            .ok_or("a block's header is cut off")?;
         if *magic != MAGIC {
             return Err("a block does not begin as one");
         }
         let number = |at: usize| {
             let four = bytes.get(at..).and_then(<[u8]>::first_chunk::<4>);
-            four.map(|four| u32::from_le_bytes(*four)).ok_or("a block's header is cut off")
+            four.map(|four| u32::from_le_bytes(*four))
+                .ok_or("a block's header is cut off")
         };
         let checksum = bytes.get(16..).and_then(<[u8]>::first_chunk::<8>);
         let header = Self {
@@ -152,7 +160,12 @@ impl BlockCursor {
 
     pub(crate) fn entry(&self) -> Entry<'_> {
         let body = self.raw.get(self.body.0..self.body.1).unwrap_or_default();
-        Entry { id: &self.id, tag: self.tag, hash: self.hash, body }
+        Entry {
+            id: &self.id,
+            tag: self.tag,
+            hash: self.hash,
+            body,
+        }
     }
 
     /// Goes to the next entry; false at the block's end.
@@ -160,7 +173,11 @@ impl BlockCursor {
         const CUT: &str = "a block's entries are cut off";
         if self.left == 0 {
             let whole = self.at == self.raw.len();
-            return if whole { Ok(false) } else { Err("a block has more than its entries") };
+            return if whole {
+                Ok(false)
+            } else {
+                Err("a block has more than its entries")
+            };
         }
         let shared = read_varint(&self.raw, &mut self.at).ok_or(CUT)?;
         let rest = read_varint(&self.raw, &mut self.at).ok_or(CUT)?;
@@ -171,12 +188,20 @@ impl BlockCursor {
         }
         self.id.truncate(shared);
         self.id.extend_from_slice(rest);
-        let fixed = self.raw.get(id_end..).and_then(<[u8]>::first_chunk::<9>).ok_or(CUT)?;
+        let fixed = self
+            .raw
+            .get(id_end..)
+            .and_then(<[u8]>::first_chunk::<9>)
+            .ok_or(CUT)?;
         let [tag, hash @ ..] = *fixed;
         (self.tag, self.hash) = (tag, u64::from_le_bytes(hash));
         self.at = id_end + 9;
         let length = read_varint(&self.raw, &mut self.at).ok_or(CUT)?;
-        let end = self.at.checked_add(length).filter(|end| *end <= self.raw.len()).ok_or(CUT)?;
+        let end = self
+            .at
+            .checked_add(length)
+            .filter(|end| *end <= self.raw.len())
+            .ok_or(CUT)?;
         self.body = (self.at, end);
         self.at = end;
         self.left -= 1;

@@ -39,11 +39,16 @@ impl Merge {
     /// A merge of `runs`, the newest first. Entries that say "gone" are left out.
     #[must_use]
     pub fn new(runs: Vec<RunReader>) -> Self {
-        let heap = runs
-            .into_iter()
-            .enumerate()
-            .map(|(age, reader)| Ranked { age, reader: Box::new(reader) });
-        Self { heap: heap.collect(), started: false, keep_gone: false, hidden: 0 }
+        let heap = runs.into_iter().enumerate().map(|(age, reader)| Ranked {
+            age,
+            reader: Box::new(reader),
+        });
+        Self {
+            heap: heap.collect(),
+            started: false,
+            keep_gone: false,
+            hidden: 0,
+        }
     }
 
     /// Gives the entries that say "gone" too: for a merge whose result hides older runs.
@@ -102,7 +107,9 @@ impl Merge {
 
     /// Moves the reader at `at` on, and puts it where it belongs.
     fn step(&mut self, at: usize) -> Result<(), Error> {
-        let Some(ranked) = self.heap.get_mut(at) else { return Ok(()) };
+        let Some(ranked) = self.heap.get_mut(at) else {
+            return Ok(());
+        };
         if !ranked.reader.advance()? {
             // `at` is the root or one of its children, so what takes its place is never above what
             // is there: sifting down is enough.

@@ -13,10 +13,10 @@ mod reader;
 mod writer;
 
 pub use merge::Merge;
-pub use reader::RunReader;
 pub(crate) use reader::Input;
+pub use reader::RunReader;
+pub(crate) use writer::{FileSink, PartSink, Sink, hex, write_merged};
 pub use writer::{Part, RunManifest};
-pub(crate) use writer::{FileSink, PartSink, Sink, Written, write_merged};
 
 pub(crate) use block::BlockBuilder;
 

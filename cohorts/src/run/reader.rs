@@ -18,7 +18,11 @@ pub(crate) enum Input {
     /// A part in the store.
     Part { store: Store, part: Part },
     /// A scratch file, of so many bytes and entries.
-    Scratch { file: File, bytes: u64, entries: u64 },
+    Scratch {
+        file: File,
+        bytes: u64,
+        entries: u64,
+    },
 }
 
 impl Input {
@@ -65,9 +69,15 @@ impl Input {
                 Ok(())
             }
             Self::Scratch { file, .. } => {
-                let scratch = |source| Error::Scratch { folder: "scratch run".to_owned(), source };
+                let scratch = |source| Error::Scratch {
+                    folder: "scratch run".to_owned(),
+                    source,
+                };
                 file.seek(SeekFrom::Start(from)).map_err(scratch)?;
-                file.take(to - from).read_to_end(out).map(|_| ()).map_err(scratch)
+                file.take(to - from)
+                    .read_to_end(out)
+                    .map(|_| ())
+                    .map_err(scratch)
             }
         }
     }
@@ -142,7 +152,10 @@ impl RunReader {
             if self.read_entries != entries {
                 return Err(self.damaged("there are fewer or more entries than the manifest says"));
             }
-            if input.checksum().is_some_and(|sum| sum != hex(self.checksum.digest())) {
+            if input
+                .checksum()
+                .is_some_and(|sum| sum != hex(self.checksum.digest()))
+            {
                 return Err(self.damaged("its checksum is not the manifest's"));
             }
             self.checksum.reset();
@@ -159,7 +172,9 @@ impl RunReader {
         let header = Header::read(header).map_err(|reason| self.damaged(reason))?;
         let whole = HEADER_BYTES + header.stored;
         self.have(whole)?;
-        let stored = self.piece.get(self.piece_at + HEADER_BYTES..self.piece_at + whole);
+        let stored = self
+            .piece
+            .get(self.piece_at + HEADER_BYTES..self.piece_at + whole);
         let opened = header.open(stored.unwrap_or_default(), &mut self.cursor.raw);
         opened.map_err(|reason| self.damaged(reason))?;
         self.piece_at += whole;
@@ -175,7 +190,9 @@ impl RunReader {
         }
         self.piece.drain(..self.piece_at);
         self.piece_at = 0;
-        let Some(input) = self.inputs.last_mut() else { return Ok(()) };
+        let Some(input) = self.inputs.last_mut() else {
+            return Ok(());
+        };
         let wanted = u64::try_from(bytes - self.piece.len()).unwrap_or(u64::MAX);
         let to = (self.fetched + wanted.max(input.piece_bytes())).min(input.bytes());
         let before = self.piece.len();
@@ -184,13 +201,17 @@ impl RunReader {
         if got != to - self.fetched || self.piece.len() < bytes {
             return Err(self.damaged("it is shorter than the manifest says"));
         }
-        self.checksum.update(self.piece.get(before..).unwrap_or_default());
+        self.checksum
+            .update(self.piece.get(before..).unwrap_or_default());
         self.fetched = to;
         Ok(())
     }
 
     fn damaged(&self, reason: &str) -> Error {
-        let name = self.inputs.last().map_or_else(|| "run".to_owned(), Input::name);
+        let name = self
+            .inputs
+            .last()
+            .map_or_else(|| "run".to_owned(), Input::name);
         Error::damaged(name, reason)
     }
 }

@@ -58,7 +58,10 @@ impl RunManifest {
     /// A reader of the run, whose parts are in `folder`.
     #[must_use]
     pub fn reader(&self, folder: &Store) -> RunReader {
-        let input = |part: &Part| Input::Part { store: folder.clone(), part: part.clone() };
+        let input = |part: &Part| Input::Part {
+            store: folder.clone(),
+            part: part.clone(),
+        };
         RunReader::new(self.parts.iter().map(input).collect())
     }
 }
@@ -88,7 +91,13 @@ impl PartSink {
     /// two writers overwrite each other, or take away what is not theirs.
     pub(crate) fn new(folder: Store) -> Self {
         let prefix = format!("run-{}", Uuid::now_v7().simple());
-        Self { folder, prefix, buffer: Vec::new(), entries: 0, parts: Vec::new() }
+        Self {
+            folder,
+            prefix,
+            buffer: Vec::new(),
+            entries: 0,
+            parts: Vec::new(),
+        }
     }
 
     fn put(&mut self) -> Result<(), Error> {
@@ -109,7 +118,9 @@ impl PartSink {
         if self.entries > 0 {
             self.put()?;
         }
-        Ok(RunManifest { parts: self.parts.clone() })
+        Ok(RunManifest {
+            parts: self.parts.clone(),
+        })
     }
 
     /// Writes the manifest that names this run. When that fails, parts stay only where the
@@ -135,7 +146,11 @@ impl Sink for PartSink {
     fn block(&mut self, block: &RawBlock) -> Result<(), Error> {
         block.seal(&mut self.buffer);
         self.entries += u64::from(block.entries);
-        if self.buffer.len() >= PART_BYTES { self.put() } else { Ok(()) }
+        if self.buffer.len() >= PART_BYTES {
+            self.put()
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -157,7 +172,12 @@ pub(crate) struct Written {
 
 impl FileSink {
     pub(crate) fn new(file: File, folder: String) -> Self {
-        Self { file, folder, buffer: Vec::new(), written: Written::default() }
+        Self {
+            file,
+            folder,
+            buffer: Vec::new(),
+            written: Written::default(),
+        }
     }
 
     pub(crate) fn written(&self) -> Written {
@@ -166,7 +186,11 @@ impl FileSink {
 
     pub(crate) fn into_input(self) -> Input {
         let Written { entries, bytes } = self.written;
-        Input::Scratch { file: self.file, bytes, entries }
+        Input::Scratch {
+            file: self.file,
+            bytes,
+            entries,
+        }
     }
 }
 
@@ -175,7 +199,10 @@ impl Sink for FileSink {
         self.buffer.clear();
         block.seal(&mut self.buffer);
         let written = self.file.write_all(&self.buffer);
-        written.map_err(|source| Error::Scratch { folder: self.folder.clone(), source })?;
+        written.map_err(|source| Error::Scratch {
+            folder: self.folder.clone(),
+            source,
+        })?;
         self.written.bytes += self.buffer.len() as u64;
         self.written.entries += u64::from(block.entries);
         Ok(())
