@@ -95,11 +95,25 @@ impl Api {
         query: &[(&str, &str)],
         body: Option<&Value>,
     ) -> anyhow::Result<Answer> {
+        let body = body.map(|body| Bytes::from(body.to_string()));
+        self.control_text(method, path, query, body).await
+    }
+
+    /// As [`Api::control`], with a body that is sent as it is.
+    ///
+    /// # Errors
+    /// As `control`.
+    pub(crate) async fn control_text(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: Option<Bytes>,
+    ) -> anyhow::Result<Answer> {
         let mut url = at(&self.control, path)?;
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let body = body.map(|body| Bytes::from(body.to_string()));
         let content_type = match method {
             Method::PATCH => "application/merge-patch+json",
             _ => "application/json",

@@ -302,20 +302,7 @@ fn line(letter: &Value) -> String {
     let event = [text("/event/type"), text("/event/id")];
     let rest = event.into_iter().chain([text("/detail")]).flatten();
     line.push_str(&rest.collect::<Vec<_>>().join("  "));
-    plain(line.trim_end())
-}
-
-/// `text` without anything that a terminal obeys.
-fn plain(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            out.extend(character.escape_default());
-        } else {
-            out.push(character);
-        }
-    }
-    out
+    output::plain(line.trim_end())
 }
 
 async fn redrive(api: &Api, args: &RedriveArgs) -> anyhow::Result<ExitCode> {

@@ -10,6 +10,8 @@ mod cli;
 mod config;
 mod dead;
 mod demo;
+mod explain;
+mod filter;
 mod keyring;
 mod listen;
 mod objects;
@@ -112,6 +114,8 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
         Command::Listen(args) => listen::run(args).await,
         Command::Deliveries { command } => tail::run(command, settings).await,
         Command::Dead { command } => dead::run(command, &settings).await,
+        Command::Explain(args) => explain::run(&args, &settings).await,
+        Command::Filter { command } => filter::run(command, &settings).await,
         Command::Config { command } => config::run(&command),
     }
 }

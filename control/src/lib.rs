@@ -9,6 +9,7 @@ mod api;
 mod applied;
 mod dead;
 mod disabling;
+mod dry_run;
 mod leader;
 mod metrics;
 mod options;
@@ -37,6 +38,7 @@ use api::{App, OperatorKey, TestEvents};
 use applied::Replicas;
 use dead::DeadLetters;
 use disabling::Disabling;
+use dry_run::DryRuns;
 use leader::Leader;
 use metrics::ControlMetrics;
 use redrive::Redrives;
@@ -164,6 +166,7 @@ async fn open(
         replicas,
         tests: TestEvents::open(log, topics).await?,
         dead: DeadLetters::new(log.clone(), topics.dead.clone()),
+        dry_runs: DryRuns::new(log.clone(), topics.events.clone()),
         live: redrives.live(),
         sealer: Arc::clone(&options.sealer),
         operator: OperatorKey::new(&options.operator_key),

@@ -23,6 +23,8 @@ runtime::label! {
         Dead => "dead",
         /// Redrives.
         Redrives => "redrives",
+        /// Explanations of filters, and dry runs.
+        Explain => "explain",
         /// The API's document, and what does not exist.
         Other => "other",
     }

@@ -110,6 +110,11 @@ impl RangeReader {
         }
     }
 
+    /// Reads `spans` too, behind what is still to be read.
+    pub(crate) fn go_on(&mut self, spans: Vec<Span>) {
+        self.spans.extend(spans);
+    }
+
     /// What is still to be read.
     pub(crate) fn rest(&self) -> Vec<Span> {
         let rest = self.spans.iter().filter(|span| span.next < span.end);

@@ -16,6 +16,8 @@ pub(crate) use self::objects::{
 use crate::config::ConfigCommand;
 use crate::dead::DeadCommand;
 use crate::demo::DemoArgs;
+use crate::explain::ExplainArgs;
+use crate::filter::FilterCommand;
 use crate::listen::ListenArgs;
 use crate::publish::PublishArgs;
 use crate::settings::{Global, Need, Role};
@@ -39,6 +41,7 @@ Examples:
   anabranch publish --tenant acme --type com.acme.lead.created --data '{\"name\":\"Ada\"}'
   anabranch deliveries tail               each attempt as it is made
   anabranch dead list --tenant acme       what was given up, and why; dead redrive sends it again
+  anabranch explain --tenant acme --event event.json       why each subscription matches it or not
 
 On Kafka, each service in a process of its own:
   anabranch config new-keys > anabranch.toml
@@ -116,6 +119,13 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: DeadCommand,
     },
+    /// Why subscriptions match an event or do not, clause by clause
+    Explain(ExplainArgs),
+    /// Filters: what they would have matched
+    Filter {
+        #[command(subcommand)]
+        command: FilterCommand,
+    },
     /// Every option of the configuration, and new keys for it
     Config {
         #[command(subcommand)]
@@ -143,6 +153,8 @@ impl Command {
             | Self::Listen(_)
             | Self::Deliveries { .. }
             | Self::Dead { .. }
+            | Self::Explain(_)
+            | Self::Filter { .. }
             | Self::Config { .. } => Role::Other,
         }
     }
@@ -169,6 +181,8 @@ impl Command {
             | Self::Listen(_)
             | Self::Deliveries { .. }
             | Self::Dead { .. }
+            | Self::Explain(_)
+            | Self::Filter { .. }
             | Self::Config { .. } => ("", &[]),
         }
     }
@@ -191,6 +205,8 @@ impl Command {
             | Self::Listen(_)
             | Self::Deliveries { .. }
             | Self::Dead { .. }
+            | Self::Explain(_)
+            | Self::Filter { .. }
             | Self::Config { .. } => 1,
         }
     }

@@ -8,6 +8,7 @@ mod auth;
 mod credentials;
 mod dead;
 mod endpoints;
+mod explain;
 mod keys;
 mod kind;
 mod redrives;
@@ -41,6 +42,7 @@ use utoipa_axum::routes;
 
 use crate::applied::Replicas;
 use crate::dead::DeadLetters;
+use crate::dry_run::DryRuns;
 use crate::metrics::{ControlMetrics, RouteClass};
 use crate::redrive::Live;
 use crate::store::Store;
@@ -60,6 +62,8 @@ pub(crate) struct App {
     pub(crate) tests: TestEvents,
     /// Reads dead letters.
     pub(crate) dead: DeadLetters,
+    /// Tries filters on past events.
+    pub(crate) dry_runs: DryRuns,
     /// How redrives are getting on.
     pub(crate) live: Live,
     /// Seals secrets.
@@ -146,6 +150,8 @@ pub(crate) fn described() -> (Router<App>, Document) {
         .routes(routes!(redrives::create, redrives::list))
         .routes(routes!(redrives::read))
         .routes(routes!(redrives::cancel))
+        .routes(routes!(explain::explain))
+        .routes(routes!(explain::dry_run))
         .split_for_parts();
     describe_common(&mut document);
     (routes, document)
@@ -202,6 +208,8 @@ fn route_class(path: &MatchedPath) -> RouteClass {
         ("webhooks", RouteClass::Webhooks),
         ("dead", RouteClass::Dead),
         ("redrives", RouteClass::Redrives),
+        ("explain", RouteClass::Explain),
+        ("filters", RouteClass::Explain),
         ("tenants", RouteClass::Tenants),
     ]
     .into_iter()

@@ -31,22 +31,38 @@ impl FromRequest<App> for JsonBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let JsonText(bytes) = JsonText::from_request(request, app).await?;
+        if bytes.is_empty() {
+            return Ok(Self(Value::Object(Map::new())));
+        }
+        let value = serde_json::from_slice(&bytes).map_err(|error| not_json(&error))?;
+        Ok(Self(value))
+    }
+}
+
+/// A body that says it is JSON, as it came: for members whose numbers must stay as they are.
+#[derive(Debug)]
+pub(crate) struct JsonText(pub(crate) Bytes);
+
+impl FromRequest<App> for JsonText {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         let is_json = is_json(request.headers());
         let bytes = Bytes::from_request(request, app)
             .await
             .map_err(|rejection| unread(&rejection))?;
-        if bytes.is_empty() {
-            return Ok(Self(Value::Object(Map::new())));
-        }
-        if !is_json {
+        if !is_json && !bytes.is_empty() {
             return Err(Problem::new(ProblemType::UnsupportedMediaType)
                 .detail("send `application/json` or `application/merge-patch+json`"));
         }
-        let value = serde_json::from_slice(&bytes).map_err(|error| {
-            Problem::new(ProblemType::Malformed).detail(format!("body is not json: {error}"))
-        })?;
-        Ok(Self(value))
+        Ok(Self(bytes))
     }
+}
+
+/// The answer to a body that cannot be read.
+pub(crate) fn not_json(error: &serde_json::Error) -> Problem {
+    Problem::new(ProblemType::Malformed).detail(format!("body is not json: {error}"))
 }
 
 fn unread(rejection: &BytesRejection) -> Problem {

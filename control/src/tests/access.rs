@@ -60,6 +60,8 @@ const ROUTES: &[(&str, Least)] = &[
         "POST /v1/tenants/{tenant}/endpoints/{endpoint}/test",
         Least::Tenant,
     ),
+    ("POST /v1/tenants/{tenant}/explain", Least::Tenant),
+    ("POST /v1/tenants/{tenant}/filters/dry-run", Least::Tenant),
     ("GET /v1/tenants/{tenant}/subscriptions", Least::Tenant),
     ("POST /v1/tenants/{tenant}/subscriptions", Least::Tenant),
     (

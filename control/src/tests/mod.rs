@@ -3,6 +3,7 @@
 mod access;
 mod credentials;
 mod disabling;
+mod explain;
 mod objects;
 mod redrives;
 mod replicas;

@@ -17,6 +17,9 @@ use crate::event::{AttributeName, Event};
 
 /// Clauses of one explanation; what is more is left out.
 pub const CLAUSES_MAX: usize = 1_000;
+/// Clauses in each other; what is deeper is left out. As JSON that is two levels each, and readers
+/// commonly take 128.
+const DEPTH_MAX: usize = 48;
 /// The longest text that is shown of an event.
 const SHOWN_CHARS_MAX: usize = 256;
 /// The most values at one place of data that are shown.
@@ -57,6 +60,7 @@ impl Filters {
             subject: Subject::new(event, &paths, &mut found),
             slots: &slots,
             left: CLAUSES_MAX,
+            depth: 1,
             pointer: String::new(),
         };
         let matched = self.passes(&mut explainer.subject, &slots);
@@ -83,6 +87,8 @@ struct Explainer<'s, 'e> {
     slots: &'s [Slot],
     /// Clauses that may still be told of.
     left: usize,
+    /// Of the clauses that are told of now.
+    depth: usize,
     /// Of the clause that is being explained.
     pointer: String,
 }
@@ -119,13 +125,21 @@ impl Explainer<'_, '_> {
     ) -> Vec<Explanation> {
         let mut explained = Vec::new();
         for (step, one) in all {
-            let Some(left) = self.left.checked_sub(1) else {
+            if !self.begin() {
                 break;
-            };
-            self.left = left;
+            }
             explained.push(self.at(&step, |explainer| explain(explainer, one)));
+            self.depth -= 1;
         }
         explained
+    }
+
+    /// Whether one more clause may be told of, at this depth; if so, it is one step further down.
+    fn begin(&mut self) -> bool {
+        let may = self.left > 0 && self.depth <= DEPTH_MAX;
+        self.left -= usize::from(may);
+        self.depth += usize::from(may);
+        may
     }
 
     fn each(&mut self, filters: &[Filter]) -> Vec<Explanation> {
@@ -278,11 +292,11 @@ impl Explainer<'_, '_> {
     fn step(&mut self, step: &Step) -> Explanation {
         let mut parts = Vec::new();
         for part in &step.parts {
-            let Some(left) = self.left.checked_sub(1) else {
+            if !self.begin() {
                 break;
-            };
-            self.left = left;
+            }
             parts.push(self.step(part));
+            self.depth -= 1;
         }
         let (matched, seen) = match &step.value {
             Some(cesql::Value::Boolean(boolean)) => (Some(*boolean), None),
@@ -481,5 +495,12 @@ mod tests {
             .explain(&event());
         assert_eq!(root.count(), CLAUSES_MAX + 1);
         assert_eq!(root.matched, Some(false));
+        // Deep ones can be read again by whoever reads JSON.
+        let sql = format!("{}TRUE{}", "(1 = - ".repeat(15), " = FALSE)".repeat(15));
+        let deep = (1..super::super::DEPTH_MAX)
+            .fold(json!({"sql": sql}), |inner, _| json!({"not": inner}));
+        let root = Filters::parse(&json!([deep])).unwrap().explain(&event());
+        let text = serde_json::to_string(&json!({ "items": [{ "explanation": root }] })).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap();
     }
 }

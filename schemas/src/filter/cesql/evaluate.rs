@@ -224,11 +224,11 @@ impl<'v, A: Attributes> Run<'v, A> {
         right: &'v Node,
     ) -> Evaluated<'v> {
         match operator {
-            Operator::Logic(logic) => self.logic(logic, left, right),
+            Operator::Logic(logic) => self.logic(logic, &left, right),
             Operator::Equal => self.equal(left, right),
             Operator::NotEqual => Ok(denied(self.equal(left, right)?, true)),
             Operator::Order(order) => {
-                let (integers, failed) = self.integers(left, right)?;
+                let (integers, failed) = self.integers(&left, right)?;
                 let Some((left, right)) = integers else {
                     return Ok(Outcome::failed(Type::Boolean));
                 };
@@ -238,7 +238,7 @@ impl<'v, A: Attributes> Run<'v, A> {
                 })
             }
             Operator::Arithmetic(operator) => {
-                let (integers, failed) = self.integers(left, right)?;
+                let (integers, failed) = self.integers(&left, right)?;
                 let Some(operands) = integers else {
                     return Ok(Outcome::failed(Type::Integer));
                 };
@@ -252,7 +252,7 @@ impl<'v, A: Attributes> Run<'v, A> {
     }
 
     /// SQ-5.
-    fn logic(&mut self, logic: Logic, left: Outcome<'v>, right: &'v Node) -> Evaluated<'v> {
+    fn logic(&mut self, logic: Logic, left: &Outcome<'v>, right: &'v Node) -> Evaluated<'v> {
         let (is_left, uncast) = self.boolean(&left.value)?;
         let is_decided = match logic {
             Logic::And => !is_left,
@@ -297,7 +297,7 @@ impl<'v, A: Attributes> Run<'v, A> {
     /// Both operands as integers, where none has failed; and whether one could not be cast.
     fn integers(
         &mut self,
-        left: Outcome<'v>,
+        left: &Outcome<'v>,
         right: &'v Node,
     ) -> Result<(Option<(i32, i32)>, bool), Stopped> {
         let right = self.node(right)?;

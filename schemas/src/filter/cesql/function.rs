@@ -95,13 +95,17 @@ impl Function {
                 let delimiter = text(arguments.next());
                 (joined(&delimiter, arguments), None)
             }
-            Self::Left => left(text(arguments.next()), integer(arguments.next())),
-            Self::Right => right(text(arguments.next()), integer(arguments.next())),
+            Self::Left => left(text(arguments.next()), integer(arguments.next().as_ref())),
+            Self::Right => right(text(arguments.next()), integer(arguments.next().as_ref())),
             Self::Substring => {
-                let (of, position) = (text(arguments.next()), integer(arguments.next()));
-                substring(of, position, arguments.next().map(|len| integer(Some(len))))
+                let (of, position) = (text(arguments.next()), integer(arguments.next().as_ref()));
+                substring(
+                    of,
+                    position,
+                    arguments.next().map(|length| integer(Some(&length))),
+                )
             }
-            Self::Abs => absolute(integer(arguments.next())),
+            Self::Abs => absolute(integer(arguments.next().as_ref())),
             Self::Length => {
                 let characters = text(arguments.next()).chars().count();
                 let length = i32::try_from(characters).unwrap_or(i32::MAX);
@@ -126,9 +130,9 @@ fn text(argument: Option<Value<'_>>) -> Cow<'_, str> {
     }
 }
 
-fn integer(argument: Option<Value<'_>>) -> i32 {
+fn integer(argument: Option<&Value<'_>>) -> i32 {
     match argument {
-        Some(Value::Integer(integer)) => integer,
+        Some(Value::Integer(integer)) => *integer,
         Some(Value::Text(_) | Value::Boolean(_)) | None => 0,
     }
 }

@@ -85,14 +85,19 @@ fn of_attribute<'a>(node: &'a Node, needed: Needed<'a>) -> Vec<Alternative<'a>> 
 }
 
 fn is_in<'a>(operand: &'a Node, set: &'a [Node]) -> Option<Alternative<'a>> {
-    let Node::Attribute(name) = operand else {
-        return None;
-    };
-    name.context()?;
+    let name = context(operand)?;
     let texts = set.iter().map(text);
     texts
         .map(|text| text.map(|text| (name, Needed::Exact(text))))
         .collect()
+}
+
+/// The context attribute that this is.
+fn context(node: &Node) -> Option<&AttributeName> {
+    let Node::Attribute(name) = node else {
+        return None;
+    };
+    name.context().map(|_| name)
 }
 
 fn text(node: &Node) -> Option<&str> {
@@ -129,12 +134,10 @@ fn chain<'a>(first: &'a Node, rest: &'a [(Operator, Node)]) -> Vec<Alternative<'
     };
     match (text(first), text(right)) {
         (None, Some(text)) => of_attribute(first, Needed::Exact(text)),
-        // The right one's type decides: an integer is no text there.
-        (Some(text), None) => match right {
-            Node::Attribute(name) if name.context().is_some() => {
-                vec![vec![(name, Needed::Exact(text))]]
-            }
-            other => of_attribute(other, Needed::Present),
+        // The right one's type decides: only what is always a string is this one.
+        (Some(text), None) => match context(right) {
+            Some(name) => vec![vec![(name, Needed::Exact(text))]],
+            None => of_attribute(right, Needed::Present),
         },
         (None, None) | (Some(_), Some(_)) => Vec::new(),
     }

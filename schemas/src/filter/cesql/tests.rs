@@ -221,99 +221,101 @@ fn sq_13_functions_count_characters() {
     );
 }
 
+const FAULTS: [(&str, &str); 23] = [
+    (
+        "",
+        "expected an operand, found the end at byte 0 (line 1, column 1)",
+    ),
+    (
+        "1 +",
+        "expected an operand, found the end at byte 3 (line 1, column 4)",
+    ),
+    (
+        "'ü' =\n  ?",
+        "unexpected character '?' at byte 9 (line 2, column 3)",
+    ),
+    ("ü", "unexpected character 'ü' at byte 0 (line 1, column 1)"),
+    (
+        "a = 'b",
+        "string literal has no end at byte 4 (line 1, column 5)",
+    ),
+    (
+        "a = 'b\\'",
+        "string literal has no end at byte 4 (line 1, column 5)",
+    ),
+    (
+        "2147483648",
+        "integer literal does not fit 32 bits at byte 0 (line 1, column 1)",
+    ),
+    (
+        "-2147483649",
+        "integer literal does not fit 32 bits at byte 0 (line 1, column 1)",
+    ),
+    (
+        "x LIKE 123",
+        "expected a string literal, found `123` at byte 7 (line 1, column 8)",
+    ),
+    (
+        "x LIKE y",
+        "expected a string literal, found `y` at byte 7 (line 1, column 8)",
+    ),
+    (
+        "x NOT = y",
+        "expected `LIKE` or `IN`, found `=` at byte 6 (line 1, column 7)",
+    ),
+    (
+        "x IN ()",
+        "expected an operand, found `)` at byte 6 (line 1, column 7)",
+    ),
+    (
+        "x IN (1",
+        "expected `,` or `)`, found the end at byte 7 (line 1, column 8)",
+    ),
+    (
+        "(1",
+        "expected an operator or `)`, found the end at byte 2 (line 1, column 3)",
+    ),
+    (
+        "1 2",
+        "expected an operator or the end, found `2` at byte 2 (line 1, column 3)",
+    ),
+    (
+        "'it''s'",
+        "expected an operator or the end, found `'s'` at byte 4 (line 1, column 5)",
+    ),
+    (
+        "my_attr = 1",
+        "`my_attr` is not the name of an attribute at byte 0 (line 1, column 1)",
+    ),
+    (
+        "data = 1",
+        "`data` is not the name of an attribute at byte 0 (line 1, column 1)",
+    ),
+    (
+        "EXISTS 'a'",
+        "expected the name of an attribute, found `'a'` at byte 7 (line 1, column 8)",
+    ),
+    (
+        "EXISTS like",
+        "`like` is not the name of an attribute at byte 7 (line 1, column 8)",
+    ),
+    (
+        "a AND OR b",
+        "expected an operand, found `OR` at byte 6 (line 1, column 7)",
+    ),
+    (
+        "f2(1)",
+        "`f2` is not the name of a function at byte 0 (line 1, column 1)",
+    ),
+    (
+        "1 = + 2",
+        "expected an operand, found `+` at byte 4 (line 1, column 5)",
+    ),
+];
+
 #[test]
 fn faults_are_named_with_their_place() {
-    for (text, expected) in [
-        (
-            "",
-            "expected an operand, found the end at byte 0 (line 1, column 1)",
-        ),
-        (
-            "1 +",
-            "expected an operand, found the end at byte 3 (line 1, column 4)",
-        ),
-        (
-            "'ü' =\n  ?",
-            "unexpected character '?' at byte 9 (line 2, column 3)",
-        ),
-        ("ü", "unexpected character 'ü' at byte 0 (line 1, column 1)"),
-        (
-            "a = 'b",
-            "string literal has no end at byte 4 (line 1, column 5)",
-        ),
-        (
-            "a = 'b\\'",
-            "string literal has no end at byte 4 (line 1, column 5)",
-        ),
-        (
-            "2147483648",
-            "integer literal does not fit 32 bits at byte 0 (line 1, column 1)",
-        ),
-        (
-            "-2147483649",
-            "integer literal does not fit 32 bits at byte 0 (line 1, column 1)",
-        ),
-        (
-            "x LIKE 123",
-            "expected a string literal, found `123` at byte 7 (line 1, column 8)",
-        ),
-        (
-            "x LIKE y",
-            "expected a string literal, found `y` at byte 7 (line 1, column 8)",
-        ),
-        (
-            "x NOT = y",
-            "expected `LIKE` or `IN`, found `=` at byte 6 (line 1, column 7)",
-        ),
-        (
-            "x IN ()",
-            "expected an operand, found `)` at byte 6 (line 1, column 7)",
-        ),
-        (
-            "x IN (1",
-            "expected `,` or `)`, found the end at byte 7 (line 1, column 8)",
-        ),
-        (
-            "(1",
-            "expected an operator or `)`, found the end at byte 2 (line 1, column 3)",
-        ),
-        (
-            "1 2",
-            "expected an operator or the end, found `2` at byte 2 (line 1, column 3)",
-        ),
-        (
-            "'it''s'",
-            "expected an operator or the end, found `'s'` at byte 4 (line 1, column 5)",
-        ),
-        (
-            "my_attr = 1",
-            "`my_attr` is not the name of an attribute at byte 0 (line 1, column 1)",
-        ),
-        (
-            "data = 1",
-            "`data` is not the name of an attribute at byte 0 (line 1, column 1)",
-        ),
-        (
-            "EXISTS 'a'",
-            "expected the name of an attribute, found `'a'` at byte 7 (line 1, column 8)",
-        ),
-        (
-            "EXISTS like",
-            "`like` is not the name of an attribute at byte 7 (line 1, column 8)",
-        ),
-        (
-            "a AND OR b",
-            "expected an operand, found `OR` at byte 6 (line 1, column 7)",
-        ),
-        (
-            "f2(1)",
-            "`f2` is not the name of a function at byte 0 (line 1, column 1)",
-        ),
-        (
-            "1 = + 2",
-            "expected an operand, found `+` at byte 4 (line 1, column 5)",
-        ),
-    ] {
+    for (text, expected) in FAULTS {
         let error = Expression::parse(text).unwrap_err();
         assert_eq!(error.to_string(), expected, "{text}");
     }

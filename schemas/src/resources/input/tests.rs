@@ -237,9 +237,12 @@ fn filters_carry_their_pointers_and_types_are_short_for_them() {
         json!({ "filters": [{ "exact": { "type": 7 } }] }),
         &["/filters/0/exact/type"],
     );
-    check(json!({ "filters": [{ "sql": "x" }] }), &["/filters/0/sql"]);
+    check(
+        json!({ "filters": [{ "sql": "x =" }] }),
+        &["/filters/0/sql"],
+    );
     let several = json!({ "filters": [
-        { "sql": "x" },
+        { "sql": "x =" },
         { "exact": { "type": "a", "id": 7, "source": "" } },
         { "any": [{ "not": 1 }, { "prefix": { "type": "b" } }, {}] },
     ] });
