@@ -7,7 +7,7 @@
 
 use schemas::event::Event;
 use schemas::ids::DeliveryId;
-use schemas::profile::{ItemVerdict, Judged, Meaning, ResponseGrammar, judge};
+use schemas::profile::{CHUNK_TYPE, ItemVerdict, Judged, Meaning, ResponseGrammar, judge};
 use schemas::resources::{Batch, BatchFormat, BodyMode};
 
 use crate::delivery::Answer;
@@ -39,7 +39,11 @@ impl Room {
         let bytes_max = usize::try_from(batch.max_bytes.get()).unwrap_or(usize::MAX);
         let items = most.min(items_max).saturating_sub(unit.company.len() + 1);
         let mut room = Self {
-            items: if unit.is_piece { 0 } else { items },
+            items: if unit.is_piece || is_chunk(unit) {
+                0
+            } else {
+                items
+            },
             bytes: 0,
             format: batch.format,
         };
@@ -59,6 +63,7 @@ impl Room {
         let may = next.target.endpoint == unit.target.endpoint
             && !next.is_piece
             && next.company.is_empty()
+            && !is_chunk(next)
             && self.items > 0;
         let bytes = if may {
             item_bytes(next, self.format)
@@ -72,6 +77,11 @@ impl Room {
         self.bytes -= bytes;
         true
     }
+}
+
+/// A chunk is a request of its own, whatever the endpoint takes together.
+fn is_chunk(delivery: &Delivery) -> bool {
+    event(delivery).ty() == CHUNK_TYPE
 }
 
 /// Names a request: a delivery's own id where it is alone, else a pure function of the ids of all,
@@ -155,16 +165,20 @@ pub(crate) fn said(
     match judge(grammar, response.status, &response.body, &sent) {
         Judged::Items(items) => Said::Items(items.iter().map(item_verdict).collect()),
         Judged::Whole(None) => Said::Whole(verdict),
-        Judged::Whole(Some(Meaning::Delivered)) => Said::Whole(Verdict::Delivered),
-        Judged::Whole(Some(Meaning::Rejected)) => Said::Whole(Verdict::Rejected {
-            reason: verdict.reason().unwrap_or(Reason::Item),
-        }),
-        Judged::Whole(Some(Meaning::Retry)) => Said::Whole(match verdict {
-            Verdict::Retry { .. } => verdict,
-            Verdict::Delivered | Verdict::Rejected { .. } | Verdict::EndpointGone => {
-                again(verdict.reason().unwrap_or(Reason::Item))
-            }
-        }),
+        Judged::Whole(Some(meaning)) => Said::Whole(meant(meaning, verdict)),
+    }
+}
+
+/// The verdict on a request that a grammar gives this meaning, and its status alone `verdict`.
+pub(crate) fn meant(meaning: Meaning, verdict: Verdict) -> Verdict {
+    let reason = verdict.reason().unwrap_or(Reason::Item);
+    match (meaning, verdict) {
+        (Meaning::Delivered, _) => Verdict::Delivered,
+        (Meaning::Rejected, _) => Verdict::Rejected { reason },
+        (Meaning::Retry, Verdict::Retry { .. }) => verdict,
+        (Meaning::Retry, Verdict::Delivered | Verdict::Rejected { .. } | Verdict::EndpointGone) => {
+            again(reason)
+        }
     }
 }
 

@@ -124,7 +124,7 @@ impl Health {
         else {
             return match verdict.reason() {
                 // It was never sent.
-                Some(Reason::Request) => None,
+                Some(Reason::Request | Reason::Template) => None,
                 Some(Reason::Gone) => Some(Self::Answered),
                 Some(_) | None => Some(Self::Served),
             };
@@ -160,7 +160,8 @@ impl Health {
             | Reason::Gone
             | Reason::Item
             | Reason::NotSaid
-            | Reason::Request => Self::Answered,
+            | Reason::Request
+            | Reason::Template => Self::Answered,
         })
     }
 }

@@ -13,7 +13,7 @@ use runtime::secret::{ExposeSecret, Sealer};
 use runtime::view::{Change, Update};
 use schemas::ids::{EndpointId, SubscriptionId, TenantId};
 use schemas::profile::ResponseGrammar;
-use schemas::records::{ControlKey, ControlObject};
+use schemas::records::{self, ControlKey, ControlObject};
 use schemas::resources::{
     Batch, BodyMode, DISABLE_AFTER_MS, Endpoint, EndpointState, HeaderCase, Placement, Quota,
     RateWindow, SealedText,
@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 use crate::delivery::identity::Identity;
 use crate::delivery::sending::Sending;
 use crate::delivery::sign::SigningKey;
+use crate::delivery::template::Requests;
 use crate::delivery::{Destination, Dress};
 use crate::schedule::{DEFAULT_MAX_AGE, Schedule};
 
@@ -90,6 +91,8 @@ pub(crate) struct Endpoints {
     /// Exist, and cannot be attempted as they are.
     unusable: HashSet<EndpointId>,
     subscriptions: HashSet<SubscriptionId>,
+    /// Of subscriptions that say how their deliveries become requests.
+    requests: HashMap<SubscriptionId, Arc<Requests>>,
     applied: i64,
 }
 
@@ -101,6 +104,7 @@ impl Endpoints {
             by_id: HashMap::new(),
             unusable: HashSet::new(),
             subscriptions: HashSet::new(),
+            requests: HashMap::new(),
             applied: 0,
         }
     }
@@ -134,6 +138,11 @@ impl Endpoints {
         id.bits() == 0 || self.subscriptions.contains(&id)
     }
 
+    /// How a delivery becomes a request, where its subscription says so.
+    pub(crate) fn requests(&self, target: &records::Target) -> Option<Arc<Requests>> {
+        self.requests.get(&target.subscription).cloned()
+    }
+
     fn change(&mut self, change: Change) {
         match (change.key, change.object) {
             (ControlKey::Endpoint(id), Some(ControlObject::Endpoint(endpoint))) => {
@@ -155,11 +164,19 @@ impl Endpoints {
                 self.by_id.remove(&id);
                 self.unusable.remove(&id);
             }
-            (ControlKey::Subscription(id), Some(_)) => {
+            (ControlKey::Subscription(id), Some(object)) => {
                 self.subscriptions.insert(id);
+                self.requests.remove(&id);
+                if let ControlObject::Subscription(subscription) = object
+                    && let Some(templates) = subscription.request
+                {
+                    let requests = Requests::new(id, *templates);
+                    self.requests.insert(id, Arc::new(requests));
+                }
             }
             (ControlKey::Subscription(id), None) => {
                 self.subscriptions.remove(&id);
+                self.requests.remove(&id);
             }
             (
                 ControlKey::Installation

@@ -12,6 +12,7 @@ pub mod schedule;
 
 mod batch;
 mod breaker;
+mod chunk;
 mod concurrency;
 mod dead_letter;
 mod endpoints;

@@ -160,6 +160,7 @@ pub(crate) struct Metrics {
 pub(crate) struct Health {
     pub(crate) endpoints_disabled: Family<GivenUp, IntCounter>,
     pub(crate) breaker_changes: Family<BreakerChange, IntCounter>,
+    pub(crate) ending_answers: IntCounter,
 }
 
 /// How things stand, set at intervals.
@@ -265,6 +266,10 @@ impl Health {
             breaker_changes: registry.counters(
                 "anabranch_dispatch_breaker_changes_total",
                 "Changes of breakers: endpoints that failed, failed a probe, or answer again",
+            ),
+            ending_answers: registry.counter(
+                "anabranch_dispatch_ending_answers_total",
+                "Answers that say that what was asked for is deprecated or will end",
             ),
         }
     }

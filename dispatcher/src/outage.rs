@@ -80,7 +80,9 @@ impl Reach {
             TransportErrorKind::Tls | TransportErrorKind::Reset | TransportErrorKind::Protocol => {
                 Some(Self::Reached)
             }
-            TransportErrorKind::Address | TransportErrorKind::Request => None,
+            TransportErrorKind::Address
+            | TransportErrorKind::Request
+            | TransportErrorKind::Template => None,
         }
     }
 }

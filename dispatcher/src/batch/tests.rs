@@ -124,6 +124,7 @@ fn answer(status: u16, body: &serde_json::Value) -> Answer {
         body: Bytes::from(body.to_string()),
         body_bytes_read: 0,
         truncated: false,
+        ending: None,
     })
 }
 

@@ -86,6 +86,8 @@ pub enum Reason {
     Protocol,
     /// The request cannot be expressed in HTTP.
     Request,
+    /// No request could be made of it by its templates.
+    Template,
     /// A token had to be fetched first.
     Token,
     /// The answer says so of this item alone.
@@ -184,6 +186,11 @@ const fn classify_transport(kind: TransportErrorKind) -> Verdict {
                 reason: Reason::Request,
             };
         }
+        TransportErrorKind::Template => {
+            return Verdict::Rejected {
+                reason: Reason::Template,
+            };
+        }
     };
     Verdict::Retry {
         reason,
@@ -196,7 +203,7 @@ const fn classify_transport(kind: TransportErrorKind) -> Verdict {
 
 impl Reason {
     /// Every reason, in a fixed order.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Redirect,
         Self::Unauthorized,
         Self::Forbidden,
@@ -222,6 +229,7 @@ impl Reason {
         Self::Reset,
         Self::Protocol,
         Self::Request,
+        Self::Template,
         Self::Token,
         Self::Item,
         Self::NotSaid,
@@ -256,6 +264,7 @@ impl Reason {
             Self::Reset => "reset",
             Self::Protocol => "protocol",
             Self::Request => "request",
+            Self::Template => "template",
             Self::Token => "token",
             Self::Item => "item",
             Self::NotSaid => "not_said",
@@ -305,6 +314,7 @@ mod tests {
             body: Bytes::new(),
             body_bytes_read: 0,
             truncated: false,
+            ending: None,
         })
     }
 

@@ -12,14 +12,15 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, Method};
 use runtime::task::{TaskKind, Tasks};
 use tokio::time::Instant;
 
 use super::address::{LOOKUP_TIMEOUT, Policy, Resolve, VettedResolver};
 use super::connect::Connector;
 use super::destination::{Origin, Parts};
+use super::ending::Ending;
 use super::failure::{exchange_failed, refused};
 use super::http1::{self, Http1};
 use super::http2;
@@ -152,9 +153,9 @@ impl Transport for HttpTransport {
             TransportError::new(TransportErrorKind::Request, text)
         })?;
         let now = Instant::now();
-        let exchange = self
-            .shared
-            .exchange(parts, (request.headers, request.body), now);
+        let message = (request.method, request.headers, request.body);
+        let caps = self.shared.caps.at_least(request.kept_bytes);
+        let exchange = self.shared.exchange(parts, message, caps, now);
         tokio::time::timeout_at(now + request.timeout, exchange)
             .await
             .unwrap_or_else(|_| {
@@ -178,7 +179,8 @@ impl Shared {
     async fn exchange(
         &self,
         parts: &Parts,
-        (mut headers, body): (HeaderMap, Bytes),
+        (method, mut headers, body): (Method, HeaderMap, Bytes),
+        caps: Caps,
         now: Instant,
     ) -> Answer {
         let mut pooled = self.pool.take(&parts.origin, now);
@@ -190,16 +192,16 @@ impl Shared {
             };
             let ended = match line {
                 Line::Http1(mut line) => {
-                    let request = http1::request(parts, headers, body.clone());
-                    let ended = line.exchange(request, self.caps).await;
+                    let request = http1::request(parts, (method.clone(), headers), body.clone());
+                    let ended = line.exchange(request, caps).await;
                     if ended.is_ok() {
                         self.pool.put(&parts.origin, line);
                     }
                     ended
                 }
                 Line::Http2(sender) => {
-                    let request = http2::request(parts, headers, body.clone());
-                    Box::pin(http2::exchange(sender, request, self.caps)).await
+                    let request = http2::request(parts, (method.clone(), headers), body.clone());
+                    Box::pin(http2::exchange(sender, request, caps)).await
                 }
             };
             match ended {
@@ -274,6 +276,7 @@ pub(super) fn response_of(head: &http::response::Parts, read: Read) -> Response 
         body: read.kept,
         body_bytes_read: read.bytes_read,
         truncated: read.truncated,
+        ending: Ending::of(&head.headers),
     }
 }
 

@@ -72,6 +72,38 @@ impl Destination {
         &self.url
     }
 
+    /// The place below this one that `path`, which may have a query, leads to; `None` where that
+    /// would be somewhere else (rule 10), or no HTTP request can be made of it.
+    #[must_use]
+    pub fn joined(&self, path: &str) -> Option<Self> {
+        let base = self.parts.as_ref()?;
+        let (way, query) = match path.split_once('?') {
+            Some((way, query)) => (way, Some(query)),
+            None => (path, None),
+        };
+        let mut url = self.url.clone();
+        if !way.is_empty() {
+            let above = self.url.path().trim_end_matches('/').to_owned();
+            url.set_path(&format!("{above}{way}"));
+            let below = url.path().strip_prefix(&above)?;
+            if !below.starts_with('/') {
+                return None;
+            }
+        }
+        match (self.url.query(), query) {
+            (_, None) => {}
+            (None, Some(query)) => url.set_query(Some(query)),
+            (Some(own), Some(query)) => url.set_query(Some(&format!("{own}&{query}"))),
+        }
+        let mut parts = Parts::of(&url, base.origin.dress.clone())?;
+        if parts.origin != base.origin {
+            return None;
+        }
+        parts.origin = Arc::clone(&base.origin);
+        let parts = Some(parts);
+        Some(Self { url, parts })
+    }
+
     /// `None` where no HTTP request can be made of the URL.
     pub(super) fn parts(&self) -> Option<&Parts> {
         self.parts.as_ref()
@@ -159,6 +191,48 @@ mod tests {
             "/x",
             443,
         );
+    }
+
+    #[test]
+    fn a_path_is_appended_and_leads_nowhere_else() {
+        // rule 10
+        let check = |url: &str, path: &str, expected: Option<&str>| {
+            let base = Destination::new(Url::parse(url).unwrap());
+            let joined = base.joined(path);
+            let shown = joined.as_ref().map(|joined| joined.url().as_str());
+            assert_eq!(shown, expected, "{url} {path}");
+            if let Some(joined) = joined {
+                let parts = (joined.parts().unwrap(), base.parts().unwrap());
+                assert!(Arc::ptr_eq(&parts.0.origin, &parts.1.origin));
+            }
+        };
+        check(
+            "https://h.example",
+            "/a/b?c=d",
+            Some("https://h.example/a/b?c=d"),
+        );
+        check(
+            "https://h.example/v1/",
+            "/a%2Fb",
+            Some("https://h.example/v1/a%2Fb"),
+        );
+        check(
+            "https://h.example/v1?k=1",
+            "/a",
+            Some("https://h.example/v1/a?k=1"),
+        );
+        check(
+            "https://h.example/v1?k=1",
+            "?q=2",
+            Some("https://h.example/v1?k=1&q=2"),
+        );
+        check("https://h.example/v1", "", Some("https://h.example/v1"));
+        check("https://h.example/v1", "/../x", None);
+        check("https://h.example/v1", "x", None);
+        check("ftp://h.example/v1", "/x", None);
+        let slashes = Destination::new(Url::parse("https://h.example").unwrap());
+        let joined = slashes.joined("//evil.example/x").unwrap();
+        assert_eq!(joined.url().host_str(), Some("h.example"));
     }
 
     #[test]

@@ -152,10 +152,14 @@ fn drive(connection: &mut Option<Connection<TokioIo<Stream>, Full<Bytes>>>, cx: 
 }
 
 /// The request as HTTP/1.1 has it: a path, and the host as a header (RFC 9112 §3.2).
-pub(super) fn request(parts: &Parts, mut headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
+pub(super) fn request(
+    parts: &Parts,
+    (method, mut headers): (Method, HeaderMap),
+    body: Bytes,
+) -> Request<Full<Bytes>> {
     headers.insert(HOST, parts.host.clone());
     let mut request = Request::new(Full::new(body));
-    *request.method_mut() = Method::POST;
+    *request.method_mut() = method;
     *request.uri_mut() = parts.path.clone();
     *request.headers_mut() = headers;
     request

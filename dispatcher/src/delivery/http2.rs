@@ -105,10 +105,14 @@ async fn read(mut body: Incoming, caps: Caps) -> hyper::Result<Reading> {
 }
 
 /// The request as HTTP/2 has it: scheme, authority and path are of the URI (RFC 9113 §8.3.1).
-pub(super) fn request(parts: &Parts, mut headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
+pub(super) fn request(
+    parts: &Parts,
+    (method, mut headers): (Method, HeaderMap),
+    body: Bytes,
+) -> Request<Full<Bytes>> {
     headers.remove(HOST);
     let mut request = Request::new(Full::new(body));
-    *request.method_mut() = Method::POST;
+    *request.method_mut() = method;
     *request.uri_mut() = parts.absolute.clone();
     *request.headers_mut() = headers;
     request

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 
 pub mod address;
 pub mod classify;
 pub mod client;
 mod connect;
 mod destination;
+pub mod ending;
 mod failure;
 mod http1;
 mod http2;
@@ -27,6 +28,7 @@ mod read_capped;
 pub mod request;
 pub mod sending;
 pub mod sign;
+pub mod template;
 mod tls;
 pub mod tokens;
 
@@ -46,17 +48,21 @@ pub trait Transport: Send + Sync + 'static {
 /// What came of one attempt: an HTTP response, or why there is none.
 pub type Answer = Result<Response, TransportError>;
 
-/// One POST, ready to send: these bytes are the ones that were signed (rule 9).
+/// One request, ready to send: these bytes are the ones that were signed (rule 9).
 #[derive(Clone)]
 pub struct OutgoingRequest {
     /// Where to; checked against the address policy before anything else happens.
     pub destination: Arc<Destination>,
+    /// What it asks for; everything but a profile's own requests is a POST.
+    pub method: Method,
     /// All headers except those that the connection itself needs (host, content-length).
     pub headers: HeaderMap,
     /// The body, shared with every other attempt that has the same one.
     pub body: Bytes,
     /// Total deadline: name lookup, connect, TLS, request, response and its body (rule 10).
     pub timeout: Duration,
+    /// So many bytes of the answer's body are kept, where that is more than usual.
+    pub kept_bytes: usize,
 }
 
 /// The kept part of an endpoint's response.
@@ -76,10 +82,25 @@ pub struct Response {
     pub body_bytes_read: u64,
     /// The body was longer than what was kept.
     pub truncated: bool,
+    /// What the endpoint says of the end of what it serves.
+    pub ending: Option<ending::Ending>,
 }
 
 /// Bytes of a response body that are kept where nobody says otherwise (SS-8).
 pub const BODY_KEPT_BYTES_MAX: usize = 16 * 1024;
+
+/// The most that are kept of an answer about many items.
+pub const ITEMS_KEPT_BYTES_MAX: usize = 1024 * 1024;
+/// What an answer may say of one item.
+const ITEM_KEPT_BYTES: usize = 512;
+
+/// Bytes that are kept of an answer about so many items: whoever sent more may be told more.
+#[must_use]
+pub fn kept_bytes(items: usize) -> usize {
+    items
+        .saturating_mul(ITEM_KEPT_BYTES)
+        .clamp(BODY_KEPT_BYTES_MAX, ITEMS_KEPT_BYTES_MAX)
+}
 
 /// Bytes of a response body that are read before the connection is dropped, where nobody says
 /// otherwise (SS-8).
@@ -114,6 +135,8 @@ pub enum TransportErrorKind {
     Protocol,
     /// The request cannot be expressed in HTTP.
     Request,
+    /// No request could be made by the templates.
+    Template,
 }
 
 impl TransportErrorKind {
@@ -129,6 +152,7 @@ impl TransportErrorKind {
             Self::Reset => "reset",
             Self::Protocol => "protocol",
             Self::Request => "request",
+            Self::Template => "template",
         }
     }
 }
@@ -147,6 +171,7 @@ impl fmt::Debug for OutgoingRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OutgoingRequest")
             .field("destination", &self.destination)
+            .field("method", &self.method)
             .field("headers", &self.headers.len())
             .field("body_bytes", &self.body.len())
             .field("timeout", &self.timeout)

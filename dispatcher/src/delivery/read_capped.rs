@@ -13,6 +13,16 @@ pub(super) struct Caps {
     pub(super) read: u64,
 }
 
+impl Caps {
+    /// The same, with at least so many bytes kept.
+    pub(super) fn at_least(self, kept: usize) -> Self {
+        Self {
+            kept: self.kept.max(kept),
+            read: self.read.max(kept as u64),
+        }
+    }
+}
+
 /// What was read of a body.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Read {

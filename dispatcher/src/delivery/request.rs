@@ -17,10 +17,12 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use schemas::codec::json::write_string;
 use schemas::codec::{self, Reserved};
 use schemas::event::Event;
+use schemas::profile::template::Rendered;
 use schemas::resources::BodyMode;
 
 use super::sending::{Authorization, Sending};
 use super::sign::{SigningKey, sign};
+use super::{TransportError, TransportErrorKind};
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -128,6 +130,35 @@ pub fn encode_body(event: &Event, mode: BodyMode, accepted_at_ms: i64) -> Encode
         headers,
         trace,
     }
+}
+
+/// What an event's templates made, as a body; without another media type it is JSON.
+///
+/// # Errors
+/// When a header cannot be sent.
+pub fn encode_rendered(event: &Event, rendered: Rendered) -> Result<EncodedBody, TransportError> {
+    let mut headers = HeaderMap::new();
+    if rendered.body.is_some() {
+        headers.insert(CONTENT_TYPE, JSON);
+    }
+    for (name, value) in rendered.headers {
+        let wrong = |_| {
+            let text = format!("header {name}: cannot be sent");
+            TransportError::new(TransportErrorKind::Template, text)
+        };
+        let value = HeaderValue::try_from(value)
+            .map_err(|_| ())
+            .map_err(wrong)?;
+        let name = HeaderName::try_from(name.as_str())
+            .map_err(|_| ())
+            .map_err(wrong)?;
+        headers.insert(name, value);
+    }
+    Ok(EncodedBody {
+        bytes: rendered.body.unwrap_or_default().into(),
+        headers,
+        trace: Trace::of(event),
+    })
 }
 
 /// Several events' bodies as one JSON array. `like` is the first event's body: its trace is the

@@ -1,5 +1,6 @@
 //! The transport against real endpoints on loopback (SS-11, rule 10).
 
+mod asking;
 mod dress;
 
 use std::collections::HashMap;
@@ -18,7 +19,7 @@ use axum::routing::post;
 use axum::serve::ListenerExt as _;
 use bytes::Bytes;
 use futures_util::stream;
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -158,6 +159,8 @@ async fn send(transport: &HttpTransport, url: &str, timeout: Duration) -> Answer
     let destination = Arc::new(Destination::new(Url::parse(url).unwrap()));
     transport
         .send(OutgoingRequest {
+            method: Method::POST,
+            kept_bytes: 0,
             destination,
             headers: HeaderMap::new(),
             body,
@@ -202,6 +205,7 @@ async fn the_response_is_brought_back() {
         body: Bytes::from_static(b"payload"),
         body_bytes_read: 7,
         truncated: false,
+        ending: None,
     };
     assert_eq!(response, expected);
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
 use schemas::resources::{ClientCredentials, ClientIn};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -172,8 +172,10 @@ impl Fetching {
         OutgoingRequest {
             destination: Arc::clone(&self.tokens.destination),
             headers,
+            method: Method::POST,
             body: Bytes::from(form.finish()),
             timeout,
+            kept_bytes: 0,
         }
     }
 
@@ -276,6 +278,7 @@ mod tests {
             body: Bytes::copy_from_slice(body.as_bytes()),
             body_bytes_read: body.len() as u64,
             truncated: false,
+            ending: None,
         })
     }
 

@@ -8,20 +8,19 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use runtime::log::{Headers, Record};
 use schemas::ids::DeliveryId;
-use schemas::records::{AttemptRecord, AttemptVerdict, DeadReason};
+use schemas::records::{AttemptRecord, AttemptVerdict, DeadReason, ResultVerdict};
 use schemas::resources::{DisabledReason, Quota};
 use tokio::time::Instant;
 
 use super::Engine;
 use super::health::{Counted, has_room};
 use super::moves::{Move, What};
-use super::tokens::{Composed, compose, meant, settle};
+use super::tokens::{Composed, compose, meant, send, settle};
 use crate::batch::{self, Said};
+use crate::chunk::ChunkSaid;
 use crate::dead_letter;
 use crate::delivery::classify::{Reason, Verdict, classify};
-use crate::delivery::request::{Attempt, headers_for_attempt};
-use crate::delivery::sending::Authorization;
-use crate::delivery::{Answer, OutgoingRequest, Transport};
+use crate::delivery::{Answer, Transport};
 use crate::endpoints::Target;
 use crate::lane::{Pace, Turn};
 use crate::metrics::{Deferred, Outcome};
@@ -96,6 +95,8 @@ pub(super) struct Exchange {
     pub(super) answer: Answer,
     /// Whether a token's fetch brought one; `None` for the delivery's own request.
     token: Option<bool>,
+    /// What the answer says of a chunk, where the request was one.
+    pub(super) chunk: Option<ChunkSaid>,
 }
 
 impl Exchange {
@@ -217,6 +218,7 @@ impl<T: Transport> Engine<T> {
         }
         let timeout = target.timeout.unwrap_or(self.parts.options.attempt_timeout);
         let entropy = (self.parts.entropy.u64(), self.parts.entropy.u64());
+        let requests = self.parts.endpoints.requests(&delivery.target);
         let transport = Arc::clone(&self.parts.transport);
         let clock = self.parts.clock.clone();
         let lease = self.lease.clone();
@@ -230,12 +232,13 @@ impl<T: Transport> Engine<T> {
         let attempt = async move {
             let id = batch::id(&delivery);
             let made = (clock.now(), entropy);
-            let composed = compose((&delivery, id), &target, made, timeout).await;
+            let own = (&*delivery, id, requests.as_ref());
+            let composed = compose(own, &target, made, timeout).await;
             let started = clock.instant();
             // Last look before the request leaves: preparing may have taken long, and the placement
             // may have been lost since.
             let may_leave = lease.holds(started) && !ended.load(Ordering::Relaxed);
-            let Some(Composed { request, fetching }) = composed.filter(|_| may_leave) else {
+            let Some(composed) = composed.filter(|_| may_leave) else {
                 return Finished {
                     tenure,
                     delivery,
@@ -245,9 +248,15 @@ impl<T: Transport> Engine<T> {
                 };
             };
             let started_at = clock.now();
-            let request_bytes = request.body.len();
-            let answer = transport.send(request).await;
+            let Composed {
+                request,
+                fetching,
+                asked,
+            } = composed;
+            let request_bytes = request.as_ref().map_or(0, |request| request.body.len());
+            let answer = send(&*transport, request).await;
             let took = clock.instant() - started;
+            let chunk = asked.map(|asked| ChunkSaid::of(&asked, &answer));
             let (answer, token) = settle(fetching, answer, clock.now());
             let exchange = Some(Exchange {
                 id,
@@ -257,6 +266,7 @@ impl<T: Transport> Engine<T> {
                 request_bytes,
                 answer,
                 token,
+                chunk,
             });
             Finished {
                 tenure,
@@ -322,14 +332,16 @@ impl<T: Transport> Engine<T> {
         }
         let health = Self::health(&verdict, excused);
         let is_owned = self.tell_lane(tenure, &target, counted, (exchange.took, health));
-        let said = match exchange.token {
-            None => batch::said(
+        self.tell_ending(&target, &exchange.answer);
+        let said = match (exchange.token, &exchange.chunk) {
+            (None, None) => batch::said(
                 &delivery,
                 target.grammar.as_deref(),
                 &exchange.answer,
                 verdict,
             ),
-            Some(_) => Said::Whole(verdict),
+            (None, Some(chunk)) => Said::Whole(chunk.verdict(verdict)),
+            (Some(_), _) => Said::Whole(verdict),
         };
         self.record_attempts(&delivery, &target, &exchange, &said);
         if !is_owned {
@@ -385,7 +397,8 @@ impl<T: Transport> Engine<T> {
                 let age = self.wall().saturating_sub(accepted_at);
                 self.parts.metrics.event_age_seconds.observe(seconds(age));
                 if delivery.target.report {
-                    self.report_delivered(tenure, &delivery);
+                    let chunk = exchange.chunk.as_ref();
+                    self.report(tenure, &delivery, ResultVerdict::Delivered, chunk);
                 } else {
                     self.complete_in_order(tenure, &delivery);
                 }
@@ -410,8 +423,8 @@ impl<T: Transport> Engine<T> {
                     Err(dead) => self.bury(tenure, delivery, dead, Some(last())),
                 }
             }
-            Verdict::Rejected { .. } => {
-                self.bury(tenure, delivery, DeadReason::Rejected, Some(last()));
+            Verdict::Rejected { reason } => {
+                self.refused_for_good(tenure, delivery, (exchange, reason));
             }
             Verdict::EndpointGone => {
                 self.give_up(tenure, &delivery, target, DisabledReason::Gone);
@@ -607,41 +620,6 @@ impl<T: Transport> Engine<T> {
             value: encoded(&record),
             headers: Headers::default(),
         });
-    }
-}
-
-pub(super) fn prepare(
-    (delivery, id): (&Delivery, DeliveryId),
-    target: &Target,
-    (wall, (span_id, trace)): (i64, (u64, u64)),
-    authorization: &Authorization,
-    timeout: Duration,
-) -> OutgoingRequest {
-    let attempt = Attempt {
-        delivery_id: &id.to_string(),
-        timestamp_seconds: wall.div_euclid(1_000),
-        keys: &target.keys_at(wall),
-        span_id: span_id.max(1),
-        trace_id: u128::from(trace) << 64 | u128::from(span_id.max(1)),
-        sending: &target.sending,
-        authorization,
-    };
-    let compress = target.sending.compress;
-    let together = target.batch.map(|of| {
-        let body = batch::body(delivery, of.format);
-        let compressed = compress.then(|| body.compressed()).flatten();
-        compressed.unwrap_or(body)
-    });
-    let body = together.as_ref().unwrap_or_else(|| match compress {
-        true => delivery.loaded.compressed_body(target.body),
-        false => delivery.loaded.body(target.body),
-    });
-    let prepared = headers_for_attempt(body, &attempt);
-    OutgoingRequest {
-        destination: Arc::clone(&target.destination),
-        headers: prepared.headers,
-        body: prepared.body,
-        timeout,
     }
 }
 

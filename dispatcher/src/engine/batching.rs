@@ -133,7 +133,7 @@ impl<T: Transport> Engine<T> {
         }
     }
 
-    fn bury_after(
+    pub(super) fn bury_after(
         &mut self,
         tenure: Tenure,
         delivery: Delivery,

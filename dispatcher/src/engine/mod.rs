@@ -7,6 +7,7 @@
 
 mod attempts;
 mod batching;
+mod chunks;
 mod commits;
 mod disabling;
 mod handover;
@@ -15,6 +16,7 @@ mod intake;
 mod moves;
 mod ordering;
 mod ownership;
+mod preparing;
 mod replacing;
 mod senders;
 mod timers;
@@ -140,6 +142,8 @@ pub(crate) struct Engine<T> {
     /// Operational events that go with the next transaction.
     tellings: Vec<disabling::Telling>,
     records: Vec<Record>,
+    /// Endpoints whose end was told of.
+    endings: chunks::Endings,
     stopping: bool,
     /// How often the transactional producer was fenced, and when last.
     fenced: (u32, Instant),
@@ -185,6 +189,7 @@ impl<T: Transport> Engine<T> {
             gone: HashMap::new(),
             tellings: Vec::new(),
             records: Vec::new(),
+            endings: chunks::Endings::default(),
             stopping: false,
             fenced: (0, now),
         }

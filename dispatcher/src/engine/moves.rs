@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use hashbrown::HashMap;
 use runtime::log::topics::DELAY_TIERS;
 use runtime::log::{NotWritten, Position, Record, StoredRecord, Transactions};
-use schemas::records::{DeadLetter, DeadReason, MAX_TARGETS, ResultRecord, ResultVerdict, Target};
+use schemas::records::{DeadLetter, DeadReason, MAX_TARGETS, ResultRecord, Target};
 use tokio::time::Instant;
 
 use super::disabling::Telling;
@@ -319,32 +319,6 @@ impl<T: Transport> Engine<T> {
 
     fn result_record(&self, report: &ResultRecord) -> Record {
         dead_letter::result(&self.parts.topics.results, report)
-    }
-
-    /// Completes a delivery that asked for a report: its place completes with the report on
-    /// `results`, in one transaction (rule 6).
-    pub(super) fn report_delivered(&mut self, tenure: Tenure, delivery: &Delivery) {
-        let record = &delivery.loaded.record;
-        let report = ResultRecord {
-            version: 1,
-            bulk: delivery.target.bulk.unwrap_or(0),
-            delivery: record.delivery_id(&delivery.target),
-            endpoint: delivery.target.endpoint,
-            subscription: delivery.target.subscription,
-            verdict: ResultVerdict::Delivered,
-            reason: None,
-            at: self.wall(),
-            count: None,
-            items: Vec::new(),
-            captured: std::collections::BTreeMap::new(),
-        };
-        self.push_move(Move {
-            tenure,
-            source: delivery.source,
-            place: delivery.place,
-            order: None,
-            what: What::Report(Box::new(report)),
-        });
     }
 
     /// Completes the places of `moves` as far as the transaction is concerned, and says which

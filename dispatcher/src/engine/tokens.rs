@@ -7,27 +7,28 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use schemas::ids::DeliveryId;
 
-use super::attempts::prepare;
+use super::preparing::{Own, prepare};
 use crate::delivery::classify::{Reason, Verdict};
 use crate::delivery::sending::Authorization;
+use crate::delivery::template::Asked;
 use crate::delivery::tokens::{Fetching, Ticket};
-use crate::delivery::{Answer, OutgoingRequest, Response};
+use crate::delivery::{Answer, OutgoingRequest, Response, Transport, TransportError};
 use crate::endpoints::Target;
-use crate::work::Delivery;
 
 /// What a turn sends.
 pub(super) struct Composed {
-    pub(super) request: OutgoingRequest,
+    pub(super) request: Result<OutgoingRequest, TransportError>,
     /// Where it is a token's fetch.
     pub(super) fetching: Option<Fetching>,
+    /// What a chunk asks of the partner.
+    pub(super) asked: Option<Asked>,
 }
 
 /// What goes in a delivery's turn, `made` of the time and of randomness; nothing where another's
 /// fetch had to be waited for.
 pub(super) async fn compose(
-    own: (&Delivery, DeliveryId),
+    own: Own<'_>,
     target: &Target,
     made: (i64, (u64, u64)),
     timeout: Duration,
@@ -39,8 +40,9 @@ pub(super) async fn compose(
         }
         Authorization::NotYet(Ticket::Fetch(fetching)) => {
             return Some(Composed {
-                request: fetching.request(timeout),
+                request: Ok(fetching.request(timeout)),
                 fetching: Some(fetching),
+                asked: None,
             });
         }
         Authorization::NotYet(Ticket::Ready(token)) | Authorization::Token(token) => {
@@ -48,10 +50,26 @@ pub(super) async fn compose(
         }
         Authorization::Given => Authorization::Given,
     };
+    let (request, asked) = match prepare(own, target, made, &authorization, timeout) {
+        Ok((request, asked)) => (Ok(request), asked),
+        Err(error) => (Err(error), None),
+    };
     Some(Composed {
-        request: prepare(own, target, made, &authorization, timeout),
+        request,
         fetching: None,
+        asked,
     })
+}
+
+/// Makes the exchange; without a request its fault is the answer.
+pub(super) async fn send<T: Transport>(
+    transport: &T,
+    request: Result<OutgoingRequest, TransportError>,
+) -> Answer {
+    match request {
+        Ok(request) => transport.send(request).await,
+        Err(error) => Err(error),
+    }
 }
 
 /// Takes a fetched token out of the answer: what is left of it, and whether there is a token now;

@@ -3,6 +3,7 @@
 
 mod audit;
 mod batching;
+mod chunks;
 mod commits;
 mod health;
 mod limits;

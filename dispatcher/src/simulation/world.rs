@@ -57,6 +57,8 @@ pub(crate) enum Behaviour {
     /// Answers 200, and names the events that this divides as failed: those that twice this divides
     /// for good, the others so that they may come again, which they may then.
     Partial(i64),
+    /// Takes members, a chunk at a time: see [`Wire::take_members`].
+    Partner,
     /// Never answers.
     Hangs,
     /// Answers 500, 200, resets and hangs as the dice fall.
@@ -64,11 +66,11 @@ pub(crate) enum Behaviour {
 }
 
 #[derive(Debug, Default)]
-struct Net {
+pub(super) struct Net {
     seen: Vec<Seen>,
     behaviours: BTreeMap<String, Behaviour>,
     /// How often events were taken by endpoints that take several at once, by number.
-    taken: BTreeMap<i64, usize>,
+    pub(super) taken: BTreeMap<i64, usize>,
     /// How often they were sent there.
     sent: BTreeMap<i64, usize>,
 }
@@ -77,8 +79,8 @@ struct Net {
 #[derive(Debug, Clone)]
 pub(crate) struct Wire {
     process: String,
-    net: Arc<Mutex<Net>>,
-    entropy: Entropy,
+    pub(super) net: Arc<Mutex<Net>>,
+    pub(super) entropy: Entropy,
 }
 
 impl Transport for Wire {
@@ -139,6 +141,7 @@ impl Wire {
             }
             Behaviour::Culprits(of) => self.take_all_or_none(*of, body),
             Behaviour::Partial(of) => self.take_some(*of, body),
+            Behaviour::Partner => self.take_members(body),
             Behaviour::Fails(code, retry_after, times) if before < *times => {
                 status(*code, *retry_after)
             }
@@ -200,7 +203,7 @@ impl Wire {
     }
 }
 
-fn status(status: u16, retry_after: Option<u64>) -> Answer {
+pub(super) fn status(status: u16, retry_after: Option<u64>) -> Answer {
     Ok(Response {
         status,
         retry_after: retry_after.map(|seconds| seconds.to_string()),
@@ -209,6 +212,7 @@ fn status(status: u16, retry_after: Option<u64>) -> Answer {
         body: Bytes::new(),
         body_bytes_read: 0,
         truncated: false,
+        ending: None,
     })
 }
 

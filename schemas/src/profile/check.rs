@@ -103,9 +103,10 @@ impl Profile {
         }
         let data = ChunkData {
             operation: kind,
-            list: match kind {
-                OperationKind::CreateList => Value::Null,
-                _ => self.sample_list(),
+            list: if kind == OperationKind::CreateList {
+                Value::Null
+            } else {
+                self.sample_list()
             },
             variables,
             members: raw.iter().map(AsRef::as_ref).collect(),
@@ -504,7 +505,7 @@ impl Reader {
     }
 
     fn words(&mut self, value: &Value) {
-        if !value.as_str().is_some_and(|text| text.len() <= 4_096) {
+        if value.as_str().is_none_or(|text| text.len() > 4_096) {
             self.fault("must be a string of at most 4096 bytes");
         }
     }
@@ -519,9 +520,9 @@ impl Reader {
     }
 
     fn date(&mut self, value: &Value) {
-        if !value
+        if value
             .as_str()
-            .is_some_and(|text| text.parse::<Date>().is_ok())
+            .is_none_or(|text| text.parse::<Date>().is_err())
         {
             self.fault("must be a date, e.g. 2027-01-31");
         }

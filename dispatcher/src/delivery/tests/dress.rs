@@ -39,6 +39,8 @@ async fn post(transport: &HttpTransport, url: &str, dress: Dress) -> Answer {
     headers.insert("webhook-id", "msg_1".parse().unwrap());
     transport
         .send(OutgoingRequest {
+            method: http::Method::POST,
+            kept_bytes: 0,
             destination: Arc::new(destination),
             headers,
             body: Bytes::from_static(b"payload"),

@@ -67,8 +67,8 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
     environment.add_filter("trim", |state: &State<'_, '_>, text: &str| {
         made(state, text.len(), text.trim().to_owned())
     });
-    environment.add_filter("string", |state: &State<'_, '_>, value: Value| {
-        let text = text_of(state, &value)?;
+    environment.add_filter("string", |state: &State<'_, '_>, value: &Value| {
+        let text = text_of(state, value)?;
         made(state, 0, text)
     });
     environment.add_filter("default", filters::default);
@@ -91,7 +91,7 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
 }
 
 /// The value as JSON; members as the bytes that they came as.
-fn tojson(state: &State<'_, '_>, value: Value) -> Result<String, Error> {
+fn tojson(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
     let mut json = Bounded::default();
     if value.is_undefined() {
         return Err(Error::new(
@@ -104,7 +104,7 @@ fn tojson(state: &State<'_, '_>, value: Value) -> Result<String, Error> {
     } else if let Some(member) = value.downcast_object_ref::<Member>() {
         io::Write::write_all(&mut json, member.json()).map_err(|_| too_long())?;
     } else {
-        serde_json::to_writer(&mut json, &value).map_err(|error| match error.is_io() {
+        serde_json::to_writer(&mut json, value).map_err(|error| match error.is_io() {
             true => too_long(),
             false => Error::new(ErrorKind::BadSerialization, error.to_string()),
         })?;
@@ -115,21 +115,25 @@ fn tojson(state: &State<'_, '_>, value: Value) -> Result<String, Error> {
 }
 
 /// The text as one segment of a path, or as a value in a query: whatever it is, it stays one.
-fn segment(state: &State<'_, '_>, value: Value) -> Result<String, Error> {
-    let text = text_of(state, &value)?;
+fn segment(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
+    let text = text_of(state, value)?;
     let encoded = utf8_percent_encode(&text, SEGMENT).to_string();
     made(state, text.len(), encoded)
 }
 
-fn concat(state: &State<'_, '_>, first: Value, others: Rest<Value>) -> Result<String, Error> {
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the engine gives the rest by value"
+)]
+fn concat(state: &State<'_, '_>, first: &Value, others: Rest<Value>) -> Result<String, Error> {
     let mut all = String::new();
-    for value in std::iter::once(&first).chain(&*others) {
+    for value in std::iter::once(first).chain(&*others) {
         append(state, &mut all, value)?;
     }
     Ok(all)
 }
 
-fn join(state: &State<'_, '_>, values: Value, between: Option<&str>) -> Result<String, Error> {
+fn join(state: &State<'_, '_>, values: &Value, between: Option<&str>) -> Result<String, Error> {
     let mut all = String::new();
     for (at, value) in values.try_iter()?.enumerate() {
         if at > 0 {
@@ -150,8 +154,8 @@ fn replace(state: &State<'_, '_>, text: &str, from: &str, to: &str) -> Result<St
     Ok(text.replace(from, to))
 }
 
-fn sha256(state: &State<'_, '_>, value: Value) -> Result<String, Error> {
-    let text = text_of(state, &value)?;
+fn sha256(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
+    let text = text_of(state, value)?;
     // Hashing a byte costs about as much as copying ten.
     made(
         state,

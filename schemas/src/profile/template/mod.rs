@@ -167,9 +167,10 @@ impl Compiled {
     }
 
     fn compile(&mut self, kind: OperationKind, operation: &Operation, faults: &mut Vec<Fault>) {
-        let within = match kind {
-            OperationKind::Poll => "/poll/request".to_owned(),
-            other => format!("/{other}"),
+        let within = if kind == OperationKind::Poll {
+            "/poll/request".to_owned()
+        } else {
+            format!("/{kind}")
         };
         let mut text = |member: &str, source: &str, bytes_max: usize| {
             let name = format!("{kind}/{member}");
@@ -240,9 +241,10 @@ impl Compiled {
             Ok(()) => Ok(out.bytes),
             Err(error) => Err(RenderError::Template {
                 template: name.clone(),
-                reason: match error.kind() {
-                    ErrorKind::WriteFailure => format!("made more than {max} bytes"),
-                    _ => told(&error),
+                reason: if error.kind() == ErrorKind::WriteFailure {
+                    format!("made more than {max} bytes")
+                } else {
+                    told(&error)
                 },
             }),
         }

@@ -196,7 +196,7 @@ proptest! {
     #[test]
     fn any_member_is_written_as_json(id in ".{0,20}", key in "[a-z_]{1,8}", text in ".{0,40}") {
         prop_assume!(key != "id");
-        let members = json!([{"id": id, key.clone(): text}]);
+        let members = json!([{"id": id, key: text}]);
         let source = "[{% for m in members %}{{ '{' }}{% for k, v in m|items %}{{ ',' if not loop.first }}{{ k|tojson }}:{{ v|tojson }}{% endfor %}{{ '}' }}{% endfor %}]";
         let made = body(source, &members).unwrap();
         prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&made).unwrap(), members);
