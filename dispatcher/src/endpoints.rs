@@ -182,7 +182,9 @@ impl Endpoints {
                 ControlKey::Installation
                 | ControlKey::Tenant(_)
                 | ControlKey::ApiKey(_)
-                | ControlKey::Redrive(_),
+                | ControlKey::Redrive(_)
+                | ControlKey::Cohort(_)
+                | ControlKey::Sync(_),
                 _,
             ) => {}
         }
@@ -278,3 +280,4 @@ impl Endpoints {
         })
     }
 }
+        schedule.jitter = endpoint.retry_jitter;

@@ -88,7 +88,9 @@ impl Directory {
                     ControlKey::Installation
                     | ControlKey::Endpoint(_)
                     | ControlKey::Subscription(_)
-                    | ControlKey::Redrive(_),
+                    | ControlKey::Redrive(_)
+                    | ControlKey::Cohort(_)
+                    | ControlKey::Sync(_),
                     _,
                 ) => {}
             }

@@ -122,6 +122,14 @@ object_id!(
     RedriveId, "rdr_"
 );
 object_id!(
+    /// Names a cohort.
+    CohortId, "coh_"
+);
+object_id!(
+    /// Names a sync.
+    SyncId, "syn_"
+);
+object_id!(
     /// Names a delivery: the `webhook-id` (WH-1), the same for ever (rule 4).
     DeliveryId, "msg_"
 );

@@ -9,9 +9,11 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use runtime::view::{Change, Update};
-use schemas::ids::{EndpointId, KeyId, RedriveId, SubscriptionId, TenantId};
+use schemas::ids::{CohortId, EndpointId, KeyId, RedriveId, SubscriptionId, SyncId, TenantId};
 use schemas::records::{ControlKey, ControlObject, Installation};
-use schemas::resources::{ApiKey, Endpoint, Redrive, RedriveState, Subscription, Tenant};
+use schemas::resources::{
+    ApiKey, Cohort, Endpoint, Redrive, RedriveState, Subscription, Sync, Tenant,
+};
 
 /// Everything that control knows.
 #[derive(Debug, Default)]
@@ -26,6 +28,10 @@ pub(crate) struct State {
     pub(crate) subscriptions: Table<SubscriptionId, Subscription>,
     /// Redrives, those that are over too.
     pub(crate) redrives: Table<RedriveId, Redrive>,
+    /// Cohorts.
+    pub(crate) cohorts: Table<CohortId, Cohort>,
+    /// Syncs.
+    pub(crate) syncs: Table<SyncId, Sync>,
     running: BTreeSet<RedriveId>,
     by_endpoint: BTreeMap<EndpointId, BTreeSet<SubscriptionId>>,
     applied: i64,
@@ -151,6 +157,8 @@ impl State {
                 }
                 self.redrives.put(redrive.id, *redrive);
             }
+            ControlObject::Cohort(cohort) => self.cohorts.put(cohort.id, cohort),
+            ControlObject::Sync(sync) => self.syncs.put(sync.id, *sync),
         }
     }
 
@@ -179,6 +187,12 @@ impl State {
             ControlKey::Redrive(id) => {
                 self.running.remove(id);
                 self.redrives.remove(*id);
+            }
+            ControlKey::Cohort(id) => {
+                self.cohorts.remove(*id);
+            }
+            ControlKey::Sync(id) => {
+                self.syncs.remove(*id);
             }
         }
     }
@@ -210,6 +224,14 @@ impl State {
             ControlKey::Redrive(id) => {
                 let row = self.redrives.get(*id)?;
                 Some(ControlObject::Redrive(Box::new(row.as_ref().clone())))
+            }
+            ControlKey::Cohort(id) => {
+                let row = self.cohorts.get(*id)?;
+                Some(ControlObject::Cohort(row.as_ref().clone()))
+            }
+            ControlKey::Sync(id) => {
+                let row = self.syncs.get(*id)?;
+                Some(ControlObject::Sync(Box::new(row.as_ref().clone())))
             }
         }
     }
@@ -277,6 +299,18 @@ impl Owned for Redrive {
 }
 
 impl Owned for Subscription {
+    fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+}
+
+impl Owned for Cohort {
+    fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+}
+
+impl Owned for Sync {
     fn tenant(&self) -> &TenantId {
         &self.tenant
     }

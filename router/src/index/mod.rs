@@ -79,7 +79,9 @@ impl Index {
                 | ControlKey::Tenant(_)
                 | ControlKey::ApiKey(_)
                 | ControlKey::Endpoint(_)
-                | ControlKey::Redrive(_),
+                | ControlKey::Redrive(_)
+                | ControlKey::Cohort(_)
+                | ControlKey::Sync(_),
                 _,
             ) => {}
         }

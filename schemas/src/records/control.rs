@@ -7,8 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use crate::ids::{EndpointId, KeyId, RedriveId, SubscriptionId, TenantId};
-use crate::resources::{ApiKey, Endpoint, Redrive, Subscription, Tenant};
+use crate::ids::{CohortId, EndpointId, KeyId, RedriveId, SubscriptionId, SyncId, TenantId};
+use crate::resources::{ApiKey, Cohort, Endpoint, Redrive, Subscription, Sync, Tenant};
 
 /// Facts about the whole installation that must not change by themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,10 @@ pub enum ControlKey {
     Subscription(SubscriptionId),
     /// A redrive.
     Redrive(RedriveId),
+    /// A cohort.
+    Cohort(CohortId),
+    /// A sync.
+    Sync(SyncId),
 }
 
 impl fmt::Display for ControlKey {
@@ -43,6 +47,8 @@ impl fmt::Display for ControlKey {
             Self::Endpoint(id) => write!(f, "endpoint/{id}"),
             Self::Subscription(id) => write!(f, "subscription/{id}"),
             Self::Redrive(id) => write!(f, "redrive/{id}"),
+            Self::Cohort(id) => write!(f, "cohort/{id}"),
+            Self::Sync(id) => write!(f, "sync/{id}"),
         }
     }
 }
@@ -60,6 +66,8 @@ impl FromStr for ControlKey {
             Some(("endpoint", rest)) => id(rest).map(Self::Endpoint),
             Some(("subscription", rest)) => id(rest).map(Self::Subscription),
             Some(("redrive", rest)) => id(rest).map(Self::Redrive),
+            Some(("cohort", rest)) => id(rest).map(Self::Cohort),
+            Some(("sync", rest)) => id(rest).map(Self::Sync),
             Some(_) | None => Err(Error::Invalid("control key")),
         }
     }
@@ -81,6 +89,10 @@ pub enum ControlObject {
     Subscription(Box<Subscription>),
     /// A redrive.
     Redrive(Box<Redrive>),
+    /// A cohort, without its members.
+    Cohort(Cohort),
+    /// A sync.
+    Sync(Box<Sync>),
 }
 
 impl ControlObject {
@@ -93,6 +105,8 @@ impl ControlObject {
             Self::Endpoint(endpoint) => ControlKey::Endpoint(endpoint.id),
             Self::Subscription(subscription) => ControlKey::Subscription(subscription.id),
             Self::Redrive(redrive) => ControlKey::Redrive(redrive.id),
+            Self::Cohort(cohort) => ControlKey::Cohort(cohort.id),
+            Self::Sync(sync) => ControlKey::Sync(sync.id),
         }
     }
 

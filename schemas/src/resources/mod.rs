@@ -1,14 +1,17 @@
-//! Owns the objects that users make: tenant, API key, endpoint, subscription, in the form in which
-//! they are stored.
+//! Owns the objects that users make: tenant, API key, endpoint, subscription, cohort, sync, in the
+//! form in which they are stored.
 //!
 //! They never hold a secret in the clear: secrets are sealed before they get here (rule 17).
 
+mod cohort;
 pub mod input;
 pub mod key;
 mod limits;
 mod placement;
 mod redrive;
+mod schedule;
 mod sending;
+mod sync;
 
 use std::num::NonZeroU32;
 
@@ -18,6 +21,7 @@ use crate::filter::Filters;
 use crate::ids::{EndpointId, KeyId, SubscriptionId, TenantId};
 use crate::profile::{RequestTemplates, ResponseGrammar};
 
+pub use cohort::Cohort;
 pub use limits::{
     Batch, BatchFormat, DISABLE_AFTER_MS, Disabled, DisabledReason, LimitUnit, RateWindow,
     WINDOWS_MAX, WindowKind,
@@ -26,10 +30,12 @@ pub use placement::{Placement, Quota};
 pub use redrive::{
     DeadFilter, LETTERS_MAX, LetterId, NotALetter, Redrive, RedriveCounts, RedriveState,
 };
+pub use schedule::{CRON_CHARS_MAX, NotASchedule, Schedule};
 pub use sending::{
     Authentication, ClientCertificate, ClientCredentials, ClientIn, HEADERS_MAX, HeaderCase,
     SealedSecret, SealedText, SecretKind, StaticHeader,
 };
+pub use sync::{Overlap, REMOVALS_MAX_PERCENT, Sync, SyncState};
 
 /// The unit of isolation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
