@@ -347,12 +347,12 @@ impl Profile {
 // === impl Limits ===
 
 impl Limits {
-    /// The same windows as an endpoint has them.
+    /// The same windows as an endpoint has them, for requests that are full.
     #[must_use]
     pub fn rate_windows(&self) -> Vec<RateWindow> {
-        self.windows
-            .iter()
-            .filter_map(|w| w.rate_window())
+        let windows = self.windows.iter();
+        windows
+            .filter_map(|window| window.rate_window(self.items))
             .collect()
     }
 }
@@ -360,18 +360,21 @@ impl Limits {
 // === impl Window ===
 
 impl Window {
-    /// The same as an endpoint has it; `None` where it counts nothing.
+    /// The same as an endpoint has it; `None` where it counts nothing. An endpoint counts a chunk
+    /// as one, so a window of members is one of requests that hold `items_max` each.
     #[must_use]
-    pub fn rate_window(&self) -> Option<RateWindow> {
-        let (count, unit) = match (self.requests, self.items) {
-            (Some(requests), _) => (requests, LimitUnit::Requests),
-            (None, Some(items)) => (items, LimitUnit::Items),
+    pub fn rate_window(&self, items_max: NonZeroU32) -> Option<RateWindow> {
+        let count = match (self.requests, self.items) {
+            (Some(requests), _) => requests,
+            (None, Some(items)) => {
+                NonZeroU32::new(items.get() / items_max.get()).unwrap_or(NonZeroU32::MIN)
+            }
             (None, None) => return None,
         };
         Some(RateWindow {
             count,
             per_ms: NonZeroU64::from(self.seconds).saturating_mul(THOUSAND),
-            unit,
+            unit: LimitUnit::Requests,
             kind: match self.counted {
                 Counted::Sliding => WindowKind::Sliding,
                 Counted::Fixed => WindowKind::Fixed { offset_ms: 0 },

@@ -185,6 +185,47 @@ fn every_ready_profile_is_named_by_its_file_and_has_fixtures_for_its_members() {
 }
 
 #[test]
+fn windows_are_those_of_an_endpoint_that_counts_a_chunk_as_one() {
+    let windows = |windows: &str| {
+        let file = ready("generic-50").unwrap();
+        let file = file.replace("[{requests: 1000, seconds: 1}]", windows);
+        let limits = Profile::from_yaml(&file).unwrap().limits;
+        let windows = limits.rate_windows().into_iter();
+        windows
+            .map(|window| (window.count.get(), window.per_ms.get()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(windows("[{requests: 7, seconds: 3}]"), [(7, 3_000)]);
+    assert_eq!(
+        windows("[{items: 5000, seconds: 60, counted: fixed}]"),
+        [(100, 60_000)]
+    );
+    assert_eq!(windows("[{items: 10, seconds: 1}]"), [(1, 1_000)]);
+}
+
+#[test]
+fn the_guides_example_is_a_profile() {
+    let guide = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/profiles.md");
+    let guide = fs::read_to_string(guide).unwrap();
+    let mut blocks = guide.split("```yaml\n").skip(1);
+    let mut block = || {
+        blocks
+            .next()
+            .and_then(|text| text.split("```").next())
+            .unwrap()
+    };
+    let file = block();
+    let profile = Profile::from_yaml(file).unwrap_or_else(|faults| panic!("{faults:#?}"));
+    assert_eq!(profile.items_max(OperationKind::Remove).get(), 100);
+    // As the guide says, `add` captures the job's id.
+    let with_job = file
+        .replace("  remove:\n", "    capture: {job: /id}\n  remove:\n")
+        .replace("simulator:", &format!("{}simulator:", block()));
+    let profile = Profile::from_yaml(&with_job).unwrap_or_else(|faults| panic!("{faults:#?}"));
+    assert_eq!(profile.operations.poll.unwrap().every.get(), 5);
+}
+
+#[test]
 fn profiles_survive_storage() {
     for (id, _) in READY {
         let profile = profile(id);
