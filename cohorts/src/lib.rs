@@ -17,6 +17,13 @@
 //! resume: Roster::open_at(first generation), the same view and limits, Chunks from the position
 //! ```
 //!
+//! Between sending a chunk and hearing of it a member is unknown. That need not be written chunk by
+//! chunk: it is enough to keep durably, ahead of sending, the [`Position`] that sending may have
+//! reached. After a crash the chunks below it that nothing was heard of are made again from the
+//! same view and generation, and settled as [`Verdict::Unknown`]: so nobody who may have been added
+//! is forgotten when he leaves (rule 14). Pin the view ([`Cohort::retain`]) and the generation
+//! ([`Roster::sweep`]) until a run has ended.
+//!
 //! The surprise: everything but [`Cohort::upload`] blocks, and is to be called on a blocking
 //! thread: a pass over millions of members then costs no await a member. [`Diff`] and [`Chunks`]
 //! are `Send`, so that they can move to such a thread for a few chunks and come back.

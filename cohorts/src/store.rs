@@ -82,7 +82,9 @@ impl Store {
                 object: folder.to_owned(),
                 source,
             })?
-            .with_automatic_cleanup(true);
+            .with_automatic_cleanup(true)
+            // What a manifest names, and then the manifest, must outlive a power cut in that order.
+            .with_fsync(true);
         Ok(Self::new(Arc::new(objects), "", handle, LOCAL_READ_BYTES))
     }
 

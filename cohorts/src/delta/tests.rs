@@ -168,3 +168,60 @@ fn a_delta_is_taken_whole_or_not_at_all() {
         );
     }
 }
+
+/// Folds and removes with this fault: whether the fault was reached.
+fn tidy_with(fault: Fault, number: u64) -> Option<()> {
+    let faulty = Faulty::new();
+    let cohort = cohort(&faulty);
+    for id in ["s1", "s2"] {
+        upload(
+            &cohort,
+            id,
+            1,
+            ndjson([("old", 1)]).as_bytes(),
+            ReadOptions::default(),
+        )
+        .unwrap();
+        for v in 0..3 {
+            cohort
+                .add_delta(changes(&[("a", Some(v)), (id, None)]), at(2))
+                .unwrap();
+        }
+    }
+    let view = cohort.view().unwrap();
+    let before = members(&cohort, &view);
+    let requests = faulty.requests();
+    faulty.fail_at(number, fault);
+    // Whether this succeeds is not the question.
+    drop(cohort.fold_deltas(&view, at(3)));
+    drop(cohort.retain(1, std::slice::from_ref(&view)));
+    drop(cohort.retain(1, &[]));
+    let requests = faulty.requests() - requests;
+    faulty.recover();
+    assert_eq!(
+        members(&cohort, &cohort.view().unwrap()),
+        before,
+        "{fault:?} {number}"
+    );
+    cohort.retain(1, &[]).unwrap();
+    cohort.sweep(Timestamp::MAX).unwrap();
+    assert_eq!(
+        members(&cohort, &cohort.view().unwrap()),
+        before,
+        "{fault:?} {number}"
+    );
+    (requests > number).then_some(())
+}
+
+#[test]
+fn tidying_up_never_changes_what_a_cohort_is() {
+    for fault in Fault::ALL {
+        let reached = (0..)
+            .take_while(|number| tidy_with(fault, *number).is_some())
+            .count();
+        assert!(
+            reached >= 20,
+            "{fault:?} was tried at {reached} requests only"
+        );
+    }
+}

@@ -4,6 +4,9 @@
 //! Header, 24 bytes, little-endian: magic `ABk1`, bytes stored, bytes raw, entries, xxh3 of the
 //! bytes stored. Entry: varints of what the id shares with the one before and of what follows, the
 //! rest of the id, the tag, the hash, a varint of the body's length, the body.
+//!
+//! LZ4 and not zstd: measured over members of 100 bytes, zstd at level 1 makes runs 0.7 of the size,
+//! and takes 1.15 of the time to sort and 1.6 of it to compare.
 
 use xxhash_rust::xxh3::xxh3_64;
 
