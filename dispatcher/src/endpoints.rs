@@ -280,4 +280,3 @@ impl Endpoints {
         })
     }
 }
-        schedule.jitter = endpoint.retry_jitter;
