@@ -291,6 +291,7 @@ proptest! {
         for event in &events {
             let expected = filters.iter().all(|filter| naive(filter, event));
             prop_assert_eq!(compiled.matches(event), expected);
+            prop_assert_eq!(compiled.explain(event).matched, Some(expected));
             let possible = types.as_ref().is_none_or(|types| types.contains(&event.ty()));
             prop_assert!(possible || !expected);
         }

@@ -635,29 +635,42 @@ proptest! {
     }
 }
 
+/// `rest` in the middle of `valid`.
+fn spliced(valid: &[u8], at: u8, rest: &[u8]) -> Vec<u8> {
+    let at = usize::from(at) % valid.len();
+    let end = (at + rest.len()).min(valid.len());
+    [&valid[..at], rest, &valid[end..]].concat()
+}
+
+/// Filter text and event bytes, each an input of its own.
 #[test]
 fn no_text_and_no_event_make_an_expression_panic() {
-    const VALID: &str = "NOT type LIKE 'a%' AND (LENGTH(ext) + -3 IN (1, 2) OR EXISTS \"b\")";
+    const TEXT: &[u8] = b"NOT type LIKE 'a%' AND (LENGTH(ext) + -3 IN (1, 2) OR EXISTS b)";
+    const EVENT: &[u8] =
+        br#"{"specversion":"1.0","id":"1","source":"/s","type":"abc","ext":"xyz","n":7}"#;
+    let limits = crate::event::Limits::default();
     bolero::check!()
         .with_iterations(2_000)
         .for_each(|input: &[u8]| {
-            let Some((at, rest)) = input.split_first() else {
+            let [at, to, rest @ ..] = input else {
                 return;
             };
-            let at = usize::from(*at) % VALID.len();
-            let end = (at + rest.len()).min(VALID.len());
-            let spliced = [&VALID.as_bytes()[..at], rest, &VALID.as_bytes()[end..]].concat();
-            let attributes = String::from_utf8_lossy(rest).replace(|c: char| c.is_control(), "");
-            let event = Event::builder("1", "/s", "a").attribute("ext", attributes.as_str());
-            let event = event.build().unwrap_or_else(|_| self::event());
-            for bytes in [input, &spliced] {
-                let Ok(expression) = Expression::parse(&String::from_utf8_lossy(bytes)) else {
+            let (text, bytes) = rest.split_at(rest.len() / 2);
+            let written = spliced(EVENT, *to, bytes).into();
+            let event = crate::codec::json::decode(&written, &limits).unwrap_or_else(|_| event());
+            for text in [text, &spliced(TEXT, *at, text)] {
+                let text = String::from_utf8_lossy(text);
+                let Ok(expression) = Expression::parse(&text) else {
                     continue;
                 };
                 let found = expression.evaluate(&event);
                 assert_eq!(expression.matches(&event), found.is_match());
                 if let Ok(again) = Expression::parse(&expression.to_string()) {
                     assert_eq!(again.root, expression.root);
+                }
+                if let Ok(filters) = Filters::parse(&json!([{ "sql": text }])) {
+                    let explained = filters.explain(&event);
+                    assert_eq!(explained.matched, Some(found.is_match()));
                 }
             }
         });

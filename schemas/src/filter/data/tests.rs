@@ -24,6 +24,7 @@ fn data(pointer: &str, tests: &Value) -> Value {
 fn check(filters: &Value, event: &Event, expected: bool) {
     let compiled = parse(filters);
     assert_eq!(compiled.matches(event), expected, "{filters} {event:?}");
+    assert_eq!(compiled.explain(event).matched, Some(expected));
     assert_eq!(compiled.to_json(), *filters);
     assert_eq!(Filters::parse_str(&filters.to_string()), Ok(compiled));
 }
