@@ -52,6 +52,10 @@ impl Position {
         *self.number(chunk.operation) = chunk.number + 1;
     }
 
+    pub(crate) fn set(&mut self, operation: Operation, number: u64) {
+        *self.number(operation) = number;
+    }
+
     fn number(&mut self, operation: Operation) -> &mut u64 {
         match operation {
             Operation::Add => &mut self.add,

@@ -12,6 +12,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::item::{Item, Operation, Verdict, settle};
 use crate::run::{Entry, Merge, PartSink, RunManifest, RunReader, TAG_GONE, write_merged};
@@ -31,6 +32,8 @@ const PARTS: &str = "parts";
 #[serde(deny_unknown_fields)]
 struct Generation {
     generation: u64,
+    /// Whose it is: no two writers write the same generation alike, so that one of them learns.
+    writer: String,
     /// The fields that partners know members by, beside the id; never changed.
     identity: Vec<String>,
     /// The newest first.
@@ -68,6 +71,7 @@ impl Roster {
             let (identity, note) = (identity.to_vec(), Value::Null);
             let state = Generation {
                 generation,
+                writer: String::new(),
                 identity,
                 runs: Vec::new(),
                 note,
@@ -136,7 +140,7 @@ impl Roster {
     /// # Errors
     /// [`Error::Conflict`] when another process wrote that generation: this one owns the roster no
     /// longer. After any other error the roster must be opened again, and is at the old generation
-    /// or the new one, as its note tells.
+    /// or the new one, as its note tells; `outcomes` are kept unless it is the new one for sure.
     pub fn apply(&mut self, outcomes: &mut Outcomes, note: Value) -> Result<(), Error> {
         let mut next = self.next(note);
         let mut sink = PartSink::new(self.folder.folder(PARTS));
@@ -145,11 +149,11 @@ impl Roster {
                 .buffer
                 .write(&mut sink)
                 .and_then(|()| sink.finish());
-            outcomes.bytes = 0;
-            next.runs
-                .insert(0, written.inspect_err(|_| sink.abandon())?);
+            let run = written.inspect_err(|_| sink.abandon())?;
+            next.runs.insert(0, run);
         }
         self.become_next(next, &mut sink)?;
+        outcomes.clear();
         if self.state.runs.len() > RUNS_MAX {
             self.compact()
         } else {
@@ -161,6 +165,7 @@ impl Roster {
         let (identity, runs) = (self.state.identity.clone(), self.state.runs.clone());
         Generation {
             generation: self.state.generation + 1,
+            writer: Uuid::now_v7().simple().to_string(),
             identity,
             runs,
             note,
@@ -296,6 +301,11 @@ impl Outcomes {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty()
+    }
+
+    /// Forgets them, and frees their memory.
+    pub fn clear(&mut self) {
+        *self = Self::default();
     }
 
     /// Whether they hold so much memory (16 MiB) that they should be applied now.

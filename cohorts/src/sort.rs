@@ -174,7 +174,7 @@ impl Buffer {
         });
     }
 
-    /// Sorts, writes the newest of each id, and empties itself.
+    /// Sorts, and writes the newest of each id; what is in it stays until [`Buffer::clear`].
     pub(crate) fn write(&mut self, sink: &mut dyn Sink) -> Result<(), Error> {
         self.sort();
         let mut builder = BlockBuilder::default();
@@ -193,9 +193,12 @@ impl Buffer {
         if !builder.is_empty() {
             sink.block(&builder.take())?;
         }
+        Ok(())
+    }
+
+    pub(crate) fn clear(&mut self) {
         self.arena.clear();
         self.slots.clear();
-        Ok(())
     }
 }
 
@@ -354,6 +357,7 @@ impl Spilled {
     fn spill(&mut self, buffer: &mut Buffer) -> Result<(), Error> {
         let mut sink = FileSink::new(self.options.file()?, self.options.folder());
         buffer.write(&mut sink)?;
+        buffer.clear();
         self.keep(sink)?;
         if self.runs.len() < self.options.fan_in() {
             return Ok(());

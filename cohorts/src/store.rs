@@ -131,8 +131,8 @@ impl Store {
             .map(|_| ())
     }
 
-    /// Writes an object that must not be there yet. One that is there with the very same bytes is
-    /// our own earlier try, whose answer was lost.
+    /// Writes an object that must not be there yet. Whatever the answer, one that is then there with
+    /// the very same bytes is ours: an earlier try's, whose answer was lost.
     pub(crate) fn create(&self, name: &str, bytes: Vec<u8>) -> Result<(), Error> {
         let path = self.folder(name).root;
         let bytes = Bytes::from(bytes);
@@ -140,11 +140,13 @@ impl Store {
         let put = self
             .objects
             .put_opts(&path, payload, PutMode::Create.into());
-        match self.handle.block_on(put) {
-            Ok(_) => Ok(()),
-            Err(StoreError::AlreadyExists { .. }) if self.get(name)? == bytes => Ok(()),
-            Err(StoreError::AlreadyExists { .. }) => Err(Error::Conflict(path.to_string())),
-            Err(source) => Err(Error::Store {
+        let Err(source) = self.handle.block_on(put) else {
+            return Ok(());
+        };
+        match self.get(name) {
+            Ok(found) if found == bytes => Ok(()),
+            Ok(_) => Err(Error::Conflict(path.to_string())),
+            Err(_) => Err(Error::Store {
                 object: path.to_string(),
                 source,
             }),

@@ -110,7 +110,8 @@ fn apply_with(fault: Fault, number: u64, before: usize) -> bool {
     change(&mut new, &batch);
     let (requests, old_note) = (faulty.requests(), roster.note().clone());
     faulty.fail_at(number, fault);
-    let applied = roster.apply(&mut outcomes(&batch), json!("new"));
+    let mut kept = outcomes(&batch);
+    let applied = roster.apply(&mut kept, json!("new"));
     let requests = faulty.requests() - requests;
     faulty.recover();
     let mut found = open(&faulty);
@@ -120,6 +121,10 @@ fn apply_with(fault: Fault, number: u64, before: usize) -> bool {
     }
     // What the note says is what the roster says.
     let is_new = found.note() == &json!("new");
+    assert!(
+        is_new || kept.len() == batch.len(),
+        "outcomes are kept until they are applied"
+    );
     assert!(is_new || found.note() == &old_note);
     assert_eq!(
         model,
@@ -163,6 +168,9 @@ fn of_two_owners_the_second_to_write_learns_it() {
     let mut late = open(&faulty);
     one.sweep(&[]).unwrap();
     assert!(late.apply(&mut Outcomes::default(), json!(3)).is_err());
+    let (mut one, mut other) = (open(&faulty), open(&faulty));
+    one.sweep(&[]).unwrap();
+    assert!(matches!(other.sweep(&[]), Err(Error::Conflict(_))));
     assert_eq!(
         read(&open(&faulty)).unwrap(),
         Model::from([("a".to_owned(), 1)])

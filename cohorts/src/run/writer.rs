@@ -123,11 +123,11 @@ impl PartSink {
         })
     }
 
-    /// Writes the manifest that names this run. When that fails, parts stay only where the
-    /// manifest may be there nevertheless.
+    /// Writes the manifest that names this run. When its fate is unknown (a request may be carried
+    /// out after its answer was given up) the parts stay, to be swept or not.
     pub(crate) fn publish(&mut self, at: &Store, name: &str, bytes: Vec<u8>) -> Result<(), Error> {
         let created = at.create(name, bytes);
-        if matches!(created, Err(Error::Store { .. })) && at.delete(name).is_err() {
+        if matches!(created, Err(Error::Store { .. })) {
             self.parts.clear();
         }
         created
