@@ -27,6 +27,10 @@ use crate::work::{Delivery, Meter};
 /// The index of `deliveries` among the sources.
 pub(crate) const DELIVERIES: usize = 0;
 
+/// Records between a source's position and what has been read of it; beyond it nothing more is
+/// taken in.
+pub(crate) const WINDOW_RECORDS_MAX: usize = 65_536;
+
 /// The horizon is halved so often at most.
 const HALVINGS_MAX: u32 = 8;
 
@@ -104,6 +108,11 @@ impl Source {
     pub(crate) fn measure(&mut self, metadata: &str) {
         self.crowded = metadata.len() > MAX_METADATA_BYTES / 4 * 3;
         self.full = metadata.len() > MAX_METADATA_BYTES / 16 * 15;
+    }
+
+    /// Whether what waits in memory keeps the position so far back that deferring is in order.
+    fn is_crowded(&self) -> bool {
+        self.crowded || self.ledger.len() >= WINDOW_RECORDS_MAX / 4
     }
 
     pub(crate) fn push_pending(&mut self, records: Vec<StoredRecord>) {
@@ -193,10 +202,10 @@ impl Owned {
         waits
     }
 
-    /// How long deliveries may wait for their turn: less and less while a text to commit grows near
-    /// its limit.
+    /// How long deliveries may wait for their turn: less and less while a window, or the text to
+    /// commit, grows near its limit.
     pub(crate) fn horizon(&mut self, horizon: Duration) -> Duration {
-        self.halvings = if self.sources.iter().any(|source| source.crowded) {
+        self.halvings = if self.sources.iter().any(Source::is_crowded) {
             (self.halvings + 1).min(HALVINGS_MAX)
         } else {
             self.halvings.saturating_sub(1)
@@ -256,5 +265,35 @@ impl Owned {
         let saved = !self.handover.is_urgent();
         let is_quiet = self.in_flight == 0 || planted::is(Bug::DrainBeforeInFlight);
         is_quiet && self.moves == 0 && committed && saved
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Place;
+
+    #[test]
+    fn a_window_that_fills_shortens_the_horizon() {
+        // Deliveries that wait in memory hold the position; what is read behind them needs room.
+        let tenure = Tenure {
+            placement: 0,
+            number: 1,
+        };
+        let horizon = Duration::from_secs(10);
+        let now = Instant::now();
+        let mut owned = Owned::new(tenure, &Topics::with_prefix("t."), Handover::new(now, 0));
+        assert_eq!(owned.horizon(horizon), horizon);
+        for offset in 0..16_384 {
+            owned.sources[DELIVERIES].ledger.admit(offset, 1);
+        }
+        assert_eq!(owned.horizon(horizon), horizon / 2);
+        assert_eq!(owned.horizon(horizon), horizon / 4);
+        for offset in 0..16_384 {
+            let place = Place { offset, index: 0 };
+            owned.sources[DELIVERIES].ledger.complete(place);
+        }
+        assert_eq!(owned.horizon(horizon), horizon / 2);
+        assert_eq!(owned.horizon(horizon), horizon);
     }
 }

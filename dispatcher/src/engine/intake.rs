@@ -20,7 +20,7 @@ use crate::delivery::Transport;
 use crate::endpoints;
 use crate::ledger::Place;
 use crate::metrics::Deferred;
-use crate::owned::{DELIVERIES, Tenure};
+use crate::owned::{DELIVERIES, Tenure, WINDOW_RECORDS_MAX};
 use crate::planted::{self, Bug};
 use crate::schedule::{self, tier_for};
 use crate::work::{Delivery, Loaded};
@@ -34,8 +34,6 @@ const PENDING_DELIVERIES_BYTES_MAX: usize = 4 << 20;
 /// A delay partition whose head is ready within this is not paused: pausing throws fetched records
 /// away.
 const NOT_WORTH_A_PAUSE: Duration = Duration::from_secs(1);
-/// Records between the position and what has been read; beyond it the partition pauses.
-const WINDOW_RECORDS_MAX: usize = 65_536;
 /// How long a record ahead of everything known of `control` is held.
 const AHEAD_OF_CONTROL_MAX: Duration = Duration::from_secs(10);
 /// Between two looks at the end of `control`.
