@@ -7,6 +7,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, Method};
 use runtime::task::{TaskKind, Tasks};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::address::{LOOKUP_TIMEOUT, Policy, Resolve, VettedResolver};
@@ -35,6 +37,11 @@ use super::{BODY_KEPT_BYTES_MAX, BODY_READ_BYTES_MAX};
 const HEADER_KEPT_CHARS_MAX: usize = 256;
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// A connection that has been open for so long is taken to be accepted.
+const ACCEPTED_AFTER: Duration = Duration::from_millis(100);
+
+type Leave = OwnedSemaphorePermit;
 
 /// How connections to endpoints are made and kept.
 #[derive(Clone, Debug)]
@@ -185,15 +192,15 @@ impl Shared {
     ) -> Answer {
         let mut pooled = self.pool.take(&parts.origin, now);
         loop {
-            let is_pooled = pooled.is_some();
-            let line = match pooled.take() {
-                Some(line) => line,
+            let (line, leave) = match pooled.take() {
+                Some(line) => (line, None),
                 None => Box::pin(self.open(&parts.origin)).await?,
             };
+            let is_pooled = leave.is_none();
             let ended = match line {
                 Line::Http1(mut line) => {
                     let request = http1::request(parts, (method.clone(), headers), body.clone());
-                    let ended = line.exchange(request, caps).await;
+                    let ended = keeping(leave, line.exchange(request, caps)).await;
                     if ended.is_ok() {
                         self.pool.put(&parts.origin, line);
                     }
@@ -201,7 +208,7 @@ impl Shared {
                 }
                 Line::Http2(sender) => {
                     let request = http2::request(parts, (method.clone(), headers), body.clone());
-                    Box::pin(http2::exchange(sender, request, caps)).await
+                    keeping(leave, Box::pin(http2::exchange(sender, request, caps))).await
                 }
             };
             match ended {
@@ -215,8 +222,25 @@ impl Shared {
         }
     }
 
-    async fn open(&self, origin: &Arc<Origin>) -> Result<Line, TransportError> {
+    /// A new connection with the leave to open it, or one that has come back while this waited for
+    /// that.
+    async fn open(&self, origin: &Arc<Origin>) -> Result<(Line, Option<Leave>), TransportError> {
         self.keep();
+        let opening = self.pool.opening(origin);
+        let leave = match Arc::clone(&opening).try_acquire_owned() {
+            Ok(leave) => leave,
+            Err(_) => {
+                let leave = opening.acquire_owned().await.map_err(|_| closed())?;
+                if let Some(line) = self.pool.take(origin, Instant::now()) {
+                    return Ok((line, None));
+                }
+                leave
+            }
+        };
+        Ok((self.connect(origin).await?, Some(leave)))
+    }
+
+    async fn connect(&self, origin: &Arc<Origin>) -> Result<Line, TransportError> {
         let stream = self.connector.connect(origin).await?;
         if stream.speaks_http2() {
             let opened = http2::open(stream, &self.tasks).await;
@@ -244,6 +268,27 @@ impl Shared {
             }
         });
     }
+}
+
+/// Keeps the leave to open a connection until its first exchange has ended, or for a moment: until
+/// then the endpoint may not have accepted it.
+async fn keeping<F: Future>(leave: Option<Leave>, exchange: F) -> F::Output {
+    let Some(leave) = leave else {
+        return exchange.await;
+    };
+    let mut exchange = pin!(exchange);
+    match tokio::time::timeout(ACCEPTED_AFTER, &mut exchange).await {
+        Ok(ended) => ended,
+        Err(_) => {
+            drop(leave);
+            exchange.await
+        }
+    }
+}
+
+/// Nobody closes what gives leave to open connections while there is a transport.
+fn closed() -> TransportError {
+    TransportError::new(TransportErrorKind::Request, "the transport has ended")
 }
 
 impl Drop for Shared {

@@ -8,11 +8,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hashbrown::HashMap;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::destination::Origin;
 use super::http1::Http1;
 use super::http2::Http2;
+
+/// So many connections to one origin are opened at once: more than a listening socket holds are
+/// dropped, and tried again a second later.
+const OPENING_MAX: usize = 32;
 
 /// A connection that a request can be sent over.
 pub(super) enum Line {
@@ -29,11 +34,11 @@ pub(super) struct Pool {
     idle_per_origin_max: usize,
 }
 
-#[derive(Default)]
 struct Kept {
     /// The last used last.
     idle: Vec<Idle>,
     shared: Option<Shared>,
+    opening: Arc<Semaphore>,
 }
 
 struct Idle {
@@ -74,6 +79,14 @@ impl Pool {
             return None;
         }
         Some(Line::Http1(idle.line))
+    }
+
+    /// What gives leave to open a connection to `origin`. Who had to wait for it looks for one that
+    /// has come back meanwhile.
+    pub(super) fn opening(&self, origin: &Arc<Origin>) -> Arc<Semaphore> {
+        let mut origins = self.lock();
+        let kept = origins.entry(Arc::clone(origin)).or_default();
+        Arc::clone(&kept.opening)
     }
 
     /// Takes a connection back, if it can be used again and there is room.
@@ -117,7 +130,7 @@ impl Pool {
                 continue;
             };
             kept.sweep(now, self.idle_timeout);
-            if kept.idle.is_empty() && kept.shared.is_none() {
+            if kept.is_unused() {
                 origins.remove(&origin);
             }
         }
@@ -128,7 +141,23 @@ impl Pool {
     }
 }
 
+impl Default for Kept {
+    fn default() -> Self {
+        Self {
+            idle: Vec::new(),
+            shared: None,
+            opening: Arc::new(Semaphore::new(OPENING_MAX)),
+        }
+    }
+}
+
 impl Kept {
+    fn is_unused(&self) -> bool {
+        // Whoever waits for leave holds the semaphore too.
+        let waits = Arc::strong_count(&self.opening) > 1;
+        self.idle.is_empty() && self.shared.is_none() && !waits
+    }
+
     fn sweep(&mut self, now: Instant, idle_timeout: Duration) {
         self.idle
             .retain_mut(|idle| now < idle.since + idle_timeout && idle.line.is_open());
