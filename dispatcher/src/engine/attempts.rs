@@ -130,13 +130,21 @@ impl<T: Transport> Engine<T> {
 
     /// Starts attempts, one a lane and round, while there is room and the lease holds.
     pub(super) fn start_attempts(&mut self) {
-        self.choose_attempts();
+        // Those that are parked, as long as some of them find room.
+        loop {
+            let parked = self.parked.len();
+            let again = parked.min(PARKED_AT_ONCE);
+            self.ring.extend(self.parked.drain(..again));
+            self.choose_attempts();
+            let has_room = self.sending.in_flight() < self.parts.options.max_in_flight;
+            if !has_room || self.parked.is_empty() || self.parked.len() >= parked {
+                break;
+            }
+        }
         self.sending.flush();
     }
 
     fn choose_attempts(&mut self) {
-        let again = self.parked.len().min(PARKED_AT_ONCE);
-        self.ring.extend(self.parked.drain(..again));
         let max = self.parts.options.max_in_flight;
         while self.sending.in_flight() < max {
             let Some((tenure, quota)) = self.ring.pop_front() else {

@@ -328,3 +328,28 @@ fn flapping_browned_out_and_dead_endpoints_all_come_to_an_end() {
         });
     });
 }
+
+#[test]
+fn one_event_reaches_many_new_endpoints_at_once() {
+    // Lanes that found no room, and have nothing left to do, hold up none that has.
+    paused(async {
+        let mut world = World::new(calm()).await;
+        let mut all = Vec::new();
+        for _ in 0..1_000 {
+            all.push(world.endpoint(Behaviour::Healthy(1, 1)).await);
+        }
+        world.start("d1");
+        let first = world.publish_many(&all[..1], 1).await;
+        world
+            .until("delivered", MINUTES, |world| world.ended(&first))
+            .await;
+        let began = Instant::now();
+        let ids = world.publish(&all, false).await;
+        world
+            .until("delivered", MINUTES, |world| world.ended(&ids))
+            .await;
+        world.audit_exactly_once(&ids);
+        let late = attempts(&world, began + secs(1), Instant::now());
+        assert_eq!(late, 0, "attempts that waited for a second");
+    });
+}
