@@ -185,6 +185,26 @@ fn every_ready_profile_is_named_by_its_file_and_has_fixtures_for_its_members() {
 }
 
 #[test]
+fn no_file_makes_reading_panic() {
+    let file = ready("generic-50").unwrap().as_bytes();
+    bolero::check!()
+        .with_iterations(300)
+        .for_each(|input: &[u8]| {
+            let Some((first, rest)) = input.split_first() else {
+                return;
+            };
+            let at = usize::from(*first) * 16 % file.len();
+            let behind = (at + rest.len()).min(file.len());
+            let spliced = [&file[..at], rest, &file[behind..]].concat();
+            for bytes in [rest, &spliced] {
+                if let Err(faults) = Profile::from_yaml(&String::from_utf8_lossy(bytes)) {
+                    assert!(!faults.0.is_empty());
+                }
+            }
+        });
+}
+
+#[test]
 fn windows_are_those_of_an_endpoint_that_counts_a_chunk_as_one() {
     let windows = |windows: &str| {
         let file = ready("generic-50").unwrap();

@@ -4,6 +4,7 @@
 //! bounded by more than its steps. The surprise: `tojson` copies members as they came, and does not
 //! escape for HTML.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,6 +20,8 @@ use crate::profile::identity::sha256_hex;
 const WORK_BYTES_MAX: usize = 64 << 20;
 /// The longest text that a filter makes.
 const TEXT_BYTES_MAX: usize = 8 << 20;
+/// What a value in a list takes.
+const VALUE_BYTES: usize = 32;
 /// Under which the budget is found: no name that a template can say.
 pub(super) const WORK: &str = " work";
 
@@ -76,11 +79,11 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
     environment.add_filter("int", filters::int);
     environment.add_filter("items", filters::items);
     environment.add_filter("last", filters::last);
-    environment.add_filter("length", filters::length);
-    environment.add_filter("list", filters::list);
-    environment.add_filter("map", filters::map);
-    environment.add_filter("rejectattr", filters::rejectattr);
-    environment.add_filter("selectattr", filters::selectattr);
+    environment.add_filter("length", length);
+    environment.add_filter("list", list);
+    environment.add_filter("map", map);
+    environment.add_filter("rejectattr", rejectattr);
+    environment.add_filter("selectattr", selectattr);
     environment.add_test("defined", tests::is_defined);
     environment.add_test("mapping", tests::is_mapping);
     environment.add_test("none", tests::is_none);
@@ -162,6 +165,51 @@ fn sha256(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
         text.len().saturating_mul(10),
         sha256_hex(text.as_bytes()),
     )
+}
+
+/// Characters are counted one by one.
+fn length(state: &State<'_, '_>, value: &Value) -> Result<usize, Error> {
+    if let Some(text) = value.as_str() {
+        work(state)?.spend(text.len())?;
+    }
+    filters::length(value)
+}
+
+fn list(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
+    let bytes = value.as_str().map_or(0, str::len);
+    work(state)?.spend(bytes.saturating_mul(VALUE_BYTES))?;
+    let list = filters::list(state, value)?;
+    work(state)?.spend(list.len().unwrap_or(0).saturating_mul(VALUE_BYTES))?;
+    Ok(list)
+}
+
+fn map(state: &State<'_, '_>, value: Value, args: Rest<Value>) -> Result<Vec<Value>, Error> {
+    listed(state, filters::map(state, value, args)?)
+}
+
+fn selectattr(
+    state: &State<'_, '_>,
+    value: Value,
+    field: Cow<'_, str>,
+    test: Option<Cow<'_, str>>,
+    args: Rest<Value>,
+) -> Result<Vec<Value>, Error> {
+    listed(state, filters::selectattr(state, value, field, test, args)?)
+}
+
+fn rejectattr(
+    state: &State<'_, '_>,
+    value: Value,
+    field: Cow<'_, str>,
+    test: Option<Cow<'_, str>>,
+    args: Rest<Value>,
+) -> Result<Vec<Value>, Error> {
+    listed(state, filters::rejectattr(state, value, field, test, args)?)
+}
+
+fn listed(state: &State<'_, '_>, list: Vec<Value>) -> Result<Vec<Value>, Error> {
+    work(state)?.spend(list.len().saturating_mul(VALUE_BYTES))?;
+    Ok(list)
 }
 
 fn append(state: &State<'_, '_>, all: &mut String, value: &Value) -> Result<(), Error> {

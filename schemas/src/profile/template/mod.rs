@@ -30,12 +30,16 @@ pub const LINE_TEMPLATE_BYTES_MAX: usize = 4 * 1_024;
 pub const LINE_BYTES_MAX: usize = 8 * 1_024;
 /// The largest body that a template makes, whatever is asked for.
 pub const BODY_BYTES_MAX: usize = 8 << 20;
-/// Steps of one rendering: about 200 for each of 10,000 members, a fraction of a second.
-const FUEL: u64 = 2_000_000;
+/// Steps of one rendering, for chunks with few members and for all others: a loop over a member's
+/// ten fields takes about 250.
+const STEPS: [u64; 2] = [400_000, 10_000_000];
+/// So many members are few.
+const FEW_MEMBERS: usize = 500;
 
 /// A profile's requests, ready to be made.
 pub struct Compiled {
-    environment: Environment<'static>,
+    /// One for small chunks and one for large ones, which have more steps.
+    environments: [Environment<'static>; 2],
     templates: RequestTemplates,
     /// What each operation is written by.
     made_of: BTreeMap<OperationKind, Parts>,
@@ -46,6 +50,12 @@ struct Parts {
     path: Text,
     headers: Vec<(String, Text)>,
     body: Option<Text>,
+}
+
+/// One chunk's rendering.
+struct Rendering<'a> {
+    environment: &'a Environment<'static>,
+    context: Value,
 }
 
 /// A text that is always the same, or a template's name.
@@ -98,7 +108,7 @@ impl Compiled {
     /// Every template that is none, with pointers relative to the operations.
     pub fn new(templates: RequestTemplates) -> Result<Self, Faults> {
         let mut compiled = Self {
-            environment: environment(),
+            environments: STEPS.map(environment),
             templates: RequestTemplates::default(),
             made_of: BTreeMap::new(),
         };
@@ -134,19 +144,24 @@ impl Compiled {
         let none = || RenderError::NoOperation(kind);
         let operation = self.templates.get(kind).ok_or_else(none)?;
         let parts = self.parts(kind).ok_or_else(none)?;
-        let context = context(chunk);
-        let path = self.line(&parts.path, &context)?;
+        let small = chunk.members.len() <= FEW_MEMBERS;
+        let [few, many] = &self.environments;
+        let rendering = Rendering {
+            environment: if small { few } else { many },
+            context: context(chunk),
+        };
+        let path = rendering.line(&parts.path)?;
         check_path(&path).map_err(|reason| not_sendable(kind, "path", reason))?;
         let mut headers = Vec::with_capacity(parts.headers.len());
         for (name, text) in &parts.headers {
-            let value = self.line(text, &context)?;
+            let value = rendering.line(text)?;
             check_header(&value)
                 .map_err(|reason| not_sendable(kind, &format!("headers/{name}"), reason))?;
             headers.push((name.clone(), value));
         }
         let body = match &parts.body {
             None => None,
-            Some(text) => Some(self.write(text, &context, body_bytes_max.min(BODY_BYTES_MAX))?),
+            Some(text) => Some(rendering.write(text, body_bytes_max.min(BODY_BYTES_MAX))?),
         };
         Ok(Rendered {
             method: operation.method,
@@ -204,17 +219,21 @@ impl Compiled {
             return Ok(Text::Plain(source.to_owned()));
         }
         language::check(source).map_err(|refused| refused.to_string())?;
-        self.environment
-            .add_template_owned(name.clone(), source.to_owned())
-            .map_err(|error| told(&error))?;
+        for environment in &mut self.environments {
+            environment
+                .add_template_owned(name.clone(), source.to_owned())
+                .map_err(|error| told(&error))?;
+        }
         Ok(Text::Template(name))
     }
+}
 
-    fn line(&self, text: &Text, context: &Value) -> Result<String, RenderError> {
+impl Rendering<'_> {
+    fn line(&self, text: &Text) -> Result<String, RenderError> {
         match text {
             Text::Plain(text) => Ok(text.clone()),
             Text::Template(name) => {
-                let bytes = self.write(text, context, LINE_BYTES_MAX)?;
+                let bytes = self.write(text, LINE_BYTES_MAX)?;
                 String::from_utf8(bytes).map_err(|_| RenderError::Text {
                     template: name.clone(),
                     reason: "is not UTF-8",
@@ -223,7 +242,7 @@ impl Compiled {
         }
     }
 
-    fn write(&self, text: &Text, context: &Value, max: usize) -> Result<Vec<u8>, RenderError> {
+    fn write(&self, text: &Text, max: usize) -> Result<Vec<u8>, RenderError> {
         let name = match text {
             Text::Plain(text) => return Ok(text.clone().into_bytes()),
             Text::Template(name) => name,
@@ -234,7 +253,7 @@ impl Compiled {
         };
         let template = self.environment.get_template(name);
         let written = template.and_then(|template| {
-            template.render_captured_to(context, &mut out)?;
+            template.render_captured_to(&self.context, &mut out)?;
             Ok(())
         });
         match written {
@@ -269,11 +288,11 @@ impl fmt::Debug for Rendered {
     }
 }
 
-fn environment() -> Environment<'static> {
+fn environment(steps: u64) -> Environment<'static> {
     let mut environment = Environment::empty();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_fuel(Some(FUEL));
+    environment.set_fuel(Some(steps));
     filters::add_to(&mut environment);
     environment
 }

@@ -124,10 +124,31 @@ fn work_and_bytes_are_bounded() {
     let costly = "{% for a in members %}{% if members|tojson == a %}{% endif %}{% endfor %}";
     let error = body(costly, &members).unwrap_err();
     assert!(error.contains("filters have made more"), "{error}");
+    let listed: String = (0..200)
+        .map(|at| format!("{{% set x{at} = members|map(attribute='id')|list %}}"))
+        .collect();
+    assert!(listed.len() < BODY_TEMPLATE_BYTES_MAX);
+    let lists = "{% for a in members %}{% if members|list|length == a %}{% endif %}{% endfor %}";
+    let error = body(lists, &members).unwrap_err();
+    assert!(error.contains("filters have made more"), "{error}");
+    assert_eq!(body(&listed, &members).as_deref(), Ok(""));
     let growing: String = (0..40)
         .map(|_| "{% set x = x|default(members|tojson)|concat(x|default('')) %}")
         .collect();
     assert!(body(&growing, &members).is_err());
+}
+
+#[test]
+fn the_largest_chunk_has_enough_steps() {
+    let fields: serde_json::Map<_, _> = (0..10)
+        .map(|at| (format!("field_{at}"), json!(at)))
+        .collect();
+    let member = serde_json::Value::Object(fields);
+    let source = "{% for m in members %}{% for k, v in m|items if k != 'id' %}{{ ',' if not loop.first }}{{ k|tojson }}:{{ v|tojson }}{% endfor %}{% endfor %}";
+    for count in [FEW_MEMBERS, FEW_MEMBERS + 1, 10_000] {
+        let made = body(source, &json!(vec![member.clone(); count]));
+        assert!(made.is_ok(), "{count}: {made:?}");
+    }
 }
 
 #[test]
