@@ -253,7 +253,12 @@ impl<'v, A: Attributes> Run<'v, A> {
 
     /// SQ-5.
     fn logic(&mut self, logic: Logic, left: &Outcome<'v>, right: &'v Node) -> Evaluated<'v> {
-        let (is_left, uncast) = self.boolean(&left.value)?;
+        // A zero value that stands for an error is not cast: that would be another error.
+        let (is_left, uncast) = if left.failed {
+            (left.value.is_true(), false)
+        } else {
+            self.boolean(&left.value)?
+        };
         let is_decided = match logic {
             Logic::And => !is_left,
             Logic::Or => is_left,

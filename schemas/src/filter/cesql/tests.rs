@@ -110,6 +110,9 @@ fn sq_6_what_holds_a_missing_attribute_is_the_zero_value_of_its_type() {
         ("LENGTH(absent)", "0"),
         ("UPPER(absent)", "''"),
         ("absent = '' OR FALSE", "false"),
+        ("CONCAT(absent) AND TRUE", "false"),
+        ("CONCAT(absent) OR TRUE", "false"),
+        ("LOWER(absent) XOR TRUE", "false"),
     ] {
         check(text, &format!("{zero}; {missing}"));
     }
