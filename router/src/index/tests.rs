@@ -65,6 +65,19 @@ fn found(index: &mut Index, event: &Event) -> BTreeSet<u128> {
 }
 
 #[test]
+fn a_hidden_subscription_matches_nothing() {
+    let mut index = Index::new();
+    let seen = subscription(1, "acme", "[]");
+    put(&mut index, &seen);
+    let hidden = Subscription {
+        hidden: true,
+        ..seen
+    };
+    put(&mut index, &hidden);
+    assert!(found(&mut index, &event("acme", "a", "s")).is_empty());
+}
+
+#[test]
 fn an_event_without_a_tenant_or_of_an_unknown_one_matches_nothing() {
     let mut index = Index::new();
     put(&mut index, &subscription(1, "acme", "[]"));
