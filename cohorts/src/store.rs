@@ -2,10 +2,11 @@
 //! it. Never retries by itself beyond what the store's client does, and never caches.
 //!
 //! The surprise: everything here blocks. Members are handled on blocking threads, where a pass over
-//! millions of rows costs no await a row; only [`crate::snapshot`]'s upload is async outside.
+//! millions of rows costs no await a row; only an upload and its reader are async.
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,7 +17,9 @@ use object_store::path::Path;
 use object_store::{
     Error as StoreError, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
 };
+use tokio::io::AsyncRead;
 use tokio::runtime::Handle;
+use tokio_util::io::StreamReader;
 
 use crate::Error;
 
@@ -105,6 +108,20 @@ impl Store {
     #[must_use]
     pub fn path_of(&self, name: &str) -> String {
         self.folder(name).root.to_string()
+    }
+
+    /// Reads an object from its beginning to its end, as an input of [`crate::Cohort::upload`]. This
+    /// call is async, and does not block.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], the store's; those of later pieces are the reader's.
+    pub async fn reader(&self, name: &str) -> Result<impl AsyncRead + Send + Unpin + use<>, Error> {
+        let path = self.folder(name).root;
+        let found = self.objects.get(&path).await;
+        let found = found.map_err(|source| told(&path, source))?;
+        Ok(StreamReader::new(
+            found.into_stream().map_err(io::Error::from),
+        ))
     }
 
     pub(crate) fn read_bytes(&self) -> u64 {
@@ -197,15 +214,19 @@ impl Store {
         path: &Path,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, Error> {
-        self.handle.block_on(work).map_err(|source| {
-            if matches!(source, StoreError::NotFound { .. }) {
-                return Error::Missing(path.to_string());
-            }
-            Error::Store {
-                object: path.to_string(),
-                source,
-            }
-        })
+        self.handle
+            .block_on(work)
+            .map_err(|source| told(path, source))
+    }
+}
+
+fn told(path: &Path, source: StoreError) -> Error {
+    if matches!(source, StoreError::NotFound { .. }) {
+        return Error::Missing(path.to_string());
+    }
+    Error::Store {
+        object: path.to_string(),
+        source,
     }
 }
 

@@ -93,7 +93,7 @@ fn a_changed_byte_is_found_wherever_it_is() {
     let run = write(&store, &large());
     let name = run.parts[0].name.clone();
     let whole = store.get(&name).unwrap().to_vec();
-    for at in (0..whole.len()).step_by(97).chain([whole.len() - 1]) {
+    for at in (0..whole.len()).step_by(1_009).chain([whole.len() - 1]) {
         let mut changed = whole.clone();
         changed[at] ^= 0x10;
         store.put(&name, changed).unwrap();

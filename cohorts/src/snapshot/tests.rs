@@ -273,6 +273,29 @@ fn uploads_stream_into_a_folder_on_the_disk() {
     assert_eq!(members(&Cohort::new(&store, "t1", "buyers")), expected);
 }
 
+#[test]
+fn an_object_can_be_uploaded() {
+    let store = Faulty::new().store();
+    let cohort = Cohort::new(&store, "t1", "buyers");
+    store.put("exports/today.csv", b"id\na\n".to_vec()).unwrap();
+    let made = handle().block_on(async {
+        assert!(matches!(
+            store.reader("exports/none").await,
+            Err(Error::Missing(_))
+        ));
+        let input = store.reader("exports/today.csv").await?;
+        let new = NewSnapshot {
+            id: "s1".to_owned(),
+            created: at(1),
+        };
+        cohort
+            .upload(new, input, UploadOptions::default(), Arc::default())
+            .await
+    });
+    assert_eq!(made.unwrap().snapshot.members, 1);
+    assert_eq!(members(&cohort), ["a={}"]);
+}
+
 /// A reader that gives its bytes in small pieces, as a socket does.
 fn io_of(bytes: Vec<u8>) -> impl AsyncRead + Send + Unpin + 'static {
     tokio::io::BufReader::with_capacity(1_000, std::io::Cursor::new(bytes))
