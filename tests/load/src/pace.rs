@@ -29,20 +29,25 @@ pub(crate) struct Tick {
     pub(crate) due_us: i64,
 }
 
+/// Waits until `done` are due that began at `start` and come at `per_second`.
+pub(crate) fn keep(start: Instant, done: u64, per_second: u64) {
+    let due = start + Duration::from_micros(done * 1_000_000 / per_second.max(1));
+    loop {
+        let left = due.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        // Nobody unparks this thread; it may wake early, never more than a little late.
+        std::thread::park_timeout(left);
+    }
+}
+
 /// Ticks `count` times, `per_second` a second, each when it is due.
 pub(crate) fn each(per_second: u64, count: u64, mut tick: impl FnMut(Tick)) {
     let (start, wall) = (Instant::now(), wall_us());
     for number in 0..count {
         let offset_us = number * 1_000_000 / per_second.max(1);
-        let due = start + Duration::from_micros(offset_us);
-        loop {
-            let left = due.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            // Nobody unparks this thread; it may wake early, never more than a little late.
-            std::thread::park_timeout(left);
-        }
+        keep(start, number, per_second);
         tick(Tick {
             number,
             due_us: wall + i64::try_from(offset_us).unwrap_or_default(),

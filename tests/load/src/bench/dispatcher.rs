@@ -2,11 +2,13 @@
 //!
 //! The dispatcher's rate is that between the first and the last arrival, by the endpoint's clock.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use schemas::records::{DeliveryRecord, Origin, Target};
 use schemas::resources::{Placement, Quota};
+use tokio::time::Instant;
 
 use super::Plan;
 use crate::bare::{self, Record};
@@ -94,18 +96,36 @@ async fn deliver(
     Ok(())
 }
 
-/// Writes deliveries of events `from..from + count` to `hook`, as a router writes them.
+/// Writes deliveries of events `from..from + count` to `hook`, as a router writes them, as fast as
+/// the broker takes them.
 ///
 /// # Errors
 /// Where the broker does not take them.
 pub(super) async fn fill(stack: &Stack, hook: &Hook, from: u64, count: u64) -> anyhow::Result<()> {
+    fill_at(stack, hook, from..from + count, None).await
+}
+
+/// The same at a steady rate, where one is given.
+///
+/// # Errors
+/// Where the broker does not take them.
+pub(super) async fn fill_at(
+    stack: &Stack,
+    hook: &Hook,
+    events: Range<u64>,
+    per_second: Option<u64>,
+) -> anyhow::Result<()> {
     let endpoint = hook.endpoint.parse()?;
     let target = Target::new(hook.subscription.parse()?, endpoint);
     let partitions = PARTITIONS.try_into()?;
     let placement = Placement::of(&Quota::of_endpoint(endpoint), partitions);
     let partition = i32::try_from(placement.partition())?;
     let source: std::sync::Arc<str> = stack.topic("events").into();
-    let records = (from..from + count).map(move |number| {
+    let (start, first) = (Instant::now(), events.start);
+    let records = events.map(move |number| {
+        if let Some(per_second) = per_second {
+            crate::pace::keep(start, number - first, per_second);
+        }
         let position = i64::try_from(number / POSITION_STEP * POSITION_STEP)?;
         let record = DeliveryRecord {
             origin: Origin {
