@@ -3,6 +3,7 @@
 //! It never sends and never sleeps: it answers "what now?" with a delivery, a time, or nothing. The
 //! surprise: what has come due is served before what is fresh (rule 7).
 
+mod guess;
 mod saving;
 mod served;
 
@@ -22,6 +23,7 @@ use crate::concurrency::{Concurrency, Ended};
 use crate::limiter::{Anchor, Limiter, Refusal};
 use crate::work::Delivery;
 
+use guess::Guess;
 use served::Served;
 
 /// Attempts that take this long on average are slow.
@@ -32,10 +34,6 @@ const STALLED: Duration = Duration::from_secs(1);
 /// What a lane did in a shorter time than this says nothing of its rate: connections were opened,
 /// and few attempts allowed at once.
 const KNOWN_AFTER: Duration = Duration::from_secs(1);
-/// The longest wait for a turn that is reserved at a measured rate …
-const GUESSED_WAIT_MAX: Duration = Duration::from_hours(6);
-/// … and by how much it may exceed the time in which that was measured.
-const GUESS_REACHES: u32 = 30;
 
 /// The bytes that a lane may send more in each round (deficit round robin, Shreedhar and Varghese,
 /// 1995): a large body waits as many rounds as it has of these, a small one goes in each.
@@ -121,6 +119,8 @@ pub(crate) struct Lane {
     next_free: Instant,
     /// Smoothed time of an attempt.
     latency: Duration,
+    /// What `next_free` rests on where there is no limit.
+    guess: Guess,
     last_used: Instant,
     /// When an attempt last ended, or the lane was last empty.
     moved_at: Instant,
@@ -152,6 +152,7 @@ impl Lane {
             latency: Duration::ZERO,
             last_used: now,
             moved_at: now,
+            guess: Guess::default(),
             busy_since: now,
             served: Served::new(now),
             in_ring: false,
@@ -391,14 +392,16 @@ impl Lane {
         self.breaker.not_started(started, now);
     }
 
+            // A measured rate is a guess: it is looked at again in time.
+            let latest = now.max(held) + guess::reach(source);
     /// No attempt before this time, be it for a hold or for the breaker.
     fn held_until(&self) -> Option<Instant> {
         self.hold_until.max(self.breaker.probe_at())
     }
 
-    /// Reserves the lane's next free moment for a delivery that is deferred at `now`: it is due
-    /// then, and not before `earliest`. While the breaker is open one is due as the probe.
-    pub(crate) fn reserve(&mut self, now: Instant, earliest: Instant) -> Reserved {
+    /// Reserves the lane's next free moment for a delivery of `source` that is deferred at `now`: it
+    /// is due then, and not before `earliest`. While the breaker is open one is due as the probe.
+    pub(crate) fn reserve(&mut self, now: Instant, earliest: Instant, source: usize) -> Reserved {
         let held = self.held_until().unwrap_or(now);
         if let Some(probe_at) = self.breaker.promise_probe() {
             let due = probe_at.max(self.hold_until.unwrap_or(now)).max(now);
@@ -407,13 +410,13 @@ impl Lane {
         let start = self.next_free.max(now).max(held);
         // What was planned before has come: what is free now may be planned at once.
         let anew = (self.next_free <= now).then(|| self.queued());
-        // A measured rate is a guess: an endpoint that hung is looked at again in time.
         let latest = if self.limiter.is_unlimited() {
             // While the endpoint is down nothing is served: its schedule spaces what comes back.
             if self.breaker.is_closed() {
-                self.next_free = start + self.cost();
+                let cost = self.cost(now);
+                self.next_free = self.guess.plan((start, latest), cost, now);
             }
-            now.max(held) + self.guess_reaches(now)
+            latest
         } else {
             self.next_free = self.limiter.plan(start, anew);
             start
@@ -424,18 +427,23 @@ impl Lane {
         }
     }
 
-    /// What one delivery costs of the lane's time, as measured.
-    fn cost(&self) -> Duration {
-        self.latency / self.concurrency.limit()
+    /// Brings the plan back where attempts turn out to take less than was assumed; all of it where
+    /// it was made while they were `slow` and they are no more.
+    fn revise_plan(&mut self, slow: bool, now: Instant) {
+        let cost = self.cost(now);
+        let revised = self.guess.revised(self.next_free, cost, now);
+        self.next_free = if slow { now } else { revised };
     }
 
-    /// How far ahead the measured rate says anything: a multiple of the time it rests on.
-    fn guess_reaches(&self, now: Instant) -> Duration {
-        let rests_on = now.saturating_duration_since(self.busy_since);
-        rests_on
-            .max(KNOWN_AFTER)
-            .saturating_mul(GUESS_REACHES)
-            .min(GUESSED_WAIT_MAX)
+    /// What one delivery costs of the lane's time: as measured, and no more than what ended of late
+    /// says. Attempts that were all delayed together make a fast endpoint look slow.
+    fn cost(&mut self, now: Instant) -> Duration {
+        let measured = self.latency / self.concurrency.limit();
+        let a_second = u32::try_from(self.served.per_second(now)).unwrap_or(u32::MAX);
+        match a_second {
+            0 => measured,
+            served => measured.min(Duration::from_secs(1) / served),
+        }
     }
 
     /// How many deliveries are queued for a turn.
@@ -457,7 +465,7 @@ impl Lane {
                 .per_second(now)
                 .saturating_mul(horizon.as_secs());
             let count = u32::try_from(ahead).unwrap_or(u32::MAX);
-            known && ahead > soon && self.cost().saturating_mul(count) > horizon
+            known && self.cost(now).saturating_mul(count) > horizon
         } else {
             self.limiter.forecast(now, ahead) > now + horizon
         };

@@ -520,7 +520,7 @@ impl<T: Transport> Engine<T> {
             lane.configure(&target.limits, concurrency, now);
             // What waits takes the lane's memory too: one that fails fast fills no other's (rule 8).
             if lane.is_full(now, horizon, lane_bytes) {
-                let reserved = lane.reserve(now, now + remaining);
+                let reserved = lane.reserve(now, now + remaining, delivery.source);
                 return self.postpone(tenure, delivery, reserved, Deferred::Full);
             }
             lane.push_waiting(now + remaining, delivery);

@@ -238,7 +238,8 @@ impl<T: Transport> Engine<T> {
             let stuck = down || owned.awaits_commit;
             for lane in owned.lanes.values_mut().filter(|_| !stuck) {
                 for delivery in lane.overdue(now, horizon) {
-                    let reserved = lane.reserve(now, now + Duration::from_secs(5));
+                    let earliest = now + Duration::from_secs(5);
+                    let reserved = lane.reserve(now, earliest, delivery.source);
                     overdue.push((owned.tenure, delivery, reserved));
                 }
             }

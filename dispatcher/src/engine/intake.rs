@@ -451,7 +451,7 @@ impl<T: Transport> Engine<T> {
         let lane = owned.lane(&endpoint.quota, now, concurrency);
         lane.configure(&endpoint.limits, concurrency, now);
         if lane.is_full(now, horizon, lane_bytes) {
-            let reserved = lane.reserve(now, now + FULL_WAIT);
+            let reserved = lane.reserve(now, now + FULL_WAIT, delivery.source);
             return self.postpone(tenure, delivery, reserved, Deferred::Full);
         }
         delivery.queued_at = now;

@@ -353,3 +353,56 @@ fn one_event_reaches_many_new_endpoints_at_once() {
         assert_eq!(late, 0, "attempts that waited for a second");
     });
 }
+
+#[test]
+fn nobody_is_sent_news_of_himself() {
+    // rules 16 and 19
+    paused(async {
+        let mut world = World::new(calm()).await;
+        let subject = world.endpoint(Behaviour::Healthy(1, 5)).await;
+        let other = world.endpoint(Behaviour::Healthy(1, 5)).await;
+        world.start("d1");
+        world.about = Some(world.endpoints[subject].0.id);
+        let own = world.publish_many(&[subject], 3).await;
+        let ids = world.publish_many(&[other], 3).await;
+        world.about = Some(world.endpoints[other].0.id);
+        let more = world.publish_many(&[subject], 3).await;
+        world
+            .until("ended", MINUTES, |world| {
+                world.ended(&own) && world.ended(&ids) && world.ended(&more)
+            })
+            .await;
+        let dead = world.dead();
+        assert!(own.iter().all(|id| dead[id].reason == DeadReason::Loop));
+        assert!(ids.iter().chain(&more).all(|id| world.delivered(id) == 1));
+    });
+}
+
+#[test]
+fn half_a_second_in_which_nothing_ends_defers_nothing_for_long() {
+    // rule 7: a measured rate is a guess
+    paused(async {
+        let mut world = World::new(calm()).await;
+        world.retry_schedule_ms = vec![8_000; 3];
+        let fast = world.endpoint(Behaviour::Fails(404, None, 1)).await;
+        world.start("d1");
+        // All of them come back from a delay topic together.
+        let ids = world.publish_many(&[fast], 6_000).await;
+        tokio::time::sleep(secs(4)).await;
+        world.behave(fast, Behaviour::Healthy(1, 5));
+        // Again and again time stands still for half a second.
+        for _ in 0..30 {
+            world.stall(Duration::from_millis(500));
+            tokio::time::sleep(Duration::from_millis(502)).await;
+        }
+        world
+            .until("delivered", secs(60), |world| world.ended(&ids))
+            .await;
+        let partition = world.endpoints[fast].0.placement.partition();
+        let tiers = world.topics.delays.clone();
+        for (tier, topic) in tiers.iter().enumerate().skip(2) {
+            let hops = world.outside_bounds(&topic.partition(partition)).await;
+            assert_eq!(hops, 0, "deferred through tier {tier}");
+        }
+    });
+}

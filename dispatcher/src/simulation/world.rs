@@ -73,6 +73,8 @@ pub(super) struct Net {
     pub(super) taken: BTreeMap<i64, usize>,
     /// How often they were sent there.
     sent: BTreeMap<i64, usize>,
+    /// No answer arrives before this.
+    stalled_until: Option<Instant>,
 }
 
 /// The endpoints, as one process reaches them.
@@ -118,6 +120,10 @@ impl Transport for Wire {
                 "deadline passed",
             ))
         });
+        let stalled_until = self.net.lock().unwrap().stalled_until;
+        if let Some(until) = stalled_until {
+            tokio::time::sleep_until(until).await;
+        }
         let mut net = self.net.lock().unwrap();
         net.seen[at].ended = Some(Instant::now());
         net.seen[at].status = answer.as_ref().ok().map(|response| response.status);
@@ -592,6 +598,11 @@ impl World {
             .filter(|seen| seen.delivery == delivery && seen.status == Some(200))
             .count()
     }
+    /// Time stands still for all that is under way: no answer arrives for so long.
+    pub(crate) fn stall(&self, length: Duration) {
+        self.net.lock().unwrap().stalled_until = Some(Instant::now() + length);
+    }
+
 
     pub(crate) fn behave(&self, index: usize, behaviour: Behaviour) {
         let host = self.endpoints[index].0.url.clone();

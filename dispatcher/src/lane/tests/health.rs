@@ -36,9 +36,9 @@ fn what_is_deferred_while_it_is_open_is_due_behind_the_probe() {
     let mut lane = lane(now, 9, 9);
     open(&mut lane, now);
     let probe_at = now + ms(1_000);
-    let probe = lane.reserve(now, now + ms(5_000));
+    let probe = lane.reserve(now, now + ms(5_000), 0);
     assert_eq!((probe.due, probe.down), (probe_at, false));
-    let next = lane.reserve(now, now);
+    let next = lane.reserve(now, now, 0);
     assert!(next.down && next.due >= probe_at);
     assert!(!lane.is_spent(now + HORIZON * 100), "it is remembered");
 }
