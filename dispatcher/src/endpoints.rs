@@ -280,3 +280,4 @@ impl Endpoints {
         })
     }
 }
+        schedule.jitter = endpoint.retry_jitter;

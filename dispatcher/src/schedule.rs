@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use schemas::resources::RetryJitter;
+
 /// Waits after the first, immediate attempt (WH-15).
 pub const DEFAULT_SCHEDULE: [Duration; 9] = [
     Duration::from_secs(5),
@@ -34,6 +36,8 @@ const JITTER: f64 = 0.2;
 pub struct Schedule {
     /// The wait after the first attempt, after the second, and so on.
     pub delays: Vec<Duration>,
+    /// How each wait is spread.
+    pub jitter: RetryJitter,
     /// Counted from acceptance; no attempt is due later.
     pub max_age: Duration,
 }
@@ -72,13 +76,17 @@ pub enum Tier {
     Hours24,
 }
 
-/// The jittered wait (± 20 %) after `attempts_made` attempts; `None` when they are used up.
+/// The jittered wait after `attempts_made` attempts; `None` when they are used up.
 ///
 /// An attempt that cost nothing may leave `attempts_made` at 0; it waits like the first.
 #[must_use]
-pub fn next_delay(delays: &[Duration], attempts_made: u32, jitter: f64) -> Option<Duration> {
-    let delay = step(delays, attempts_made)?;
-    let factor = 1.0 - JITTER + 2.0 * JITTER * jitter.clamp(0.0, 1.0);
+pub fn next_delay(schedule: &Schedule, attempts_made: u32, jitter: f64) -> Option<Duration> {
+    let delay = step(&schedule.delays, attempts_made)?;
+    let jitter = jitter.clamp(0.0, 1.0);
+    let factor = match schedule.jitter {
+        RetryJitter::Small => 1.0 - JITTER + 2.0 * JITTER * jitter,
+        RetryJitter::Full => jitter,
+    };
     Some(Duration::try_from_secs_f64(delay.as_secs_f64() * factor).unwrap_or(Duration::MAX))
 }
 
@@ -94,8 +102,8 @@ pub fn due_at(schedule: &Schedule, attempted: &Attempted) -> Option<i64> {
         retry_after,
         jitter,
     } = *attempted;
-    let shortest = next_delay(&schedule.delays, attempts_made, 0.0)?;
-    let jittered = next_delay(&schedule.delays, attempts_made, jitter)?;
+    let shortest = next_delay(schedule, attempts_made, 0.0)?;
+    let jittered = next_delay(schedule, attempts_made, jitter)?;
     let asked = retry_after.unwrap_or_default();
     let after = |wait: Duration| now_ms.saturating_add(millis_rounded_up(wait));
     let ends_at = accepted_at_ms.saturating_add(millis_rounded_up(schedule.max_age));
@@ -166,6 +174,7 @@ impl Default for Schedule {
     fn default() -> Self {
         Self {
             delays: DEFAULT_SCHEDULE.to_vec(),
+            jitter: RetryJitter::default(),
             max_age: DEFAULT_MAX_AGE,
         }
     }
@@ -223,6 +232,13 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    fn of(delays: &[Duration]) -> Schedule {
+        Schedule {
+            delays: delays.to_vec(),
+            ..Schedule::default()
+        }
+    }
+
     fn attempted(attempts_made: u32) -> Attempted {
         Attempted {
             now_ms: 1_000,
@@ -247,7 +263,7 @@ mod tests {
         let check = |made: u32, age: u64, expected: u32| {
             let advanced = attempts_by_age(&delays, made, secs(age));
             assert_eq!(advanced, expected, "{made} made at {age} s");
-            assert!(next_delay(&delays, advanced, 0.5).is_some());
+            assert!(next_delay(&of(&delays), advanced, 0.5).is_some());
         };
         check(0, 0, 1);
         check(0, 4, 1);
@@ -277,15 +293,41 @@ mod tests {
 
     #[test]
     fn jitter_spreads_each_wait_by_a_fifth() {
+        let check = |delays: &[Duration], made, jitter, expected| {
+            let found = next_delay(&of(delays), made, jitter);
+            assert_eq!(found, expected, "{delays:?} after {made} at {jitter}");
+        };
         let delays = [secs(10), secs(100)];
-        assert_eq!(next_delay(&delays, 1, 0.0), Some(secs(8)));
-        assert_eq!(next_delay(&delays, 1, 0.5), Some(secs(10)));
-        assert_eq!(next_delay(&delays, 1, 1.0), Some(secs(12)));
-        assert_eq!(next_delay(&delays, 2, 0.5), Some(secs(100)));
-        assert_eq!(next_delay(&delays, 3, 0.5), None);
-        assert_eq!(next_delay(&delays, 0, 0.5), Some(secs(10)));
-        assert_eq!(next_delay(&[], 0, 0.5), None);
-        assert_eq!(next_delay(&[Duration::MAX], 1, 1.0), Some(Duration::MAX));
+        check(&delays, 1, 0.0, Some(secs(8)));
+        check(&delays, 1, 0.5, Some(secs(10)));
+        check(&delays, 1, 1.0, Some(secs(12)));
+        check(&delays, 2, 0.5, Some(secs(100)));
+        check(&delays, 3, 0.5, None);
+        check(&delays, 0, 0.5, Some(secs(10)));
+        check(&[], 0, 0.5, None);
+        check(&[Duration::MAX], 1, 1.0, Some(Duration::MAX));
+    }
+
+    #[test]
+    fn full_jitter_takes_any_part_of_the_wait_and_obeys_retry_after() {
+        let schedule = Schedule {
+            jitter: RetryJitter::Full,
+            ..of(&[secs(10), secs(100)])
+        };
+        let check = |made, jitter, expected| {
+            let found = next_delay(&schedule, made, jitter);
+            assert_eq!(found, Some(expected), "after {made} at {jitter}");
+        };
+        check(1, 0.0, secs(0));
+        check(1, 0.5, secs(5));
+        check(2, 1.0, secs(100));
+        assert_eq!(next_delay(&schedule, 3, 0.0), None);
+        let asked = Attempted {
+            retry_after: Some(secs(7)),
+            jitter: 0.1,
+            ..attempted(1)
+        };
+        assert_eq!(due_at(&schedule, &asked), Some(8_000), "rule 11");
     }
 
     #[test]
@@ -315,6 +357,7 @@ mod tests {
         let schedule = Schedule {
             delays: vec![secs(100)],
             max_age: secs(105),
+            ..Schedule::default()
         };
         let due = |jitter, now_ms| {
             due_at(

@@ -124,6 +124,7 @@ fn with_input(endpoint: Endpoint, input: EndpointInput) -> Endpoint {
         grammar: input.grammar,
         disable_after_ms: input.disable_after_ms,
         reenable: input.reenable,
+        retry_jitter: input.retry_jitter,
         headers: input.headers,
         header_case: input.header_case,
         compress: input.compress,

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use schemas::profile::ResponseGrammar;
 use schemas::resources::{
     ApiKey, Batch, BodyMode, DisabledReason, Endpoint, EndpointState, HeaderCase, KeyScope,
-    RateWindow, StaticHeader, Subscription, SubscriptionState, Tenant,
+    RateWindow, RetryJitter, StaticHeader, Subscription, SubscriptionState, Tenant,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -152,6 +152,9 @@ pub(crate) struct EndpointView {
     timeout_ms: Option<u32>,
     /// Waits between attempts.
     retry_schedule_ms: Option<Vec<u64>>,
+    /// How those waits are spread: `small` or `full`.
+    #[schema(value_type = String)]
+    retry_jitter: RetryJitter,
     /// A delivery older than this ends.
     max_age_ms: Option<u64>,
     /// Several events in one request.
@@ -212,6 +215,7 @@ impl EndpointView {
             concurrency: endpoint.concurrency.map(Into::into),
             timeout_ms: endpoint.timeout_ms.map(Into::into),
             retry_schedule_ms: endpoint.retry_schedule_ms.clone(),
+            retry_jitter: endpoint.retry_jitter,
             max_age_ms: endpoint.max_age_ms,
             batch: endpoint.batch,
             grammar: endpoint.grammar.clone(),

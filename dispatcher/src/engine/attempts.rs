@@ -480,7 +480,7 @@ impl<T: Transport> Engine<T> {
             retry_after,
             jitter: self.parts.entropy.unit(),
         };
-        let has_next = next_delay(&target.schedule.delays, delivery.state.attempts, 0.0).is_some();
+        let has_next = next_delay(&target.schedule, delivery.state.attempts, 0.0).is_some();
         let why = if has_next {
             DeadReason::MaxAge
         } else {

@@ -175,7 +175,7 @@ impl<T: Transport> Engine<T> {
             let attempts = attempts_by_age(delays, delivery.state.attempts, age);
             delivery.state.attempts = attempts;
             let jitter = self.parts.entropy.unit();
-            if let Some(wait) = next_delay(delays, attempts, jitter) {
+            if let Some(wait) = next_delay(&target.schedule, attempts, jitter) {
                 let scheduled = self.wall().saturating_add(runtime::clock::millis(wait));
                 due_at = due_at.max(scheduled);
             }

@@ -1,4 +1,5 @@
-//! Owns how much an endpoint takes: its rate windows, its batches, and when it is given up.
+//! Owns how much an endpoint takes: its rate windows, its batches, how its retries are spread, and
+//! when it is given up.
 //!
 //! It never counts anything: the dispatcher does.
 
@@ -79,6 +80,26 @@ pub struct Batch {
     /// How it is written.
     #[serde(default)]
     pub format: BatchFormat,
+}
+
+/// How the waits between attempts are spread, so that what failed together does not come back
+/// together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryJitter {
+    /// By a fifth to either side.
+    #[default]
+    Small,
+    /// Anywhere from nothing to the whole wait.
+    Full,
+}
+
+impl RetryJitter {
+    /// Whether it is the default, which records leave out.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+    pub(super) fn is_small(&self) -> bool {
+        *self == Self::Small
+    }
 }
 
 /// Why an endpoint was disabled.

@@ -24,7 +24,7 @@ use crate::profile::{RequestTemplates, ResponseGrammar};
 pub use cohort::Cohort;
 pub use limits::{
     Batch, BatchFormat, DISABLE_AFTER_MS, Disabled, DisabledReason, LimitUnit, RateWindow,
-    WINDOWS_MAX, WindowKind,
+    RetryJitter, WINDOWS_MAX, WindowKind,
 };
 pub use placement::{Placement, Quota};
 pub use redrive::{
@@ -156,6 +156,9 @@ pub struct Endpoint {
     /// Waits between attempts in milliseconds; `None` for the default schedule (WH-15).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_schedule_ms: Option<Vec<u64>>,
+    /// How those waits are spread.
+    #[serde(default, skip_serializing_if = "RetryJitter::is_small")]
+    pub retry_jitter: RetryJitter,
     /// A delivery older than this ends, in milliseconds; `None` for the default (76 h).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age_ms: Option<u64>,
@@ -213,6 +216,7 @@ impl Endpoint {
             concurrency: None,
             timeout_ms: None,
             retry_schedule_ms: None,
+            retry_jitter: RetryJitter::default(),
             max_age_ms: None,
             batch: None,
             grammar: None,

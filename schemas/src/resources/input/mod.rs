@@ -20,8 +20,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{
-    Batch, BodyMode, Endpoint, HeaderCase, RateWindow, SecretKind, StaticHeader, Subscription,
-    Tenant,
+    Batch, BodyMode, Endpoint, HeaderCase, RateWindow, RetryJitter, SecretKind, StaticHeader,
+    Subscription, Tenant,
 };
 use crate::filter::Filters;
 use crate::ids::{EndpointId, TenantId};
@@ -107,6 +107,8 @@ pub struct EndpointInput {
     pub timeout_ms: Option<NonZeroU32>,
     /// Waits between attempts in milliseconds.
     pub retry_schedule_ms: Option<Vec<u64>>,
+    /// How those waits are spread.
+    pub retry_jitter: RetryJitter,
     /// A delivery older than this ends, in milliseconds.
     pub max_age_ms: Option<u64>,
     /// Several events in one request.
@@ -254,6 +256,7 @@ impl EndpointInput {
             concurrency: fields.value("concurrency"),
             timeout_ms: fields.value("timeout_ms"),
             retry_schedule_ms: fields.value("retry_schedule_ms"),
+            retry_jitter: fields.value("retry_jitter").unwrap_or_default(),
             max_age_ms: fields.value("max_age_ms"),
             batch: fields.value("batch"),
             grammar: fields.value("grammar"),

@@ -82,6 +82,7 @@ fn bounds_are_where_they_are_said_to_be() {
             json!(vec![86_400_000; 3]),
             json!(vec![86_400_000; 4]),
         ),
+        ("retry_jitter", json!("small"), json!("none")),
         ("limits", json!([{ "count": 1 }]), json!([{ "per_ms": 1 }])),
         (
             "secret",
@@ -100,7 +101,7 @@ fn values_come_through() {
     let body = json!({
         "url": "https://a.example/x", "name": "n", "secret": SECRET_24, "quota": "crm",
         "body": "form", "limits": [{ "count": 5 }], "concurrency": 2, "timeout_ms": 1_000,
-        "retry_schedule_ms": [0, 5], "max_age_ms": 60_000,
+        "retry_schedule_ms": [0, 5], "retry_jitter": "full", "max_age_ms": 60_000,
     });
     let read = EndpointInput::read(&body, &UrlPolicy::default()).unwrap();
     let second = NonZeroU64::new(1_000).unwrap();
@@ -112,6 +113,7 @@ fn values_come_through() {
         (BodyMode::Form, Some("crm"))
     );
     assert_eq!(read.retry_schedule_ms, Some(vec![0, 5]));
+    assert_eq!(read.retry_jitter, RetryJitter::Full);
     assert_eq!(
         (read.timeout_ms.unwrap().get(), read.max_age_ms),
         (1_000, Some(60_000))
