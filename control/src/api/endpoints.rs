@@ -12,14 +12,15 @@ use super::answer::{self, Paging};
 use super::auth::Principal;
 use super::credentials::{Credentials, is_like};
 use super::kind::{self, Changing as _};
+use super::quotas::{followers, joined, says_nothing};
 use super::redrives;
 use super::request::{IdempotencyKey, JsonBody, Order, Params, Segments, Waiting, invalid};
 use super::schema::{EndpointBody, EndpointPatch};
 use super::secrets::NewSecret;
 use super::tenants::known as known_tenant;
 use super::view::{EndpointPage, EndpointView};
-use super::{App, conflict, other_body};
-use crate::store::State as Objects;
+use super::{App, conflict, later, other_body, put};
+use crate::store::{Plan, State as Objects};
 
 /// A tenant's endpoints.
 const ENDPOINTS_MAX: usize = 100_000;
@@ -63,7 +64,7 @@ impl NewEndpoint {
         let made = self.build(objects)?;
         match old {
             Some(old) => {
-                let like = is_like(&made, &old);
+                let (like, joins) = (is_like(&made, &old), says_nothing(&made));
                 let mut same = Endpoint {
                     state: old.state,
                     disabled: old.disabled,
@@ -76,6 +77,10 @@ impl NewEndpoint {
                     same.authentication.clone_from(&old.authentication);
                     same.client_certificate.clone_from(&old.client_certificate);
                 }
+                if joins {
+                    same.limits.clone_from(&old.limits);
+                    same.concurrency = old.concurrency;
+                }
                 if *old == same {
                     Ok((same, true))
                 } else {
@@ -85,7 +90,7 @@ impl NewEndpoint {
             None if full => Err(conflict(format!(
                 "a tenant has at most {ENDPOINTS_MAX} endpoints"
             ))),
-            None => Ok((made, false)),
+            None => Ok((joined(objects, made)?, false)),
         }
     }
 
@@ -199,7 +204,8 @@ pub(super) async fn read(
     kind::read::<Endpoint>(&app, &principal.endpoint(&tenant, &endpoint)?)
 }
 
-/// Changes an endpoint by a merge patch.
+/// Changes an endpoint by a merge patch. `limits` and `concurrency` change for all endpoints of its
+/// quota.
 #[utoipa::path(patch, path = "/v1/tenants/{tenant}/endpoints/{endpoint}",
     operation_id = "patch_endpoint", tag = "endpoints",
     params(("tenant" = String, Path, description = "The tenant's id."),
@@ -216,13 +222,43 @@ pub(super) async fn patch(
     // Not for the endpoint's own key: its limits and its URL are the tenant's to say.
     principal.tenant(&tenant)?;
     let place = principal.endpoint(&tenant, &endpoint)?;
-    let then = app.clone();
-    kind::change(&app, waiting, place, move |old: &Endpoint| {
-        let mut input = EndpointInput::patched(old, &body, &then.urls).map_err(invalid)?;
-        let credentials = Credentials::seal(&then, old.id, &mut input, Some(old))?;
-        Ok(credentials.put(with_input(old.clone(), input)))
-    })
-    .await
+    let (then, now) = (app.clone(), app.clock.now());
+    let written = app
+        .store
+        .write(move |objects| {
+            let old = kind::known::<Endpoint>(objects, &place)?;
+            let mut input = EndpointInput::patched(old, &body, &then.urls).map_err(invalid)?;
+            let credentials = Credentials::seal(&then, old.id, &mut input, Some(old))?;
+            let new = credentials.put(with_input(old.as_ref().clone(), input));
+            Ok(with_followers(objects, old, new, now))
+        })
+        .await?;
+    Ok(answer::changed(&app, waiting, written).await)
+}
+
+/// The plan that puts `new` in the place of `old`, and what it changes of others of its quota.
+fn with_followers(
+    objects: &Objects,
+    old: &Endpoint,
+    new: Endpoint,
+    now: i64,
+) -> Plan<EndpointView> {
+    if *old == new {
+        return Plan {
+            changes: Vec::new(),
+            answer: EndpointView::of(old),
+        };
+    }
+    let followers = followers(objects, old, &new);
+    let mut plan = kind::replaced(old, new, now);
+    let changed = |other: Endpoint| Endpoint {
+        updated_at: later(now, other.updated_at),
+        ..other
+    };
+    let followers = followers.into_iter().map(changed);
+    plan.changes
+        .extend(followers.map(|other| put(other.stored())));
+    plan
 }
 
 /// Deletes an endpoint with its subscriptions and its own keys.

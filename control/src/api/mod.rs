@@ -11,6 +11,7 @@ mod endpoints;
 mod explain;
 mod keys;
 mod kind;
+mod quotas;
 mod redrives;
 mod request;
 mod schema;

@@ -324,3 +324,62 @@ async fn a_test_event_is_a_delivery_to_the_endpoint_alone() {
     assert_eq!(delivery.control_offset, stored.last().unwrap().offset + 1);
     rig.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_of_one_quota_have_the_same_limits() {
+    let rig = Rig::start().await;
+    rig.acme().await;
+    let make = async |more: Value| {
+        let mut body = json!({ "url": "https://a.example", "quota": "crm" });
+        let members = more.as_object().unwrap().clone();
+        body.as_object_mut().unwrap().extend(members);
+        rig.operator("POST /v1/tenants/acme/endpoints", body).await
+    };
+    let limits = json!([{ "count": 9, "per_ms": 1_000, "kind": "spread", "unit": "requests" }]);
+    let first = make(json!({ "limits": [{ "count": 9 }], "concurrency": 3 })).await;
+    let first = first.expect(201);
+    // What is not said is taken over, what is said must be the same.
+    let second = make(json!({})).await.expect(201);
+    assert_eq!(second.json()["limits"], limits);
+    assert_eq!(second.json()["concurrency"], 3);
+    let third = make(json!({ "limits": [{ "count": 9 }] })).await;
+    let third = third.expect(201);
+    let refused = make(json!({ "limits": [{ "count": 8 }], "concurrency": 4 })).await;
+    let refused = refused.expect(422).json();
+    let faults = &refused["errors"];
+    assert_eq!(faults[0]["pointer"], "/limits");
+    assert_eq!(faults[1]["pointer"], "/concurrency");
+    let named = [&first, &second, &third].map(|made| made.string("/id"));
+    let detail = faults[0]["detail"].as_str().unwrap();
+    assert!(named.iter().any(|id| detail.contains(id)), "{detail}");
+    // One of another tenant or without the quota is as it is.
+    let alone = json!({ "url": "https://a.example", "limits": [{ "count": 1 }] });
+    let alone = rig.operator("POST /v1/tenants/acme/endpoints", alone).await;
+    let alone = alone.expect(201);
+    // A change of one is a change of all.
+    let at = |made: &super::rig::Answer| made.headers["location"].to_str().unwrap().to_owned();
+    let patch = json!({ "limits": [{ "count": 7 }], "concurrency": null });
+    let patched = rig.operator(&format!("PATCH {}", at(&second)), patch).await;
+    patched.expect(200);
+    let found = rig
+        .operator(&format!("GET {}", at(&first)), Value::Null)
+        .await;
+    let found = found.expect(200).json();
+    assert_eq!(found["limits"][0]["count"], 7);
+    assert_eq!(found["concurrency"], Value::Null);
+    let changed_at = found["updated_at"].clone();
+    let found = rig
+        .operator(&format!("GET {}", at(&alone)), Value::Null)
+        .await;
+    assert_eq!(found.json()["limits"][0]["count"], 1);
+    // What is its own stays its own.
+    let patch = json!({ "name": "second" });
+    rig.operator(&format!("PATCH {}", at(&second)), patch)
+        .await
+        .expect(200);
+    let found = rig
+        .operator(&format!("GET {}", at(&first)), Value::Null)
+        .await;
+    assert_eq!(found.json()["updated_at"], changed_at);
+    rig.stop().await;
+}

@@ -245,7 +245,8 @@ const ENDPOINT_MEMBERS: &[Member] = &[
         ..member(
             "quota",
             "The name of the quota that this endpoint spends together with others of its tenant; \
-             its own where absent.",
+             its own where absent. They have the same `limits` and `concurrency`: what is absent \
+             here is taken over, and a change of one is a change of all.",
             Kind::Slug,
         )
     },
