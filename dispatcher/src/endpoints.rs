@@ -5,6 +5,7 @@
 //! signing keys.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use crate::delivery::sending::Sending;
 use crate::delivery::sign::SigningKey;
 use crate::delivery::template::Requests;
 use crate::delivery::{Destination, Dress};
+use crate::order::{Key, is_line_of};
 use crate::schedule::{DEFAULT_MAX_AGE, Schedule};
 
 /// An endpoint in the form in which it is attempted.
@@ -89,7 +91,9 @@ pub(crate) struct Endpoints {
     sealer: Arc<Sealer>,
     by_id: HashMap<EndpointId, Arc<Target>>,
     /// Exist, and cannot be attempted as they are.
-    unusable: HashSet<EndpointId>,
+    unusable: HashMap<EndpointId, Quota>,
+    /// Who shares a quota with others.
+    shared: HashMap<Quota, BTreeSet<EndpointId>>,
     subscriptions: HashSet<SubscriptionId>,
     /// Of subscriptions that say how their deliveries become requests.
     requests: HashMap<SubscriptionId, Arc<Requests>>,
@@ -102,7 +106,8 @@ impl Endpoints {
         Self {
             sealer,
             by_id: HashMap::new(),
-            unusable: HashSet::new(),
+            unusable: HashMap::new(),
+            shared: HashMap::new(),
             subscriptions: HashSet::new(),
             requests: HashMap::new(),
             applied: 0,
@@ -129,7 +134,41 @@ impl Endpoints {
 
     /// Whether the endpoint exists and cannot be attempted: its deliveries wait.
     pub(crate) fn is_unusable(&self, id: EndpointId) -> bool {
-        self.unusable.contains(&id)
+        self.unusable.contains_key(&id)
+    }
+
+    /// Whether anybody is known who spends from `quota`.
+    pub(crate) fn has_quota(&self, quota: &Quota) -> bool {
+        self.of_quota(quota).next().is_some()
+    }
+
+    /// Whether the endpoint is known whose line this is.
+    pub(crate) fn has_line(&self, key: &Key) -> bool {
+        self.of_quota(&key.quota).any(|id| is_line_of(id, key))
+    }
+
+    /// Who is known to spend from `quota`. One that nobody shares bears its endpoint's name.
+    fn of_quota(&self, quota: &Quota) -> impl Iterator<Item = EndpointId> {
+        let own = quota.as_str().parse().ok();
+        let exists = |id: &EndpointId| self.by_id.contains_key(id) || self.is_unusable(*id);
+        let shared = self.shared.get(quota).into_iter().flatten();
+        own.filter(exists).into_iter().chain(shared.copied())
+    }
+
+    /// Keeps who shares a quota with others.
+    fn share(&mut self, id: EndpointId, quota: &Quota) {
+        if *quota != Quota::of_endpoint(id) {
+            self.shared.entry(quota.clone()).or_default().insert(id);
+        }
+    }
+
+    fn share_no_more(&mut self, id: EndpointId, quota: &Quota) {
+        if let Some(ids) = self.shared.get_mut(quota) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.shared.remove(quota);
+            }
+        }
     }
 
     /// Whether the subscription exists. The nil id stands for a delivery without one (a test
@@ -153,16 +192,21 @@ impl Endpoints {
                     }
                     // Control validates before it writes: this is a missing key or a later version.
                     // Its deliveries wait, so that nothing is lost meanwhile.
+                let quota = endpoint.quota.clone();
+                self.share(id, &quota);
                     Err(reason) => {
                         error!(endpoint = %id, reason, "endpoint cannot be attempted");
                         self.by_id.remove(&id);
-                        self.unusable.insert(id);
+                        self.unusable.insert(id, quota);
                     }
                 }
             }
             (ControlKey::Endpoint(id), _) => {
-                self.by_id.remove(&id);
-                self.unusable.remove(&id);
+                let usable = self.by_id.remove(&id);
+                let usable = usable.map(|target| target.quota.clone());
+                if let Some(quota) = self.unusable.remove(&id).or(usable) {
+                    self.share_no_more(id, &quota);
+                }
             }
             (ControlKey::Subscription(id), Some(object)) => {
                 self.subscriptions.insert(id);

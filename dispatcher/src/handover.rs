@@ -4,6 +4,8 @@
 //! It never writes: the engine's transactions do. The surprise: a lane is made again and again, and
 //! what was left counts for the first of them alone.
 
+use std::collections::BTreeSet;
+
 use hashbrown::{HashMap, HashSet};
 use runtime::log::{Assignment, Bounds, Committed};
 use schemas::records::{DisabledProgress, LaneProgress, ProgressKey, Spent};
@@ -24,8 +26,10 @@ pub(crate) struct Handover {
     left: HashMap<Quota, LaneProgress>,
     /// Lanes of which `progress` holds a state.
     kept: HashSet<Quota>,
-    /// Lanes whose state has changed since it was written.
-    unsaved: HashSet<Quota>,
+    /// Lanes whose state has changed since it was written, in an order that is always the same.
+    unsaved: BTreeSet<Quota>,
+    /// Blocked lines of which nothing is left but what `progress` says.
+    freed: BTreeSet<Key>,
     /// Whether one of them waits for it.
     urgent: bool,
 }
@@ -48,7 +52,8 @@ impl Handover {
             reading: None,
             left: HashMap::new(),
             kept: HashSet::new(),
-            unsaved: HashSet::new(),
+            unsaved: BTreeSet::new(),
+            freed: BTreeSet::new(),
             urgent: false,
         }
     }
@@ -129,11 +134,11 @@ impl Handover {
 
     /// Whether a transaction is to be opened for it.
     pub(crate) fn is_urgent(&self) -> bool {
-        self.urgent && !self.unsaved.is_empty()
+        self.urgent && !(self.unsaved.is_empty() && self.freed.is_empty())
     }
 
     /// The lanes whose state is to be written, which from now on count as being written.
-    pub(crate) fn take_unsaved(&mut self) -> HashSet<Quota> {
+    pub(crate) fn take_unsaved(&mut self) -> BTreeSet<Quota> {
         self.urgent = false;
         std::mem::take(&mut self.unsaved)
     }
@@ -142,6 +147,36 @@ impl Handover {
     pub(crate) fn is_kept(&self, quota: &Quota) -> bool {
         self.kept.contains(quota)
     }
+    /// When the placement was taken over.
+    pub(crate) fn taken_at(&self) -> Instant {
+        self.taken_at
+    }
+
+    /// Whether something was left of such a lane that nobody has asked for since.
+    pub(crate) fn leaves(&self, such: impl Fn(&Quota) -> bool) -> bool {
+        self.left.keys().any(such)
+    }
+
+    /// Drops what was left of lanes of which nobody is known.
+    pub(crate) fn forget_left(&mut self, is_known: impl Fn(&Quota) -> bool) {
+        let unknown = self.left.extract_if(|quota, _| !is_known(quota));
+        let unknown: Vec<Quota> = unknown.map(|(quota, _)| quota).collect();
+        for quota in unknown {
+            self.forget(&quota);
+        }
+    }
+
+    /// What `progress` says of these lines is to be taken back.
+    pub(crate) fn free(&mut self, lines: impl IntoIterator<Item = Key>) {
+        self.freed.extend(lines);
+        self.urgent |= !self.freed.is_empty();
+    }
+
+    /// The lines that are to be taken back, which from now on count as being so.
+    pub(crate) fn take_freed(&mut self) -> BTreeSet<Key> {
+        std::mem::take(&mut self.freed)
+    }
+
 
     /// What was written of a lane is in the log: a state, or none.
     pub(crate) fn written(&mut self, quota: Quota, is_state: bool) {
@@ -245,9 +280,9 @@ mod tests {
         assert!(!handover.is_urgent());
         handover.sweep(now + seconds(20));
         assert!(handover.is_urgent());
-        assert_eq!(handover.take_unsaved(), HashSet::from_iter([quota(1)]));
+        assert_eq!(handover.take_unsaved(), BTreeSet::from([quota(1)]));
         handover.sweep(now + seconds(121));
-        assert_eq!(handover.take_unsaved(), HashSet::from_iter([quota(2)]));
+        assert_eq!(handover.take_unsaved(), BTreeSet::from([quota(2)]));
         assert!(!handover.is_urgent());
     }
 }

@@ -511,6 +511,11 @@ impl Lane {
     /// Takes out everything that is not in flight, with the due time of what waited for one.
     pub(crate) fn drain(&mut self) -> Vec<(Delivery, Option<Instant>)> {
         self.queued_bytes = 0;
+    /// Whether nothing is queued, waiting or in flight, whatever else is known of it.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.in_flight == 0 && self.len() == 0
+    }
+
         let queued = self
             .due
             .drain(..)
@@ -525,10 +530,7 @@ impl Lane {
 
     /// Whether the lane's state equals a new lane's: nothing queued, in flight, held or spent.
     pub(crate) fn is_spent(&mut self, now: Instant) -> bool {
-        self.in_flight == 0
-            && self.due.is_empty()
-            && self.fresh.is_empty()
-            && self.waiting.is_empty()
+        self.is_at_rest()
             && self.hold_until.is_none_or(|until| until <= now)
             && self.next_free <= now
             && self.breaker.is_new()

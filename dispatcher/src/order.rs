@@ -10,7 +10,9 @@
 mod block;
 mod line;
 
-use hashbrown::{HashMap, HashSet};
+use std::collections::BTreeSet;
+
+use hashbrown::HashMap;
 use schemas::ids::EndpointId;
 use schemas::resources::Quota;
 use tokio::time::Instant;
@@ -86,19 +88,28 @@ pub(crate) struct Book<T> {
     /// Bytes kept of each lane.
     kept: HashMap<Quota, usize>,
     lines: HashMap<Key, Line<T>>,
-    /// Lines in which something is kept.
-    keeping: HashSet<Key>,
+    /// Lines in which something is kept, in an order that is always the same.
+    keeping: BTreeSet<Key>,
 }
 
 /// The line of an ordered endpoint's key.
 pub(crate) fn line_of(quota: Quota, endpoint: EndpointId, key: u64) -> Key {
+    // The hash's low bits choose the line, the rest of the number names the endpoint.
+    let hash = first_line(endpoint) + key % LINES;
+    Key { quota, hash }
+}
+
+/// Whether the line is of this endpoint, whose quota it names.
+pub(crate) fn is_line_of(endpoint: EndpointId, key: &Key) -> bool {
+    first_line(endpoint) == key.hash / LINES * LINES
+}
+
+fn first_line(endpoint: EndpointId) -> u64 {
     let bits = endpoint.bits();
     let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or(0);
     let (low, high) = (half(bits), half(bits >> 64));
     let of_endpoint = (low ^ high.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    // The hash's low bits choose the line, the rest of the number names the endpoint.
-    let hash = of_endpoint / LINES * LINES + key % LINES;
-    Key { quota, hash }
+    of_endpoint / LINES * LINES
 }
 
 // === impl Book ===
@@ -110,7 +121,7 @@ impl<T> Book<T> {
             weight,
             kept: HashMap::new(),
             lines: HashMap::new(),
-            keeping: HashSet::new(),
+            keeping: BTreeSet::new(),
         }
     }
 
@@ -121,6 +132,19 @@ impl<T> Book<T> {
         } else {
             self.lines.insert(key, Line::of(block));
         }
+    }
+
+    /// Whether there is such a line.
+    pub(crate) fn has(&self, such: impl FnMut(&Key) -> bool) -> bool {
+        self.lines.keys().any(such)
+    }
+
+    /// Forgets the lines at rest of which nobody is known, and says which they were.
+    pub(crate) fn forget(&mut self, is_known: impl Fn(&Key) -> bool) -> Vec<Key> {
+        let unknown = self
+            .lines
+            .extract_if(|key, line| line.is_at_rest() && !is_known(key));
+        unknown.map(|(key, _)| key).collect()
     }
 
     /// How many bytes are kept of a lane.

@@ -225,7 +225,8 @@ impl<T: Transport> Engine<T> {
     /// Looks through the lanes: what waits too long is deferred, what is spent is dropped.
     pub(super) fn sweep(&mut self, now: Instant) {
         let horizon = self.parts.options.horizon;
-        self.sweep_given_up();
+        self.sweep_marks();
+        self.forget_deleted(now);
         let share = MARKS_BYTES / self.owned.len().max(1);
         let mut overdue = Vec::new();
         let mut kept_long = Vec::new();

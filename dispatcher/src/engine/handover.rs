@@ -13,21 +13,29 @@ use schemas::resources::Quota;
 use tracing::error;
 
 use super::Engine;
+use super::ordering::progress_key;
 use crate::delivery::Transport;
 use crate::handover::Reading;
+use crate::order::Key;
 use crate::owned::{DELIVERIES, Phase, Tenure};
 use crate::planted::{self, Bug};
 
 /// The most bytes of lanes' state in one transaction; the rest goes with the next.
 const STATE_BYTES_MAX: usize = 2 << 20;
 
-/// A lane whose state goes with a transaction.
+/// State that goes with a transaction.
 #[derive(Debug)]
 pub(super) struct Saving {
     tenure: Tenure,
-    quota: Quota,
-    /// Whether there is one: a new lane has none.
-    is_state: bool,
+    what: Saved,
+}
+
+#[derive(Debug)]
+enum Saved {
+    /// A lane's, or that there is none: a new lane has none.
+    Lane(Quota, bool),
+    /// That nothing is left of a line.
+    Line(Key),
 }
 
 impl<T: Transport> Engine<T> {
@@ -82,8 +90,24 @@ impl<T: Transport> Engine<T> {
                 records.push(record);
                 savings.push(Saving {
                     tenure: owned.tenure,
-                    quota,
-                    is_state,
+                    what: Saved::Lane(quota, is_state),
+                });
+            }
+            for key in owned.handover.take_freed() {
+                // It may have come to life again.
+                if owned.orders.has(|line| *line == key) {
+                    continue;
+                }
+                records.push(Record {
+                    topic: progress.clone(),
+                    partition: Some(owned.tenure.placement),
+                    key: Some(Bytes::from(progress_key(&key).to_string())),
+                    value: None,
+                    headers: Headers::default(),
+                });
+                savings.push(Saving {
+                    tenure: owned.tenure,
+                    what: Saved::Line(key),
                 });
             }
             if savings.len() > before {
@@ -96,13 +120,17 @@ impl<T: Transport> Engine<T> {
     /// The transaction that carried these lanes' state is over.
     pub(super) fn on_saved(&mut self, savings: Vec<Saving>, is_written: bool) {
         for saving in savings {
-            let Saving {
-                tenure,
-                quota,
-                is_state,
-            } = saving;
+            let Saving { tenure, what } = saving;
             let Some(owned) = self.tenant_of(tenure) else {
                 continue;
+            };
+            let (quota, is_state) = match what {
+                Saved::Lane(quota, is_state) => (quota, is_state),
+                Saved::Line(_) if is_written => continue,
+                Saved::Line(key) => {
+                    owned.handover.free([key]);
+                    continue;
+                }
             };
             let goes_on = is_written || planted::is(Bug::EarlyBlock);
             if let Some(lane) = owned.lanes.get_mut(&quota) {
@@ -110,6 +138,10 @@ impl<T: Transport> Engine<T> {
             }
             if is_written {
                 owned.handover.written(quota.clone(), is_state);
+                if is_state && !owned.lanes.contains_key(&quota) {
+                    // The lane was dropped meanwhile: so is what was written.
+                    owned.handover.mark(&quota, true);
+                }
             } else {
                 owned.handover.mark(&quota, true);
             }
@@ -193,8 +225,9 @@ impl<T: Transport> Engine<T> {
             return;
         };
         owned.handover.begin(now, wall);
-        let given_up = owned.handover.given_up();
-        self.inherit_given_up(given_up);
+        let (disabled, enabled) = owned.handover.marks();
+        self.inherit_given_up(disabled);
+        self.inherit_enabled(enabled);
         for (index, (committed, bounds)) in reading.found.into_iter().enumerate() {
             self.resume(tenure, index, committed, bounds);
         }

@@ -56,6 +56,16 @@ pub(super) struct ControlEnd {
 
 impl ControlEnd {
     /// Whether `offset` was ahead of the topic though the record that carries it, held `since` and
+    /// When the end was asked for.
+    pub(super) fn asked_at(self) -> Instant {
+        self.asked_at
+    }
+
+    /// When everything was known of `control`, where this much of it is applied.
+    pub(super) fn known_at(self, applied: i64) -> Option<Instant> {
+        (self.offset <= applied).then_some(self.asked_at)
+    }
+
     /// appended at `appended_at`, was there long before: an end known from earlier says nothing.
     fn is_behind(self, offset: i64, since: Option<Instant>, appended_at: i64) -> bool {
         let asked_after = since.is_some_and(|since| self.asked_at >= since + AHEAD_OF_CONTROL_MAX);
@@ -300,7 +310,7 @@ impl<T: Transport> Engine<T> {
         }
     }
 
-    fn probe_control(&mut self, now: Instant) {
+    pub(super) fn probe_control(&mut self, now: Instant) {
         if self.control_probe.is_none() {
             let (log, control) = (self.parts.log.clone(), self.parts.topics.control.clone());
             let asked_wall = self.wall();
@@ -395,7 +405,9 @@ impl<T: Transport> Engine<T> {
         };
         let endpoint = self.parts.endpoints.get(target.endpoint).cloned();
         let exists = self.parts.endpoints.has_subscription(target.subscription);
-        let Some(endpoint) = endpoint.filter(|_| exists) else {
+        // One that is ordered ends in its turn: those behind it wait for that.
+        let is_taken = exists || delivery.target.order.is_some();
+        let Some(endpoint) = endpoint.filter(|_| is_taken) else {
             return self.refuse(tenure, delivery);
         };
         if loaded.record.event.loop_count() >= LOOPS_MAX {
@@ -409,6 +421,9 @@ impl<T: Transport> Engine<T> {
         };
         let due_at = delivery.state.due_at;
         let remaining = self
+        if !exists {
+            return self.refuse(tenure, delivery);
+        }
             .parts
             .clock
             .instant_at(due_at)

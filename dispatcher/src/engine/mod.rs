@@ -10,6 +10,7 @@ mod batching;
 mod chunks;
 mod commits;
 mod disabling;
+mod forgetting;
 mod handover;
 mod health;
 mod intake;
@@ -138,6 +139,8 @@ pub(crate) struct Engine<T> {
     control_end: Option<ControlEnd>,
     drains: Vec<Drain>,
     /// Endpoints that were given up, by their last change: held to it until they are changed.
+    /// When it is looked next for what is left of deleted endpoints.
+    forget_at: Instant,
     gone: HashMap<EndpointId, (i64, DisabledReason)>,
     /// Operational events that go with the next transaction.
     tellings: Vec<disabling::Telling>,
@@ -189,6 +192,7 @@ impl<T: Transport> Engine<T> {
             gone: HashMap::new(),
             tellings: Vec::new(),
             records: Vec::new(),
+            forget_at: now,
             endings: chunks::Endings::default(),
             stopping: false,
             fenced: (0, now),

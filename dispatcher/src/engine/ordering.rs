@@ -73,7 +73,10 @@ impl<T: Transport> Engine<T> {
     pub(super) fn take_turns(&mut self) {
         while let Some((tenure, delivery)) = self.turns.pop_front() {
             let now = self.now();
-            match self.parts.endpoints.get(delivery.target.endpoint).cloned() {
+            let endpoints = &self.parts.endpoints;
+            let exists = endpoints.has_subscription(delivery.target.subscription);
+            let endpoint = endpoints.get(delivery.target.endpoint).filter(|_| exists);
+            match endpoint.cloned() {
                 Some(endpoint) => self.queue(tenure, delivery, &endpoint, now),
                 None => self.refuse(tenure, delivery),
             }
@@ -266,7 +269,7 @@ fn number(delivery: &mut Delivery, step: &Step) {
     delivery.target.order = delivery.target.order.map(|(key, _)| (key, step.sequence));
 }
 
-fn progress_key(key: &Key) -> ProgressKey {
+pub(super) fn progress_key(key: &Key) -> ProgressKey {
     ProgressKey::Order(key.quota.clone(), key.hash)
 }
 

@@ -90,6 +90,11 @@ impl<T> Line<T> {
         self.head == self.next && self.moves == 0 && self.durable.is_free()
     }
 
+    /// Whether nothing of it is here, and no move of it is on its way.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.out.is_none() && self.moves == 0 && self.parked.is_empty() && self.fresh.is_empty()
+    }
+
     pub(super) fn is_left_at(&self, place: Place) -> bool {
         self.durable.at == Some(place) && self.durable.head == self.head && self.out.is_none()
     }

@@ -5,6 +5,7 @@ mod audit;
 mod batching;
 mod chunks;
 mod commits;
+mod forgetting;
 mod health;
 mod limits;
 mod ordering;

@@ -282,14 +282,16 @@ fn hash_of(seed: u64) -> u64 {
         let began = Instant::now();
         let mut world = World::new(SimulationOptions::rough(seed)).await;
         world.retry_schedule_ms = vec![1_000, 6_000];
-        for _ in 0..4 {
+        world.keys = 5;
+        for _ in 0..12 {
             world.endpoint(Behaviour::Flaky).await;
         }
+        let all: Vec<usize> = (0..12).collect();
         world.start("d0");
         let mut ids = Vec::new();
         for round in 0..3 {
             for _ in 0..15 {
-                ids.extend(world.publish(&[0, 1, 2, 3], false).await);
+                ids.extend(world.publish(&all, false).await);
                 tokio::time::sleep(Duration::from_millis(world.entropy.u64() % 200)).await;
             }
             world.crash(&format!("d{round}"));
@@ -305,7 +307,11 @@ fn hash_of(seed: u64) -> u64 {
             let what = (seen.process, seen.endpoint, seen.delivery, seen.status);
             writeln!(text, "{at:?} {took:?} {what:?}").unwrap();
         }
-        let topics = [&world.topics.deliveries, &world.topics.dead];
+        let topics = [
+            &world.topics.deliveries,
+            &world.topics.dead,
+            &world.topics.progress,
+        ];
         for topic in world.topics.delays.iter().chain(topics) {
             for number in 0..PARTITIONS {
                 for record in world.log.records(&topic.partition(number)) {
