@@ -1,24 +1,28 @@
-//! Owns the state `disabled` of endpoints that a dispatcher has given up: it follows the marks on
-//! `progress` and writes them to `control`.
+//! Owns the state `disabled` of endpoints that a dispatcher has given up, and its end where a probe
+//! found one working: it follows the marks on `progress` and writes them to `control`. What was held
+//! meanwhile is sent again.
 //!
-//! It must never disable an endpoint that was changed since it was given up: whoever changes one
-//! wants it tried. The surprise: it reads `progress` from its beginning, because a mark may be older
+//! It must never act on a mark of an endpoint that was changed since: whoever changes one wants it
+//! tried, or not. The surprise: it reads `progress` from its beginning, because a mark may be older
 //! than this process.
 
 use std::collections::BTreeMap;
 
-use runtime::clock::Clock;
+use runtime::clock::{Clock, Entropy};
 use runtime::log::{
     Assignment, Class, Error, Fetched, Partition, Reader, ReaderOptions, SharedLog, StoredRecord,
     TopicName,
 };
 use runtime::view::Change;
-use schemas::records::{ControlObject, DisabledProgress, LaneProgress};
-use schemas::resources::{Disabled, Endpoint, EndpointState};
+use schemas::ids::{EndpointId, RedriveId};
+use schemas::records::{ControlObject, DisabledProgress, EnabledProgress, LaneProgress};
+use schemas::resources::{Disabled, DisabledReason, Endpoint, EndpointState};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::store::{Plan, State, Store};
+use crate::api::{later, put};
+use crate::redrive::of_reenabled;
+use crate::store::{Plan, Store};
 
 const KEY_PREFIX: &[u8] = b"lane/";
 /// The wait before a mark that could not be written is tried again.
@@ -31,6 +35,7 @@ pub(crate) struct Disabling {
     pub(crate) progress: TopicName,
     pub(crate) store: Store,
     pub(crate) clock: Clock,
+    pub(crate) entropy: Entropy,
 }
 
 impl Disabling {
@@ -93,35 +98,65 @@ impl Disabling {
             let key = record.key.as_deref();
             key.is_some_and(|key| key.starts_with(KEY_PREFIX))
         });
-        let marks = of_lanes
-            .filter_map(|record| LaneProgress::decode(record.value.as_deref()?).ok())
-            .flat_map(|lane| lane.disabled);
-        for mark in marks {
-            self.disable(mark).await;
+        let lanes =
+            of_lanes.filter_map(|record| LaneProgress::decode(record.value.as_deref()?).ok());
+        for lane in lanes {
+            for mark in lane.disabled {
+                self.disable(mark).await;
+            }
+            for mark in lane.enabled {
+                self.enable(mark).await;
+            }
         }
     }
 
     /// Writes one mark, until it is written or no longer true.
     async fn disable(&self, mark: DisabledProgress) {
         let now = self.clock.now();
+        let decide = move |endpoint: &Endpoint| {
+            let changed = disabled(endpoint, &mark, now);
+            changed.map(|endpoint| vec![change(endpoint)])
+        };
+        if self.write(mark.endpoint, decide).await {
+            info!(endpoint = %mark.endpoint, reason = ?mark.reason, "endpoint is disabled");
+        }
+    }
+
+    /// The same for one that works again, with a redrive of what was held.
+    async fn enable(&self, mark: EnabledProgress) {
+        let now = self.clock.now();
+        let redrive = u128::from_be_bytes(self.entropy.uuid_v7(&self.clock));
+        let redrive = RedriveId::from_bits(redrive);
+        let decide = move |endpoint: &Endpoint| {
+            let changed = change(enabled(endpoint, &mark, now)?);
+            let held = of_reenabled(endpoint, redrive, now).map(put);
+            Some(std::iter::once(changed).chain(held).collect())
+        };
+        if self.write(mark.endpoint, decide).await {
+            info!(endpoint = %mark.endpoint, "endpoint is enabled");
+        }
+    }
+
+    /// Writes what `decide` makes of an endpoint, until it is written; says whether there was
+    /// anything.
+    async fn write(
+        &self,
+        id: EndpointId,
+        decide: impl Fn(&Endpoint) -> Option<Vec<Change>> + Clone + Send + 'static,
+    ) -> bool {
         loop {
-            let decide = move |objects: &State| {
-                let endpoint = objects.endpoints.get(mark.endpoint);
-                let disabled = endpoint.and_then(|endpoint| disabled(endpoint, &mark, now));
+            let decide = decide.clone();
+            let written = self.store.write(move |objects| {
+                let changes = objects.endpoints.get(id).and_then(|old| decide(old));
                 Ok(Plan {
-                    answer: disabled.is_some(),
-                    changes: disabled.map(change).into_iter().collect(),
+                    answer: changes.is_some(),
+                    changes: changes.unwrap_or_default(),
                 })
-            };
-            match self.store.write(decide).await {
-                Ok(written) => {
-                    if written.answer {
-                        info!(endpoint = %mark.endpoint, reason = ?mark.reason, "endpoint is disabled");
-                    }
-                    return;
-                }
+            });
+            match written.await {
+                Ok(written) => return written.answer,
                 Err(problem) => {
-                    warn!(?problem, endpoint = %mark.endpoint, "endpoint is not disabled yet")
+                    warn!(?problem, endpoint = %id, "endpoint's state is not changed yet");
                 }
             }
             sleep(RETRY_WAIT).await;
@@ -139,15 +174,29 @@ fn disabled(endpoint: &Endpoint, mark: &DisabledProgress, now: i64) -> Option<En
             reason: mark.reason,
             at: mark.at,
         }),
-        updated_at: now.max(endpoint.updated_at + 1),
+        updated_at: later(now, endpoint.updated_at),
+        ..endpoint.clone()
+    })
+}
+
+/// The endpoint as it is after `mark`; `None` where it was changed since, or may not come back by
+/// itself.
+fn enabled(endpoint: &Endpoint, mark: &EnabledProgress, now: i64) -> Option<Endpoint> {
+    let was_failing = endpoint
+        .disabled
+        .is_some_and(|disabled| disabled.reason == DisabledReason::Failing);
+    let is_meant = endpoint.state == EndpointState::Disabled
+        && endpoint.updated_at == mark.updated_at
+        && endpoint.reenable
+        && was_failing;
+    is_meant.then(|| Endpoint {
+        state: EndpointState::Active,
+        disabled: None,
+        updated_at: later(now, endpoint.updated_at),
         ..endpoint.clone()
     })
 }
 
 fn change(endpoint: Endpoint) -> Change {
-    let object = ControlObject::Endpoint(Box::new(endpoint));
-    Change {
-        key: object.key(),
-        object: Some(object),
-    }
+    put(ControlObject::Endpoint(Box::new(endpoint)))
 }

@@ -157,6 +157,7 @@ async fn open(
         progress: topics.progress.clone(),
         store: store.clone(),
         clock: clock.clone(),
+        entropy: entropy.clone(),
     };
     tasks.spawn(TaskKind::Reporter, disabling.run());
     let seen = (store.clone(), replicas.clone());

@@ -16,8 +16,8 @@ use schemas::ids::{EndpointId, SubscriptionId, TenantId};
 use schemas::profile::ResponseGrammar;
 use schemas::records::{self, ControlKey, ControlObject};
 use schemas::resources::{
-    Batch, BodyMode, DISABLE_AFTER_MS, Endpoint, EndpointState, HeaderCase, Placement, Quota,
-    RateWindow, SealedText,
+    Batch, BodyMode, DISABLE_AFTER_MS, DisabledReason, Endpoint, EndpointState, HeaderCase,
+    Placement, Quota, RateWindow, SealedText,
 };
 use tracing::error;
 use url::Url;
@@ -60,6 +60,8 @@ pub(crate) struct Target {
     pub(crate) timeout: Option<Duration>,
     /// When retries are due and when they end.
     pub(crate) schedule: Schedule,
+    /// Why it was disabled, if the pipeline did it and it may come back by itself.
+    reenable: Option<DisabledReason>,
     /// After this time of failing it is given up; `None` for never.
     pub(crate) disable_after: Option<Duration>,
     /// When the endpoint was last changed, unix milliseconds.
@@ -72,6 +74,11 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// Whether it is disabled for failing, and its owner allows it to come back by itself.
+    pub(crate) fn may_come_back(&self) -> bool {
+        self.state == EndpointState::Disabled && self.reenable == Some(DisabledReason::Failing)
+    }
+
     /// The keys that sign at `now` (unix milliseconds), the current one first (WH-3).
     pub(crate) fn keys_at(&self, now: i64) -> Cow<'_, [SigningKey]> {
         let signs = |expiry: &Option<i64>| expiry.is_none_or(|expires_at| now < expires_at);
@@ -185,6 +192,8 @@ impl Endpoints {
     fn change(&mut self, change: Change) {
         match (change.key, change.object) {
             (ControlKey::Endpoint(id), Some(ControlObject::Endpoint(endpoint))) => {
+                let quota = endpoint.quota.clone();
+                self.share(id, &quota);
                 match self.resolve(*endpoint) {
                     Ok(target) => {
                         self.unusable.remove(&id);
@@ -192,8 +201,6 @@ impl Endpoints {
                     }
                     // Control validates before it writes: this is a missing key or a later version.
                     // Its deliveries wait, so that nothing is lost meanwhile.
-                let quota = endpoint.quota.clone();
-                self.share(id, &quota);
                     Err(reason) => {
                         error!(endpoint = %id, reason, "endpoint cannot be attempted");
                         self.by_id.remove(&id);
@@ -295,6 +302,7 @@ impl Endpoints {
         if let Some(waits) = endpoint.retry_schedule_ms {
             schedule.delays = waits.into_iter().map(Duration::from_millis).collect();
         }
+        schedule.jitter = endpoint.retry_jitter;
         schedule.max_age = endpoint
             .max_age_ms
             .map_or(DEFAULT_MAX_AGE, Duration::from_millis);
@@ -318,10 +326,13 @@ impl Endpoints {
             disable_after: Some(endpoint.disable_after_ms.unwrap_or(DISABLE_AFTER_MS))
                 .filter(|after| *after > 0)
                 .map(Duration::from_millis),
+            reenable: endpoint
+                .disabled
+                .filter(|_| endpoint.reenable)
+                .map(|disabled| disabled.reason),
             updated_at: endpoint.updated_at,
             keys,
             expiries,
         })
     }
 }
-        schedule.jitter = endpoint.retry_jitter;

@@ -8,12 +8,14 @@ use std::collections::BTreeSet;
 
 use hashbrown::{HashMap, HashSet};
 use runtime::log::{Assignment, Bounds, Committed};
-use schemas::records::{DisabledProgress, LaneProgress, ProgressKey, Spent};
+use schemas::records::{DisabledProgress, EnabledProgress, LaneProgress, ProgressKey, Spent};
 use schemas::resources::Quota;
 use tokio::time::Instant;
 
 use crate::lane::Lane;
 use crate::limiter::Anchor;
+use crate::order::Key;
+use crate::probation::Version;
 
 /// A placement's state between two owners.
 #[derive(Debug)]
@@ -89,10 +91,23 @@ impl Handover {
         self.taken_at = now;
     }
 
-    /// The endpoints that were given up, in lanes that have not been made yet.
-    pub(crate) fn given_up(&self) -> Vec<DisabledProgress> {
-        let marks = self.left.values().flat_map(|left| &left.disabled);
-        marks.copied().collect()
+    /// The endpoints that were given up and those that came back, in lanes that have not been made
+    /// yet.
+    pub(crate) fn marks(&self) -> (Vec<DisabledProgress>, Vec<EnabledProgress>) {
+        let left = self.left.values();
+        let disabled = left.clone().flat_map(|left| &left.disabled);
+        let enabled = left.flat_map(|left| &left.enabled);
+        (disabled.copied().collect(), enabled.copied().collect())
+    }
+
+    /// Keeps what is true still of the marks that were left.
+    pub(crate) fn keep_marks(&mut self, is_current: impl Fn(Version) -> bool) {
+        for left in self.left.values_mut() {
+            left.disabled
+                .retain(|mark| is_current((mark.endpoint, mark.updated_at)));
+            left.enabled
+                .retain(|mark| is_current((mark.endpoint, mark.updated_at)));
+        }
     }
 
     /// Hands a new lane what was left of it.
@@ -132,21 +147,6 @@ impl Handover {
         }
     }
 
-    /// Whether a transaction is to be opened for it.
-    pub(crate) fn is_urgent(&self) -> bool {
-        self.urgent && !(self.unsaved.is_empty() && self.freed.is_empty())
-    }
-
-    /// The lanes whose state is to be written, which from now on count as being written.
-    pub(crate) fn take_unsaved(&mut self) -> BTreeSet<Quota> {
-        self.urgent = false;
-        std::mem::take(&mut self.unsaved)
-    }
-
-    /// Whether `progress` holds a state of this lane, as far as is known.
-    pub(crate) fn is_kept(&self, quota: &Quota) -> bool {
-        self.kept.contains(quota)
-    }
     /// When the placement was taken over.
     pub(crate) fn taken_at(&self) -> Instant {
         self.taken_at
@@ -177,6 +177,21 @@ impl Handover {
         std::mem::take(&mut self.freed)
     }
 
+    /// Whether a transaction is to be opened for it.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.urgent && !(self.unsaved.is_empty() && self.freed.is_empty())
+    }
+
+    /// The lanes whose state is to be written, which from now on count as being written.
+    pub(crate) fn take_unsaved(&mut self) -> BTreeSet<Quota> {
+        self.urgent = false;
+        std::mem::take(&mut self.unsaved)
+    }
+
+    /// Whether `progress` holds a state of this lane, as far as is known.
+    pub(crate) fn is_kept(&self, quota: &Quota) -> bool {
+        self.kept.contains(quota)
+    }
 
     /// What was written of a lane is in the log: a state, or none.
     pub(crate) fn written(&mut self, quota: Quota, is_state: bool) {
@@ -205,6 +220,7 @@ fn is_over(record: &LaneProgress, taken: i64, wall: i64) -> bool {
         && is_past(record.next_free_at)
         && record.breaker.is_none()
         && record.disabled.is_empty()
+        && record.enabled.is_empty()
         && windows
 }
 

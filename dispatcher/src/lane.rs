@@ -13,7 +13,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use schemas::ids::EndpointId;
-use schemas::records::DisabledProgress;
+use schemas::records::{DisabledProgress, EnabledProgress};
 use schemas::resources::{Batch, RateWindow};
 use tokio::time::Instant;
 
@@ -108,6 +108,8 @@ pub(crate) struct Lane {
     breaker: Breaker,
     /// Endpoints that were given up, as they were then.
     disabled: Vec<DisabledProgress>,
+    /// Disabled endpoints that came back by themselves.
+    enabled: Vec<EnabledProgress>,
     /// Bytes that the lane may send in this round.
     credit: usize,
     anchor: Anchor,
@@ -117,10 +119,10 @@ pub(crate) struct Lane {
     hold_until: Option<Instant>,
     /// When the lane could serve one more delivery, were all that was deferred served before.
     next_free: Instant,
-    /// Smoothed time of an attempt.
-    latency: Duration,
     /// What `next_free` rests on where there is no limit.
     guess: Guess,
+    /// Smoothed time of an attempt.
+    latency: Duration,
     last_used: Instant,
     /// When an attempt last ended, or the lane was last empty.
     moved_at: Instant,
@@ -143,16 +145,17 @@ impl Lane {
             concurrency: Concurrency::new(concurrency, now),
             breaker: Breaker::new(now),
             disabled: Vec::new(),
+            enabled: Vec::new(),
             credit: 0,
             anchor: Anchor::new(now, 0),
             limiter: Limiter::new(Anchor::new(now, 0)),
             inherited: saving::Inherited::nothing(now),
             hold_until: None,
             next_free: now,
+            guess: Guess::default(),
             latency: Duration::ZERO,
             last_used: now,
             moved_at: now,
-            guess: Guess::default(),
             busy_since: now,
             served: Served::new(now),
             in_ring: false,
@@ -303,9 +306,8 @@ impl Lane {
         } else {
             (self.latency * 7 + took) / 8
         };
-        if was_slow && !self.is_slow() && self.limiter.is_unlimited() {
-            // What was reserved while attempts were slow says nothing any more.
-            self.next_free = now;
+        if self.limiter.is_unlimited() {
+            self.revise_plan(was_slow && !self.is_slow(), now);
         }
         let failed = match health {
             Health::Served | Health::Answered => false,
@@ -367,33 +369,12 @@ impl Lane {
         self.limiter.observe(now, remaining, reset);
     }
 
-    /// One of its endpoints is given up.
-    pub(crate) fn disable(&mut self, mark: DisabledProgress) {
-        self.disabled
-            .retain(|other| other.endpoint != mark.endpoint);
-        self.disabled.push(mark);
-    }
-
-    /// Keeps the marks that are true still; says whether one was not. An endpoint that was changed
-    /// begins anew.
-    pub(crate) fn keep_disabled(&mut self, is_true: impl Fn(&DisabledProgress) -> bool) -> bool {
-        let before = self.disabled.len();
-        self.disabled.retain(is_true);
-        let changed = self.disabled.len() < before;
-        if changed {
-            self.breaker = Breaker::new(self.last_used);
-        }
-        changed
-    }
-
     /// An attempt that was not made after all.
     pub(crate) fn not_started(&mut self, started: Instant, now: Instant) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.breaker.not_started(started, now);
     }
 
-            // A measured rate is a guess: it is looked at again in time.
-            let latest = now.max(held) + guess::reach(source);
     /// No attempt before this time, be it for a hold or for the breaker.
     fn held_until(&self) -> Option<Instant> {
         self.hold_until.max(self.breaker.probe_at())
@@ -411,6 +392,8 @@ impl Lane {
         // What was planned before has come: what is free now may be planned at once.
         let anew = (self.next_free <= now).then(|| self.queued());
         let latest = if self.limiter.is_unlimited() {
+            // A measured rate is a guess: it is looked at again in time.
+            let latest = now.max(held) + guess::reach(source);
             // While the endpoint is down nothing is served: its schedule spaces what comes back.
             if self.breaker.is_closed() {
                 let cost = self.cost(now);
@@ -457,13 +440,7 @@ impl Lane {
         let held = self.held_until().is_some_and(|until| until > now + horizon);
         let ahead = self.queued();
         let too_long = if self.limiter.is_unlimited() {
-            // Attempts that were all delayed together make a fast endpoint look slow; what ended
-            // of late says better how soon it is a delivery's turn.
             let known = now >= self.busy_since + KNOWN_AFTER;
-            let soon = self
-                .served
-                .per_second(now)
-                .saturating_mul(horizon.as_secs());
             let count = u32::try_from(ahead).unwrap_or(u32::MAX);
             known && self.cost(now).saturating_mul(count) > horizon
         } else {
@@ -511,11 +488,6 @@ impl Lane {
     /// Takes out everything that is not in flight, with the due time of what waited for one.
     pub(crate) fn drain(&mut self) -> Vec<(Delivery, Option<Instant>)> {
         self.queued_bytes = 0;
-    /// Whether nothing is queued, waiting or in flight, whatever else is known of it.
-    pub(crate) fn is_at_rest(&self) -> bool {
-        self.in_flight == 0 && self.len() == 0
-    }
-
         let queued = self
             .due
             .drain(..)
@@ -535,7 +507,13 @@ impl Lane {
             && self.next_free <= now
             && self.breaker.is_new()
             && self.disabled.is_empty()
+            && self.enabled.is_empty()
             && self.limiter.is_whole(now)
+    }
+
+    /// Whether nothing is queued, waiting or in flight, whatever else is known of it.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.in_flight == 0 && self.len() == 0
     }
 
     /// How many deliveries are queued or waiting.

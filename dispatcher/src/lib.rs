@@ -24,6 +24,7 @@ mod order;
 mod outage;
 mod owned;
 mod planted;
+mod probation;
 #[cfg(test)]
 mod simulation;
 mod uncommitted;

@@ -159,6 +159,7 @@ pub(crate) struct Metrics {
 #[derive(Debug, Clone)]
 pub(crate) struct Health {
     pub(crate) endpoints_disabled: Family<GivenUp, IntCounter>,
+    pub(crate) endpoints_enabled: IntCounter,
     pub(crate) breaker_changes: Family<BreakerChange, IntCounter>,
     pub(crate) ending_answers: IntCounter,
 }
@@ -262,6 +263,10 @@ impl Health {
             endpoints_disabled: registry.counters(
                 "anabranch_dispatch_endpoints_disabled_total",
                 "Endpoints given up, by why",
+            ),
+            endpoints_enabled: registry.counter(
+                "anabranch_dispatch_endpoints_enabled_total",
+                "Disabled endpoints that a probe found working",
             ),
             breaker_changes: registry.counters(
                 "anabranch_dispatch_breaker_changes_total",

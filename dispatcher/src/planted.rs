@@ -16,6 +16,10 @@ pub(crate) enum Bug {
     AttemptsWhileOpen,
     /// An endpoint is disabled, and no event says so.
     DisabledUntold,
+    /// An endpoint works again, and its next owner is not told.
+    EnabledUnmarked,
+    /// What is left of an endpoint that is not known yet is taken back.
+    UnknownForgotten,
     /// A delivery is attempted though others of its key come first.
     AttemptsNonHead,
     /// A key's record is not written with its hop.

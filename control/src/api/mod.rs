@@ -237,7 +237,7 @@ fn conflict(detail: impl Into<String>) -> Problem {
 }
 
 /// When an object is changed: now, and never a time that it had before.
-fn later(now: i64, before: i64) -> i64 {
+pub(crate) fn later(now: i64, before: i64) -> i64 {
     now.max(before.saturating_add(1))
 }
 

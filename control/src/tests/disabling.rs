@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use runtime::log::{Headers, ProducerOptions, Record};
-use schemas::records::{ControlObject, DisabledProgress, LaneProgress};
+use schemas::records::{ControlObject, DisabledProgress, EnabledProgress, LaneProgress};
 use schemas::resources::{DisabledReason, Quota};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::rig::Rig;
 
@@ -24,15 +24,33 @@ fn updated_at(rig: &Rig, id: &str) -> i64 {
 }
 
 /// Marks the endpoint as given up, as it was at `updated_at`.
-async fn mark(rig: &Rig, id: &str, updated_at: i64) {
-    let endpoint = id.parse().unwrap();
-    let mut lane = LaneProgress::new(Quota::of_endpoint(endpoint), updated_at);
+async fn mark(rig: &Rig, id: &str, updated_at: i64, reason: DisabledReason) {
+    let mut lane = lane(id);
     lane.disabled = vec![DisabledProgress {
-        endpoint,
+        endpoint: id.parse().unwrap(),
         updated_at,
-        reason: DisabledReason::Gone,
+        reason,
         at: updated_at + 5,
     }];
+    write(rig, &lane).await;
+}
+
+/// Marks the endpoint as working again, as it was at `updated_at`.
+async fn mark_enabled(rig: &Rig, id: &str, updated_at: i64) {
+    let mut lane = lane(id);
+    lane.enabled = vec![EnabledProgress {
+        endpoint: id.parse().unwrap(),
+        updated_at,
+        at: updated_at + 5,
+    }];
+    write(rig, &lane).await;
+}
+
+fn lane(id: &str) -> LaneProgress {
+    LaneProgress::new(Quota::of_endpoint(id.parse().unwrap()), 1)
+}
+
+async fn write(rig: &Rig, lane: &LaneProgress) {
     let log = rig.sim.process("dispatcher");
     let producer = log.producer(ProducerOptions::named("marks")).await.unwrap();
     let record = Record {
@@ -59,10 +77,10 @@ async fn an_endpoint_that_was_given_up_is_disabled_until_it_is_resumed() {
     let path = rig.endpoint().await;
     let id = path.rsplit('/').next().unwrap();
     let made_at = updated_at(&rig, id);
-    mark(&rig, id, made_at - 1).await;
+    mark(&rig, id, made_at - 1, DisabledReason::Gone).await;
     let found = state(&rig, &path).await;
     assert_eq!(found["state"], "active", "changed since");
-    mark(&rig, id, made_at).await;
+    mark(&rig, id, made_at, DisabledReason::Gone).await;
     let found = state(&rig, &path).await;
     assert_eq!(found["state"], "disabled");
     assert_eq!(found["disabled"]["reason"], "gone");
@@ -74,4 +92,44 @@ async fn an_endpoint_that_was_given_up_is_disabled_until_it_is_resumed() {
     let rig = rig.killed("b").await;
     assert_eq!(state(&rig, &path).await["state"], "active");
     rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_works_again_is_enabled_where_its_owner_allows_it() {
+    // design: retries; rule 16
+    let rig = Rig::start().await;
+    rig.acme().await;
+    let path = rig.endpoint().await;
+    let id = path.rsplit('/').next().unwrap();
+    let patch = format!("PATCH {path}");
+    let check = async |reenable: bool, reason, expected: &str| {
+        let said = json!({ "reenable": reenable });
+        rig.operator(&patch, said).await.expect(200);
+        let resume = format!("POST {path}/resume");
+        rig.operator(&resume, Value::Null).await.expect(200);
+        mark(&rig, id, updated_at(&rig, id), reason).await;
+        assert_eq!(state(&rig, &path).await["state"], "disabled");
+        let disabled_at = updated_at(&rig, id);
+        mark_enabled(&rig, id, disabled_at - 1).await;
+        let found = state(&rig, &path).await;
+        assert_eq!(found["state"], "disabled", "changed since");
+        mark_enabled(&rig, id, disabled_at).await;
+        let found = state(&rig, &path).await;
+        assert_eq!(found["state"], expected, "{reenable} {reason:?}");
+        found
+    };
+    check(false, DisabledReason::Failing, "disabled").await;
+    check(true, DisabledReason::Gone, "disabled").await;
+    let before = redrives(&rig).await;
+    let found = check(true, DisabledReason::Failing, "active").await;
+    assert_eq!(found["disabled"], Value::Null);
+    // One by the `resume` in between, one by itself.
+    assert_eq!(redrives(&rig).await, before + 2);
+    rig.stop().await;
+}
+
+async fn redrives(rig: &Rig) -> usize {
+    let list = rig.operator("GET /v1/tenants/acme/redrives", Value::Null);
+    let found = list.await.expect(200).json();
+    found["items"].as_array().unwrap().len()
 }

@@ -221,7 +221,7 @@ impl<T: Transport> Engine<T> {
         };
         let delivery = Box::new(self.without_old(tenure, *delivery, &target));
         let too_old = self.age(&delivery) > runtime::clock::millis(target.schedule.max_age);
-        if too_old || !self.may_attempt(&target) {
+        if too_old || !self.may_attempt_this(tenure, &target, &delivery) {
             return self.do_not_start(tenure, *delivery, Some(&target), counted);
         }
         let timeout = target.timeout.unwrap_or(self.parts.options.attempt_timeout);
@@ -341,6 +341,7 @@ impl<T: Transport> Engine<T> {
         let health = Self::health(&verdict, excused);
         let is_owned = self.tell_lane(tenure, &target, counted, (exchange.took, health));
         self.tell_ending(&target, &exchange.answer);
+        self.probed(tenure, &target, &delivery, health);
         let said = match (exchange.token, &exchange.chunk) {
             (None, None) => batch::said(
                 &delivery,
@@ -418,6 +419,10 @@ impl<T: Transport> Engine<T> {
             } => {
                 let retry_after = retry_after.filter(|_| !planted::is(Bug::RetryAfterIgnored));
                 delivery.state.attempts += u32::from(costs_attempt);
+                if self.stays_disabled(target) {
+                    let reason = DeadReason::EndpointDisabled;
+                    return self.bury(tenure, delivery, reason, Some(last()));
+                }
                 if self.has_failed_too_long(tenure, target) {
                     self.give_up(tenure, &delivery, target, DisabledReason::Failing);
                     let reason = DeadReason::EndpointDisabled;

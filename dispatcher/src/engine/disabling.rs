@@ -12,8 +12,8 @@ use schemas::codec::kafka::encode_binary;
 use schemas::event::{AttributeValue, Event, LOOP};
 use schemas::ids::EndpointId;
 use schemas::records::{DeadReason, DisabledProgress};
-use schemas::resources::{DisabledReason, EndpointState};
-use serde_json::json;
+use schemas::resources::DisabledReason;
+use serde_json::{Value, json};
 use tracing::warn;
 
 use super::Engine;
@@ -21,12 +21,17 @@ use crate::delivery::Transport;
 use crate::endpoints::Target;
 use crate::owned::{DELIVERIES, Tenure};
 use crate::planted::{self, Bug};
+use crate::probation::Version;
 use crate::work::Delivery;
 
 /// What the events that the pipeline makes about itself begin with.
 const OPERATIONAL: &str = "anabranch.";
-/// The type of the event that says that an endpoint was disabled.
-const EVENT_TYPE: &str = "anabranch.endpoint.disabled";
+/// Those of them whose subject is an endpoint.
+const ABOUT_ENDPOINTS: &str = "anabranch.endpoint.";
+/// The type of the event that says that an endpoint was disabled …
+const DISABLED: &str = "anabranch.endpoint.disabled";
+/// … and of the one that says that it is enabled again by itself.
+pub(super) const ENABLED: &str = "anabranch.endpoint.enabled";
 const EVENT_SOURCE: &str = "/anabranch/dispatcher";
 
 /// An operational event that goes with the next transaction of its tenure.
@@ -37,11 +42,6 @@ pub(super) struct Telling {
 }
 
 impl<T: Transport> Engine<T> {
-    /// Whether the endpoint is attempted at all.
-    pub(super) fn may_attempt(&self, target: &Target) -> bool {
-        target.state == EndpointState::Active && self.given_up(target).is_none()
-    }
-
     /// Why the endpoint, as it is now, was given up here.
     pub(super) fn given_up(&self, target: &Target) -> Option<DeadReason> {
         let (updated_at, reason) = self.gone.get(&target.id)?;
@@ -94,12 +94,31 @@ impl<T: Transport> Engine<T> {
             .get(reason.into())
             .inc();
         warn!(endpoint = %target.id, ?reason, "endpoint is disabled");
-        let parent = &delivery.loaded.record.event;
-        if parent.ty().starts_with(OPERATIONAL) || planted::is(Bug::DisabledUntold) {
+        if planted::is(Bug::DisabledUntold) {
             return;
         }
+        let parent = &delivery.loaded.record.event;
         let status = Some(delivery.state.last_status).filter(|status| *status != 0);
-        let event = disabled_event(parent, target, &mark, (since, status));
+        let data = json!({
+            "endpoint": target.id.to_string(),
+            "reason": mark.reason,
+            "since": since.unwrap_or(mark.at),
+            "last_status": status,
+        });
+        let event = operational(parent, target, DISABLED, &data);
+        self.tell(tenure, parent, event);
+    }
+
+    /// Lets an operational event go with the next transaction, unless its parent is one (rule 19).
+    pub(super) fn tell(
+        &mut self,
+        tenure: Tenure,
+        parent: &Event,
+        event: Result<Event, schemas::event::Error>,
+    ) {
+        if parent.ty().starts_with(OPERATIONAL) {
+            return;
+        }
         match event.map(|event| self.event_record(&event)) {
             Ok(record) => self.tellings.push(Telling { tenure, record }),
             Err(error) => tracing::error!(%error, "operational event cannot be made"),
@@ -153,22 +172,21 @@ impl<T: Transport> Engine<T> {
     }
 
     /// Takes marks of endpoints back that were changed or deleted since.
-    pub(super) fn sweep_given_up(&mut self) {
-        if self.gone.is_empty() {
-            return;
-        }
+    pub(super) fn sweep_marks(&mut self) {
         let endpoints = &self.parts.endpoints;
-        let is_current = |id: EndpointId, updated_at: i64| {
+        let is_current = |(id, updated_at): Version| {
             endpoints.is_unusable(id)
                 || endpoints
                     .get(id)
                     .is_some_and(|target| target.updated_at == updated_at)
         };
         self.gone
-            .retain(|id, (updated_at, _)| is_current(*id, *updated_at));
+            .retain(|id, (updated_at, _)| is_current((*id, *updated_at)));
+        self.probation.keep(is_current);
         for owned in self.owned.values_mut().filter(|owned| owned.is_serving()) {
+            owned.handover.keep_marks(is_current);
             for (quota, lane) in &mut owned.lanes {
-                if lane.keep_disabled(|mark| is_current(mark.endpoint, mark.updated_at)) {
+                if lane.keep_marks(is_current) {
                     owned.handover.mark(quota, false);
                 }
             }
@@ -176,20 +194,23 @@ impl<T: Transport> Engine<T> {
     }
 }
 
-fn disabled_event(
+/// Whether this operational event says how `endpoint` fares: nobody is sent news of himself, whatever
+/// he subscribes to (rule 19).
+pub(super) fn is_about(event: &Event, endpoint: EndpointId) -> bool {
+    event.ty().starts_with(ABOUT_ENDPOINTS)
+        && event.loop_count() > 0
+        && event.subject().and_then(|subject| subject.parse().ok()) == Some(endpoint)
+}
+
+/// An event of this type about `target`, a child of `parent`'s.
+pub(super) fn operational(
     parent: &Event,
     target: &Target,
-    mark: &DisabledProgress,
-    (since, status): (Option<i64>, Option<u16>),
+    ty: &str,
+    data: &Value,
 ) -> Result<Event, schemas::event::Error> {
-    let id = format!("{}-{}", target.id, mark.updated_at);
-    let data = json!({
-        "endpoint": target.id.to_string(),
-        "reason": mark.reason,
-        "since": since.unwrap_or(mark.at),
-        "last_status": status,
-    });
-    let mut event = Event::builder(&id, EVENT_SOURCE, EVENT_TYPE)
+    let id = format!("{}-{}", target.id, target.updated_at);
+    let mut event = Event::builder(&id, EVENT_SOURCE, ty)
         .subject(&target.id.to_string())
         .data("application/json", Bytes::from(data.to_string()))
         .build()?;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::Engine;
+use super::disabling::is_about;
 use super::moves::{Move, What};
 use crate::dead_letter;
 use crate::delivery::Transport;
@@ -55,7 +56,6 @@ pub(super) struct ControlEnd {
 }
 
 impl ControlEnd {
-    /// Whether `offset` was ahead of the topic though the record that carries it, held `since` and
     /// When the end was asked for.
     pub(super) fn asked_at(self) -> Instant {
         self.asked_at
@@ -66,6 +66,7 @@ impl ControlEnd {
         (self.offset <= applied).then_some(self.asked_at)
     }
 
+    /// Whether `offset` was ahead of the topic though the record that carries it, held `since` and
     /// appended at `appended_at`, was there long before: an end known from earlier says nothing.
     fn is_behind(self, offset: i64, since: Option<Instant>, appended_at: i64) -> bool {
         let asked_after = since.is_some_and(|since| self.asked_at >= since + AHEAD_OF_CONTROL_MAX);
@@ -410,7 +411,8 @@ impl<T: Transport> Engine<T> {
         let Some(endpoint) = endpoint.filter(|_| is_taken) else {
             return self.refuse(tenure, delivery);
         };
-        if loaded.record.event.loop_count() >= LOOPS_MAX {
+        let event = &loaded.record.event;
+        if event.loop_count() >= LOOPS_MAX || is_about(event, endpoint.id) {
             return self.bury(tenure, delivery, DeadReason::Loop, None);
         }
         if endpoint.placement.partition() != tenure.placement {
@@ -419,11 +421,11 @@ impl<T: Transport> Engine<T> {
         let Some(delivery) = self.arrive(tenure, delivery, &endpoint) else {
             return;
         };
-        let due_at = delivery.state.due_at;
-        let remaining = self
         if !exists {
             return self.refuse(tenure, delivery);
         }
+        let due_at = delivery.state.due_at;
+        let remaining = self
             .parts
             .clock
             .instant_at(due_at)
@@ -445,7 +447,7 @@ impl<T: Transport> Engine<T> {
         endpoint: &Arc<endpoints::Target>,
         now: Instant,
     ) {
-        if !self.may_attempt(endpoint) {
+        if !self.may_queue(tenure, endpoint, &delivery) {
             return self.refuse(tenure, delivery);
         }
         let concurrency = self.concurrency(endpoint);

@@ -18,6 +18,7 @@ mod moves;
 mod ordering;
 mod ownership;
 mod preparing;
+mod reenabling;
 mod replacing;
 mod senders;
 mod timers;
@@ -51,6 +52,7 @@ use crate::endpoints::Endpoints;
 use crate::metrics::Metrics;
 use crate::outage::Outage;
 use crate::owned::{Owned, Tenure};
+use crate::probation::Probation;
 use crate::work::{Delivery, Meter};
 use crate::{Options, Stopped};
 
@@ -137,11 +139,13 @@ pub(crate) struct Engine<T> {
     control_probe: Option<BoxFuture<'static, ControlEnd>>,
     /// The end of `control` as last asked for, when a record seemed ahead of it.
     control_end: Option<ControlEnd>,
-    drains: Vec<Drain>,
-    /// Endpoints that were given up, by their last change: held to it until they are changed.
     /// When it is looked next for what is left of deleted endpoints.
     forget_at: Instant,
+    drains: Vec<Drain>,
+    /// Endpoints that were given up, by their last change: held to it until they are changed.
     gone: HashMap<EndpointId, (i64, DisabledReason)>,
+    /// Disabled endpoints that may come back by themselves.
+    probation: Probation<reenabling::Named>,
     /// Operational events that go with the next transaction.
     tellings: Vec<disabling::Telling>,
     records: Vec<Record>,
@@ -188,11 +192,12 @@ impl<T: Transport> Engine<T> {
             plain: Plain::default(),
             control_probe: None,
             control_end: None,
+            forget_at: now,
             drains: Vec::new(),
             gone: HashMap::new(),
+            probation: Probation::new(),
             tellings: Vec::new(),
             records: Vec::new(),
-            forget_at: now,
             endings: chunks::Endings::default(),
             stopping: false,
             fenced: (0, now),

@@ -1,12 +1,12 @@
-//! Owns what of a lane outlives its owner: the hold, `next_free`, and what the long windows have
-//! spent and reserved.
+//! Owns what of a lane outlives its owner: the hold, `next_free`, what the long windows have spent
+//! and reserved, and which of its endpoints were given up or came back.
 //!
 //! It never writes: the engine's transactions do. The surprise: a hold shorter than a second is not
 //! worth a write, and is gone with its owner.
 
 use std::time::Duration;
 
-use schemas::records::{LaneProgress, WindowProgress};
+use schemas::records::{DisabledProgress, EnabledProgress, LaneProgress, WindowProgress};
 use schemas::resources::{Quota, RateWindow};
 use tokio::time::Instant;
 
@@ -14,6 +14,7 @@ use super::Lane;
 use crate::breaker::Breaker;
 use crate::limiter::{Anchor, Limiter};
 use crate::planted::{self, Bug};
+use crate::probation::Version;
 
 /// A hold that ends sooner is not saved.
 const WORTH_SAVING: Duration = Duration::from_secs(1);
@@ -50,6 +51,7 @@ impl Lane {
             self.next_free = self.next_free.max(anchor.instant(next_free));
         }
         self.disabled = left.disabled;
+        self.enabled = left.enabled;
         if let Some(breaker) = left.breaker {
             self.breaker = Breaker::restore(breaker, at, |wall| anchor.instant(wall));
         }
@@ -60,6 +62,34 @@ impl Lane {
         let next = Inherited::nothing(now);
         let from = std::mem::replace(&mut self.inherited, next);
         self.limiter.set_windows(limits, from.at, &from.windows);
+    }
+
+    /// One of its endpoints is given up.
+    pub(crate) fn disable(&mut self, mark: DisabledProgress) {
+        self.disabled
+            .retain(|other| other.endpoint != mark.endpoint);
+        self.disabled.push(mark);
+    }
+
+    /// One of its endpoints that was disabled has come back.
+    pub(crate) fn enable(&mut self, mark: EnabledProgress) {
+        self.enabled.retain(|other| other.endpoint != mark.endpoint);
+        self.enabled.push(mark);
+    }
+
+    /// Keeps the marks that are true still; says whether one was not. An endpoint that was given up
+    /// and then changed begins anew.
+    pub(crate) fn keep_marks(&mut self, is_current: impl Fn(Version) -> bool) -> bool {
+        let (disabled, enabled) = (self.disabled.len(), self.enabled.len());
+        self.disabled
+            .retain(|mark| is_current((mark.endpoint, mark.updated_at)));
+        self.enabled
+            .retain(|mark| is_current((mark.endpoint, mark.updated_at)));
+        let is_new = self.disabled.len() < disabled;
+        if is_new {
+            self.breaker = Breaker::new(self.last_used);
+        }
+        is_new || self.enabled.len() < enabled
     }
 
     /// Whether what it has reserved is spent, or soon will be.
@@ -86,6 +116,7 @@ impl Lane {
             .filter(|next_free| *next_free > now)
             .map(|next_free| self.anchor.unix_ms(next_free));
         record.disabled.clone_from(&self.disabled);
+        record.enabled.clone_from(&self.enabled);
         record.breaker =
             (!self.breaker.is_new()).then(|| self.breaker.save(|at| self.anchor.unix_ms(at)));
         record

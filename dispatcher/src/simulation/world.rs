@@ -15,7 +15,7 @@ use runtime::log::topics::{Shape, Topics};
 use runtime::log::{Headers, Position, Producer, ProducerOptions, Record, SharedLog};
 use runtime::secret::{ExposeSecret, Sealer};
 use runtime::telemetry::Metrics as Registry;
-use schemas::event::Event;
+use schemas::event::{AttributeValue, Event, LOOP};
 use schemas::ids::{EndpointId, SubscriptionId};
 use schemas::records::{ControlKey, ControlObject, DeliveryRecord, Origin, Target};
 use schemas::resources::{
@@ -246,6 +246,8 @@ pub(crate) struct World {
     pub(crate) config: Config,
     /// How much of `control` the router has applied.
     pub(crate) control_offset: i64,
+    /// Events are operational ones about this endpoint.
+    pub(crate) about: Option<EndpointId>,
     /// Events have one of so many order keys; with 0, nothing is ordered.
     pub(crate) keys: u64,
     /// Ordered deliveries, by their ids: endpoint, key, and place in the order of all.
@@ -304,6 +306,7 @@ impl World {
             retry_schedule_ms: vec![1_000, 2_000, 4_000, 8_000],
             config: Config::default(),
             control_offset: 0,
+            about: None,
             keys: 0,
             ordered: BTreeMap::new(),
         }
@@ -420,14 +423,27 @@ impl World {
         ids
     }
 
+    fn event(&self, id: &str) -> Event {
+        let event = |ty| {
+            let event = Event::builder(id, "/sim", ty);
+            event.data("application/json", Bytes::from_static(b"{\"n\":1}"))
+        };
+        let Some(about) = self.about else {
+            return event("sim.happened").build().unwrap();
+        };
+        let event = event("anabranch.endpoint.disabled").subject(&about.to_string());
+        let mut event = event.build().unwrap();
+        event
+            .set_extension(LOOP, AttributeValue::Integer(1))
+            .unwrap();
+        event
+    }
+
     pub(crate) fn routed(&mut self, endpoints: &[usize]) -> (Vec<String>, Vec<Record>) {
         self.published += 1;
         let offset = self.published;
         let id = format!("event-{offset}");
-        let mut event = Event::builder(&id, "/sim", "sim.happened")
-            .data("application/json", Bytes::from_static(b"{\"n\":1}"))
-            .build()
-            .unwrap();
+        let mut event = self.event(&id);
         event.set_tenant("acme").unwrap();
         let key = (self.keys > 0).then(|| self.entropy.u64() % self.keys);
         let mut ids = Vec::new();
@@ -582,6 +598,11 @@ impl World {
         }
     }
 
+    /// Time stands still for all that is under way: no answer arrives for so long.
+    pub(crate) fn stall(&self, length: Duration) {
+        self.net.lock().unwrap().stalled_until = Some(Instant::now() + length);
+    }
+
     /// How often each event was taken by endpoints that take several at once, by number.
     pub(crate) fn taken(&self) -> BTreeMap<i64, usize> {
         self.net.lock().unwrap().taken.clone()
@@ -598,11 +619,6 @@ impl World {
             .filter(|seen| seen.delivery == delivery && seen.status == Some(200))
             .count()
     }
-    /// Time stands still for all that is under way: no answer arrives for so long.
-    pub(crate) fn stall(&self, length: Duration) {
-        self.net.lock().unwrap().stalled_until = Some(Instant::now() + length);
-    }
-
 
     pub(crate) fn behave(&self, index: usize, behaviour: Behaviour) {
         let host = self.endpoints[index].0.url.clone();

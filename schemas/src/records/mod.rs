@@ -22,8 +22,8 @@ pub use control::{Applied, ControlKey, ControlObject, Installation};
 pub use dead::{DEAD_HEADER, DeadLetter, DeadReason, LastAttempt};
 pub use delivery::{AttemptState, DeliveryRecord, MAX_TARGETS, Origin, Target};
 pub use progress::{
-    BreakerProgress, DisabledProgress, LaneProgress, OrderProgress, OwnerProgress, ProgressKey,
-    Spent, WindowProgress,
+    BreakerProgress, DisabledProgress, EnabledProgress, LaneProgress, OrderProgress, OwnerProgress,
+    ProgressKey, Spent, WindowProgress,
 };
 pub use redrive::{RedriveProgress, Span};
 pub use result::{ItemOutcome, ItemResult, ResultRecord, ResultVerdict};

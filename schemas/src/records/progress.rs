@@ -96,6 +96,17 @@ pub struct DisabledProgress {
     pub at: i64,
 }
 
+/// That a disabled endpoint of the lane works again, until it is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnabledProgress {
+    /// Which.
+    pub endpoint: EndpointId,
+    /// The change of the endpoint that it is true of.
+    pub updated_at: i64,
+    /// When.
+    pub at: i64,
+}
+
 /// A lane's state as its owner left it; `null` when it equals a new lane's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneProgress {
@@ -120,6 +131,9 @@ pub struct LaneProgress {
     /// Endpoints of it that are disabled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disabled: Vec<DisabledProgress>,
+    /// Endpoints of it that were disabled and work again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub enabled: Vec<EnabledProgress>,
 }
 
 /// A key whose head waits: all behind it wait too (rule 12); `null` when it is free.
@@ -233,6 +247,7 @@ impl LaneProgress {
             windows: Vec::new(),
             breaker: None,
             disabled: Vec::new(),
+            enabled: Vec::new(),
         }
     }
 
@@ -339,7 +354,14 @@ mod tests {
 
     #[test]
     fn what_is_written_comes_back_and_a_later_version_is_named() {
-        let lane = full();
+        let lane = LaneProgress {
+            enabled: vec![EnabledProgress {
+                endpoint: EndpointId::from_bits(7),
+                updated_at: 1_795_330_000_001,
+                at: 1_795_331_699_500,
+            }],
+            ..full()
+        };
         assert_eq!(LaneProgress::decode(&lane.encode()), Ok(lane));
         let later = br#"{"version":2,"quota":"a"}"#;
         assert_eq!(LaneProgress::decode(later), Err(Error::Version(2)));

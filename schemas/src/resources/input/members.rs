@@ -278,12 +278,12 @@ const ENDPOINT_MEMBERS: &[Member] = &[
         Kind::Waits,
     ),
     member(
-    member(
         "retry_jitter",
         "How those waits are spread: `small`, by a fifth to either side, or `full`, anywhere from \
          nothing to the whole wait; `small` where absent.",
         Kind::OneOf(&["small", "full"]),
     ),
+    member(
         "max_age_ms",
         "A delivery older than this ends; 76 hours where absent.",
         Kind::Integer {
