@@ -1,7 +1,8 @@
 //! Benchmarks of Anabranch, each beside the limit that it is held against.
 //!
 //! Owns what is measured and how. It must never reach into a service: everything goes through the
-//! binary, its public API and the topics. The surprise: the program runs itself again as the
+//! binary, its public API and the topics, but for `matching`, which is the router's index alone. The
+//! surprise: the program runs itself again as the
 //! endpoint (`load sink`), so that the endpoint has one thread in a process of its own.
 
 mod bare;
@@ -9,6 +10,7 @@ mod bench;
 mod child;
 mod client;
 mod events;
+mod matching;
 mod pace;
 mod report;
 mod sink;
@@ -59,6 +61,9 @@ struct Args {
     /// As the endpoint, remember when each event arrived.
     #[arg(long, hide = true)]
     times: bool,
+    /// Print what the index of some subscriptions weighs.
+    #[arg(long, hide = true, value_name = "MIX:SUBSCRIPTIONS:TENANTS")]
+    weigh: Option<String>,
     /// The binary under test.
     #[arg(
         long,
@@ -93,6 +98,10 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     if let Some(bench) = args.needs {
         report::line(bench.needs().join(" "))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(world) = args.weigh {
+        bench::weigh(&world)?;
         return Ok(ExitCode::SUCCESS);
     }
     if args.list {

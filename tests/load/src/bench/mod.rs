@@ -9,6 +9,7 @@ mod hops;
 mod ingest;
 mod isolation;
 mod latency;
+mod matching;
 mod publish;
 mod scale;
 
@@ -18,6 +19,7 @@ use clap::ValueEnum;
 
 use crate::report::{Report, line};
 
+pub(crate) use matching::weigh;
 pub(crate) use publish::post;
 
 /// What a benchmark is told.
@@ -65,6 +67,8 @@ pub(crate) enum Bench {
     Scale,
     /// Events a second in requests of 50 and of one.
     Batch,
+    /// Events a second that the index matches on one core.
+    Matching,
 }
 
 impl Bench {
@@ -81,6 +85,7 @@ impl Bench {
             Self::Backlog => "backlog",
             Self::Scale => "scale",
             Self::Batch => "batch",
+            Self::Matching => "matching",
         }
     }
 
@@ -96,7 +101,7 @@ impl Bench {
             | Self::Backlog
             | Self::Scale
             | Self::Batch => &["kafka"],
-            Self::Embedded => &[],
+            Self::Embedded | Self::Matching => &[],
         }
     }
 
@@ -112,6 +117,7 @@ impl Bench {
             Self::Backlog => "a million deliveries for one limited endpoint, and its neighbours",
             Self::Scale => "limits and their use with 1, 2 and 4 dispatchers, and one killed",
             Self::Batch => "deliveries a second in requests of 50 and of one, from a full topic",
+            Self::Matching => "events a second that one core matches, beside sonic-rs and quamina",
         }
     }
 
@@ -131,6 +137,7 @@ impl Bench {
             Self::Backlog => backlog::run(&plan, report).await,
             Self::Scale => scale::run(&plan, report).await,
             Self::Batch => batch::run(&plan, report).await,
+            Self::Matching => matching::run(&plan, report).await,
         }
     }
 }
