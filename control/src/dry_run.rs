@@ -47,6 +47,7 @@ pub(crate) struct DryRuns {
     log: SharedLog,
     events: TopicName,
     permits: Arc<Semaphore>,
+    records_max: usize,
 }
 
 /// Why nothing was tried.
@@ -87,6 +88,8 @@ pub(crate) struct Tried {
 pub(crate) struct Seen {
     /// When it was written, unix milliseconds.
     pub(crate) at: i64,
+    /// Its place in its partition.
+    offset: i64,
     /// Its id, cut.
     pub(crate) id: String,
     /// Its source, cut.
@@ -127,6 +130,7 @@ impl DryRuns {
             log,
             events,
             permits: Arc::new(Semaphore::new(RUNS_MAX)),
+            records_max: RECORDS_MAX,
         }
     }
 
@@ -143,7 +147,7 @@ impl DryRuns {
         let mut step = first_step(last, whole.len());
         let mut reader = RangeReader::open(&self.log, &self.events, Vec::new()).await?;
         let mut budget = Budget {
-            records: RECORDS_MAX,
+            records: self.records_max,
             bytes: BYTES_MAX,
             deadline: Instant::now() + TIME_MAX,
         };
@@ -163,13 +167,11 @@ impl DryRuns {
             }
             step = STEP_MAX.min(step * 2);
         };
-        // Stable: of one instant, those of a partition stay in their order.
-        events.reverse();
-        events.sort_by_key(|seen: &Seen| Reverse(seen.at));
+        events.sort_by_key(|seen: &Seen| Reverse((seen.at, seen.offset)));
         events.truncate(last);
         Ok(Tried {
             events,
-            records: RECORDS_MAX - budget.records,
+            records: self.records_max - budget.records,
             ended,
         })
     }
@@ -225,6 +227,7 @@ fn tried(record: &StoredRecord, tenant: &TenantId, filters: &Filters) -> Option<
     let own = event.tenant() == Some(tenant.as_str());
     own.then(|| Seen {
         at: record.timestamp,
+        offset: record.offset,
         id: cut(event.id()),
         source: cut(event.source()),
         ty: cut(event.ty()),
@@ -238,7 +241,60 @@ fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use runtime::log::simulated::{SimulatedLog, SimulationOptions};
+    use runtime::log::topics::{Shape, Topics};
+    use runtime::log::{Headers, ProducerOptions, Record};
+    use schemas::event::{Event, TENANT};
+
     use super::*;
+
+    fn record(topic: &TopicName, number: u32) -> Record {
+        let event = Event::builder(&number.to_string(), "/test", "t");
+        let event = event.attribute(TENANT, "acme").build().unwrap();
+        let (headers, value) = kafka::encode_binary(&event);
+        Record {
+            topic: topic.clone(),
+            partition: Some(number % 2),
+            key: None,
+            value,
+            headers: headers.into_iter().collect::<Headers>(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_ends_where_it_may_read_no_more_and_two_run_at_once() {
+        let log = SimulatedLog::new(SimulationOptions::default()).process("control");
+        let topics = Topics::with_prefix("t.");
+        let shape = Shape {
+            partitions: 2,
+            replication: 0,
+            retention: Duration::from_secs(3_600),
+        };
+        log.create_topics(&topics.settings(shape)).await.unwrap();
+        let producer = log.producer(ProducerOptions::named("test")).await.unwrap();
+        let records = (0..300).map(|number| record(&topics.events, number));
+        producer.send(records.collect()).await.wait().await;
+        let mut runs = DryRuns::new(log, topics.events);
+        runs.records_max = 200;
+        let (tenant, all) = ("acme".parse().unwrap(), Filters::default());
+        let tried = runs.run(&tenant, &all, 10_000).await.unwrap();
+        assert_eq!(
+            (tried.ended, tried.records, tried.events.len()),
+            (Ended::Limit, 200, 200)
+        );
+        assert_eq!(
+            (tried.matched(), tried.shown(true).count()),
+            (200, SHOWN_MAX)
+        );
+        // What is read first is the end of the log.
+        let newest = runs.run(&tenant, &all, 2).await.unwrap();
+        let mut ids: Vec<_> = newest.shown(true).map(|seen| seen.id.as_str()).collect();
+        ids.sort_unstable();
+        assert_eq!((newest.ended, ids), (Ended::Found, vec!["298", "299"]));
+        let _two = runs.permits.try_acquire_many(2).unwrap();
+        let third = runs.run(&tenant, &all, 2).await;
+        assert!(matches!(third, Err(NotTried::Busy)));
+    }
 
     #[test]
     fn steps_back_cover_every_offset_once() {

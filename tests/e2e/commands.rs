@@ -212,4 +212,31 @@ async fn a_webhook_is_made_and_events_are_published_by_hand() {
     for number in 0..3 {
         sink.expect_event(&format!("line-{number}")).await;
     }
+    let first = lines.lines().next().expect("a line");
+    let told = run(&["explain", "--tenant", "by-hand", "--event", "-"], first);
+    assert!(text(&told).starts_with("✓  sub_"), "{}", text(&told));
+    let of_one = [
+        "filter",
+        "dry-run",
+        "--tenant",
+        "by-hand",
+        "--sql",
+        "id = 'line-1'",
+    ];
+    let tried = run(&of_one, "");
+    assert!(
+        text(&tried).starts_with("1 of 3 events match"),
+        "{}",
+        text(&tried)
+    );
+    let wrong = run(
+        &["filter", "dry-run", "--tenant", "by-hand", "--sql", "id ="],
+        "",
+    );
+    assert!(!wrong.status.success(), "{}", text(&wrong));
+    assert!(
+        text(&wrong).contains("byte 4 (line 1, column 5)"),
+        "{}",
+        text(&wrong)
+    );
 }
