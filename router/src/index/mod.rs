@@ -9,6 +9,7 @@ mod bucket;
 mod entries;
 mod hits;
 mod keys;
+mod layouts;
 mod operands;
 mod ranges;
 mod rules;
@@ -26,6 +27,8 @@ pub use entries::{Entries, Entry, Place};
 pub use hits::Scratch;
 pub use tenant::TenantIndex;
 
+use layouts::Layouts;
+
 /// Every active subscription, as far as `control` has been applied.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -34,6 +37,7 @@ pub struct Index {
     homes: HashMap<SubscriptionId, TenantId, RandomState>,
     control_offset: i64,
     partitions: Option<u32>,
+    layouts: Layouts,
     scratch: Scratch,
 }
 
@@ -125,11 +129,11 @@ impl Index {
     /// The subscriptions that want `event`: those of its tenant whose filters pass. `None` where
     /// nobody of its tenant has any.
     pub fn matches(&mut self, event: &Event) -> Option<Matches<'_>> {
-        let tenant = event.tenant().and_then(|tenant| self.tenants.get(tenant))?;
-        Some(Matches {
-            entries: tenant.entries(),
-            places: tenant.matches(event, &mut self.scratch),
-        })
+        let tenant = event.tenant()?;
+        let tenant = self.tenants.get_mut(tenant)?;
+        let places = tenant.matches(event, &mut self.layouts, &mut self.scratch);
+        let entries = tenant.entries();
+        Some(Matches { entries, places })
     }
 
     fn put(&mut self, subscription: &Subscription) {
@@ -144,7 +148,8 @@ impl Index {
                     .tenants
                     .entry(subscription.tenant.as_str().into())
                     .or_default();
-                tenant.insert(Entry::of(subscription), &subscription.filters);
+                let entry = Entry::of(subscription);
+                tenant.insert(entry, &subscription.filters, &mut self.layouts);
                 self.homes
                     .insert(subscription.id, subscription.tenant.clone());
             }
@@ -158,7 +163,7 @@ impl Index {
         let Some(tenant) = self.tenants.get_mut(home.as_str()) else {
             return;
         };
-        tenant.remove(id);
+        tenant.remove(id, &mut self.layouts);
         if tenant.is_empty() {
             self.tenants.remove(home.as_str());
         }

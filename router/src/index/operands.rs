@@ -1,5 +1,5 @@
-//! Owns the numbers of the values that a tenant's subscriptions look at: attributes and paths into
-//! data; and the hashes of what a value may be.
+//! Owns the numbers of the attributes that a tenant's subscriptions look at, and the hashes of what
+//! a value may be, an attribute's or one in data.
 //!
 //! It must never give one number to two values in use. The surprise: a hash is all that is kept of
 //! a text, since what is found by it is looked at again.
@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use foldhash::fast::RandomState;
 use schemas::event::AttributeName;
-use schemas::filter::{Block, Decimal, Key, Need, Operand, Paths, Scalar, Slot};
+use schemas::filter::{Block, Decimal, Key, Need, Operand, Scalar, Slot};
 
 /// The number of a value: an attribute's, or a path's slot and [`PATH`].
 pub(super) type Value = u32;
@@ -48,10 +48,9 @@ pub(super) struct Probe {
     pub(super) length: u8,
 }
 
-/// The values that one tenant's subscriptions look at.
+/// The attributes that one tenant's subscriptions look at.
 #[derive(Debug, Default)]
 pub(super) struct Operands {
-    pub(super) paths: Paths,
     names: Vec<Name>,
     pub(super) hashes: Hashes,
 }
@@ -169,9 +168,13 @@ pub(super) fn windows(need: &Need<'_>) -> u8 {
     u8::try_from(count.clamp(1, WINDOWS_MAX)).unwrap_or(1)
 }
 
-/// Two lengths only, so that a text is gone through twice at most.
+/// Three lengths only, so that a text is gone through three times at most.
 fn window_bytes(text: &str) -> usize {
-    if text.len() < 8 { 4 } else { 8 }
+    match text.len() {
+        0..6 => 4,
+        6..8 => 6,
+        8.. => 8,
+    }
 }
 
 fn head(text: &str) -> &[u8] {

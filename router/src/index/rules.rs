@@ -17,11 +17,18 @@ pub(super) struct Rule {
     /// The slots of the paths that they look at.
     pub(super) slots: Box<[Slot]>,
     /// The subscriptions that have them.
-    pub(super) places: Vec<Place>,
+    pub(super) places: Places,
     /// Where it is listed, in the order of its types.
     pub(super) choices: Box<[Choice]>,
-    /// Whether the filters ask for more than the type.
-    residual: bool,
+    /// Which of the filters ask for more than the type.
+    beside_types: u64,
+}
+
+/// Places of subscriptions: mostly one, which needs no memory elsewhere.
+#[derive(Debug)]
+pub(super) enum Places {
+    One([Place; 1]),
+    Several(Vec<Place>),
 }
 
 /// The rules of one tenant.
@@ -35,25 +42,47 @@ pub(super) struct Rules {
 impl Rule {
     pub(super) fn of(filters: Filters, slots: Box<[Slot]>) -> Self {
         Self {
-            residual: !asks_for_types_alone(&filters),
+            beside_types: filters.beside_types(),
             filters,
             slots,
-            places: Vec::new(),
+            places: Places::Several(Vec::new()),
             choices: Box::default(),
         }
     }
 
     /// Whether the event passes, which is of a type that the filters ask for.
     pub(super) fn passes(&self, subject: &mut Subject<'_>) -> bool {
-        !self.residual || self.filters.passes(subject, &self.slots)
+        let bits = self.beside_types;
+        self.filters.passes_those(bits, subject, &self.slots)
     }
 }
 
-fn asks_for_types_alone(filters: &Filters) -> bool {
-    filters.required_types().map_or_else(
-        || filters.is_empty(),
-        |types| !types.is_empty() && Filters::of_types(&types).as_ref() == Ok(filters),
-    )
+impl Places {
+    pub(super) fn as_slice(&self) -> &[Place] {
+        match self {
+            Self::One(one) => one,
+            Self::Several(several) => several,
+        }
+    }
+
+    pub(super) fn add(&mut self, place: Place) {
+        match self {
+            Self::Several(several) if several.is_empty() => *self = Self::One([place]),
+            Self::Several(several) => several.push(place),
+            Self::One([first]) => *self = Self::Several(vec![*first, place]),
+        }
+    }
+
+    pub(super) fn remove(&mut self, place: Place) {
+        match self {
+            Self::One([only]) if *only == place => *self = Self::Several(Vec::new()),
+            Self::One(_) => {}
+            Self::Several(several) => {
+                let at = several.iter().position(|other| *other == place);
+                at.map(|at| several.swap_remove(at));
+            }
+        }
+    }
 }
 
 impl Rules {

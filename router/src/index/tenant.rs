@@ -14,6 +14,7 @@ use super::bucket::{Bucket, Choice, Listed};
 use super::entries::{Entries, Entry, Place};
 use super::hits::Scratch;
 use super::keys::RuleId;
+use super::layouts::{Layouts, Looks};
 use super::operands::Operands;
 use super::rules::{Rule, Rules};
 
@@ -27,6 +28,7 @@ pub struct TenantIndex {
     places: HashMap<SubscriptionId, (Place, RuleId), RandomState>,
     free: Vec<Place>,
     operands: Operands,
+    looks: Looks,
     rules: Rules,
     by_type: HashMap<Box<str>, Bucket, RandomState>,
     by_prefix: HashMap<Box<str>, Bucket, RandomState>,
@@ -77,7 +79,12 @@ impl TenantIndex {
 
     /// The places of the subscriptions that want `event`, each once. The event is taken to be of
     /// this tenant.
-    pub fn matches<'a>(&self, event: &Event, scratch: &'a mut Scratch) -> &'a [Place] {
+    pub(super) fn matches<'a>(
+        &mut self,
+        event: &Event,
+        layouts: &mut Layouts,
+        scratch: &'a mut Scratch,
+    ) -> &'a [Place] {
         let Scratch {
             found,
             hits,
@@ -85,7 +92,7 @@ impl TenantIndex {
         } = scratch;
         places.clear();
         hits.begin(self.rules.bound());
-        let mut subject = Subject::new(event, &self.operands.paths, found);
+        let mut subject = Subject::new(event, self.looks.paths(layouts), found);
         let ty = event.ty();
         let prefixes = self.prefix_lengths.iter();
         let prefixes = prefixes.filter_map(|(length, _)| self.by_prefix.get(ty.get(..*length)?));
@@ -96,13 +103,13 @@ impl TenantIndex {
         }
         for rule in hits.rules().iter().filter_map(|id| self.rules.get(*id)) {
             if rule.passes(&mut subject) {
-                places.extend_from_slice(&rule.places);
+                places.extend_from_slice(rule.places.as_slice());
             }
         }
         places
     }
 
-    pub(super) fn insert(&mut self, entry: Entry, filters: &Filters) {
+    pub(super) fn insert(&mut self, entry: Entry, filters: &Filters, layouts: &mut Layouts) {
         let Some(place) = self
             .free
             .pop()
@@ -112,18 +119,18 @@ impl TenantIndex {
             return;
         };
         let known = self.rules.find(filters, &self.operands);
-        let Some(id) = known.or_else(|| self.add_rule(filters)) else {
+        let Some(id) = known.or_else(|| self.add_rule(filters, layouts)) else {
             self.free.push(place);
             return;
         };
         if let Some(rule) = self.rules.get_mut(id) {
-            rule.places.push(place);
+            rule.places.add(place);
         }
         self.places.insert(entry.subscription, (place, id));
         self.entries.set(place, Some(entry));
     }
 
-    pub(super) fn remove(&mut self, id: SubscriptionId) {
+    pub(super) fn remove(&mut self, id: SubscriptionId, layouts: &mut Layouts) {
         let Some((place, rule)) = self.places.remove(&id) else {
             return;
         };
@@ -132,16 +139,15 @@ impl TenantIndex {
         let Some(known) = self.rules.get_mut(rule) else {
             return;
         };
-        known.places.retain(|other| *other != place);
-        if known.places.is_empty() {
-            self.remove_rule(rule);
+        known.places.remove(place);
+        if known.places.as_slice().is_empty() {
+            self.remove_rule(rule, layouts);
         }
     }
 
-    fn add_rule(&mut self, filters: &Filters) -> Option<RuleId> {
-        let pointers = filters.pointers();
-        let slots = pointers.iter().map(|path| self.operands.paths.add(path));
-        let rule = Rule::of(filters.clone(), slots.collect());
+    fn add_rule(&mut self, filters: &Filters, layouts: &mut Layouts) -> Option<RuleId> {
+        let slots = self.looks.retain(&filters.pointers(), layouts);
+        let rule = Rule::of(filters.clone(), slots);
         let id = self.rules.insert(rule, &self.operands)?;
         let rule = self.rules.get(id)?;
         let alternatives = rule.filters.alternatives();
@@ -172,7 +178,7 @@ impl TenantIndex {
         Some(id)
     }
 
-    fn remove_rule(&mut self, id: RuleId) {
+    fn remove_rule(&mut self, id: RuleId, layouts: &mut Layouts) {
         let Some(rule) = self.rules.remove(id, &self.operands) else {
             return;
         };
@@ -186,9 +192,7 @@ impl TenantIndex {
             };
             self.unlist(&home, listed, *choice);
         }
-        for pointer in rule.filters.pointers() {
-            self.operands.paths.remove(pointer);
-        }
+        self.looks.release(&rule.slots, layouts);
     }
 
     fn unlist(&mut self, home: &Home, listed: Listed<'_>, choice: Choice) {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::cesql::{self, Expression, Step};
 use super::data::{Clause, Clauses, Test};
 use super::{
-    Comparison, DATA, Filter, Filters, Found, GLOB, Paths, Pattern, Scalar, Slot, Subject,
+    Comparison, DATA, Filter, Filters, Found, GLOB, Pattern, Scalar, Slot, Subject,
 };
 use crate::event::{AttributeName, Event};
 
@@ -53,8 +53,7 @@ impl Filters {
     /// Why the event passes these filters or does not.
     #[must_use]
     pub fn explain(&self, event: &Event) -> Explanation {
-        let mut paths = Paths::default();
-        let slots: Vec<Slot> = self.pointers().iter().map(|path| paths.add(path)).collect();
+        let (paths, slots) = self.paths();
         let mut found = Found::default();
         let mut explainer = Explainer {
             subject: Subject::new(event, &paths, &mut found),

@@ -147,10 +147,41 @@ impl Filters {
     /// of them reads the payload once, see [`Filters::passes`].
     #[must_use]
     pub fn matches(&self, event: &Event) -> bool {
-        let mut paths = Paths::default();
-        let slots: Vec<Slot> = self.pointers().iter().map(|path| paths.add(path)).collect();
+        let (paths, slots) = self.paths();
         let mut found = Found::default();
         self.passes(&mut Subject::new(event, &paths, &mut found), &slots)
+    }
+
+    /// What they look at in data, for themselves alone, and the slots of [`Filters::pointers`].
+    fn paths(&self) -> (Paths, Vec<Slot>) {
+        let paths = self.pointers().into_iter().zip(0..).collect();
+        (paths, (0..Slot::from(self.paths)).collect())
+    }
+
+    /// Which of the filters, by their place, ask for more than that the type is one of
+    /// [`Filters::required_types`]: a bit each, the last one for all that are behind it.
+    #[must_use]
+    pub fn beside_types(&self) -> u64 {
+        let asking = self.filters.iter().enumerate();
+        let asking = asking.filter(|(_, filter)| !filter.is_of_types());
+        asking.fold(0, |bits, (place, _)| bits | (1 << place.min(63)))
+    }
+
+    /// Whether the event passes the filters of these bits, see [`Filters::beside_types`].
+    #[must_use]
+    pub fn passes_those(&self, bits: u64, subject: &mut Subject<'_>, slots: &[Slot]) -> bool {
+        let mut left = bits;
+        while left != 0 {
+            let place = left.trailing_zeros();
+            left &= left - 1;
+            let place = usize::try_from(place).unwrap_or(usize::MAX);
+            let count = if place == 63 { usize::MAX } else { 1 };
+            let mut some = self.filters.iter().skip(place).take(count);
+            if !some.all(|filter| filter.passes(subject, slots)) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Whether the event passes all filters. `slots` has the slot of each of
@@ -206,6 +237,24 @@ impl Filter {
             Self::All(filters) => filters.iter().all(|filter| filter.passes(subject, slots)),
             Self::Any(filters) => filters.iter().any(|filter| filter.passes(subject, slots)),
             Self::Not(filter) => !filter.passes(subject, slots),
+        }
+    }
+
+    /// Whether it says nothing but which types there may be.
+    fn is_of_types(&self) -> bool {
+        match self {
+            Self::Exact(entries) => match &**entries {
+                [only] => only.attribute.context() == Some(Context::Type),
+                _ => false,
+            },
+            Self::Any(filters) => filters.iter().all(Self::is_of_types),
+            Self::Prefix(_)
+            | Self::Suffix(_)
+            | Self::Glob(_)
+            | Self::Data(_)
+            | Self::Sql(_)
+            | Self::All(_)
+            | Self::Not(_) => false,
         }
     }
 

@@ -294,6 +294,11 @@ proptest! {
             prop_assert_eq!(compiled.explain(event).matched, Some(expected));
             let possible = types.as_ref().is_none_or(|types| types.contains(&event.ty()));
             prop_assert!(possible || !expected);
+            let mut found = Found::default();
+            let (paths, slots) = compiled.paths();
+            let mut subject = Subject::new(event, &paths, &mut found);
+            let beside = compiled.passes_those(compiled.beside_types(), &mut subject, &slots);
+            prop_assert!(!possible || beside == expected);
         }
     }
 

@@ -422,6 +422,7 @@ proptest! {
         let compiled = parse(&json);
         prop_assert_eq!(compiled.to_json(), json);
         let (types, prefix) = (compiled.required_types(), compiled.required_type_prefix());
+        prop_assert_eq!(compiled.beside_types().count_ones() as usize, filters.len());
         for document in &documents {
             let event = Event::builder("1", "/s", ty).data("application/json", document.to_string());
             let event = event.build().unwrap();

@@ -86,7 +86,7 @@ impl Found {
             self.members.clear();
             self.frames = 0;
         }
-        let slots = paths.slot_count().max(self.heads.len());
+        let slots = paths.slot_bound().max(self.heads.len());
         self.heads.resize(slots, Head::default());
         let nodes = paths.node_count().max(self.members.len());
         self.members.resize(nodes, Member::default());

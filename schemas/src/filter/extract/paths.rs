@@ -1,14 +1,13 @@
 //! Owns the places in payloads that filters ask for, as one tree of steps.
 //!
-//! Never knows who asks: a path is counted each time it is added, and gone when it was removed as
-//! often. The surprise: slots and nodes are used again, so a slot means something only while its
-//! path is in use.
+//! Never knows who asks, and never changes once it is in use. The surprise: slots are given from
+//! outside, so that one tree serves everybody who looks at the same places.
 
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-/// The number of a path among those in use.
+/// The number of a path.
 pub type Slot = u32;
 
 /// The number of a step's end in the tree.
@@ -24,10 +23,8 @@ pub(crate) const STEPS_MAX: usize = 32;
 #[derive(Debug, Clone)]
 pub struct Paths {
     nodes: Vec<Step>,
-    free_nodes: Vec<Node>,
-    free_slots: Vec<Slot>,
-    slots: Slot,
-    in_use: usize,
+    /// More than every slot.
+    slots: usize,
 }
 
 /// Where a step leads.
@@ -39,107 +36,41 @@ struct Step {
     /// How many children are indexes of arrays.
     indexes: usize,
     slot: Option<Slot>,
-    /// How often the path that ends here was added.
-    uses: usize,
 }
 
 impl Default for Paths {
     fn default() -> Self {
         Self {
             nodes: vec![Step::default()],
-            free_nodes: Vec::new(),
-            free_slots: Vec::new(),
             slots: 0,
-            in_use: 0,
         }
     }
 }
 
-impl Paths {
-    /// Whether nothing is looked for.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.in_use == 0
-    }
-
-    /// Counts a use of `pointer`, which [`is_pointer`]; its slot is its own until the last removal.
-    pub fn add(&mut self, pointer: &str) -> Slot {
-        let mut node = ROOT;
-        for name in steps(pointer) {
-            node = self.child_or_new(node, name);
-        }
-        let known = self.step(node).and_then(|step| step.slot);
-        let slot = known.unwrap_or_else(|| self.new_slot());
-        if let Some(step) = self.step_mut(node) {
-            step.slot = Some(slot);
-            step.uses += 1;
-        }
-        slot
-    }
-
-    /// Takes one use of `pointer` back.
-    pub fn remove(&mut self, pointer: &str) {
-        let mut way = Vec::new();
-        let mut node = ROOT;
-        for name in steps(pointer) {
-            let Some(child) = self.child(node, &name) else {
-                return;
-            };
-            way.push((node, name));
-            node = child;
-        }
-        let Some(step) = self.step_mut(node) else {
-            return;
-        };
-        step.uses = step.uses.saturating_sub(1);
-        if step.uses > 0 {
-            return;
-        }
-        if let Some(slot) = step.slot.take() {
-            self.free_slots.push(slot);
-            self.in_use -= 1;
-        }
-        self.prune(node, way);
-    }
-
-    /// Drops steps that lead nowhere any more.
-    fn prune(&mut self, mut node: Node, mut way: Vec<(Node, String)>) {
-        while self
-            .step(node)
-            .is_some_and(|step| step.slot.is_none() && step.children.is_empty())
-        {
-            let Some((parent, name)) = way.pop() else {
-                return;
-            };
-            if let Some(step) = self.step_mut(parent) {
-                step.children.remove(&*name);
-                step.indexes -= usize::from(is_index(&name));
+impl<'a> FromIterator<(&'a str, Slot)> for Paths {
+    /// Pointers, each with its slot; of one that comes twice the last slot counts.
+    fn from_iter<T: IntoIterator<Item = (&'a str, Slot)>>(pointers: T) -> Self {
+        let mut paths = Self::default();
+        for (pointer, slot) in pointers {
+            let node = steps(pointer).fold(ROOT, |node, name| paths.child_or_new(node, name));
+            if let Some(step) = paths.step_mut(node) {
+                step.slot = Some(slot);
             }
-            self.free_nodes.push(node);
-            node = parent;
+            let bound = usize::try_from(slot).map_or(usize::MAX, |slot| slot + 1);
+            paths.slots = paths.slots.max(bound);
         }
+        paths
     }
+}
 
-    fn new_slot(&mut self) -> Slot {
-        self.in_use += 1;
-        self.free_slots.pop().unwrap_or_else(|| {
-            self.slots += 1;
-            self.slots - 1
-        })
-    }
-
+impl Paths {
     fn child_or_new(&mut self, node: Node, name: String) -> Node {
         if let Some(child) = self.child(node, &name) {
             return child;
         }
-        let child = self.free_nodes.pop().unwrap_or_else(|| {
-            self.nodes.push(Step::default());
-            // One for each step of a filter: memory ends before.
-            Node::try_from(self.nodes.len() - 1).unwrap_or(Node::MAX)
-        });
-        if let Some(step) = self.step_mut(child) {
-            *step = Step::default();
-        }
+        // One for each step of a filter: memory ends before.
+        let child = Node::try_from(self.nodes.len()).unwrap_or(Node::MAX);
+        self.nodes.push(Step::default());
         if let Some(step) = self.step_mut(node) {
             step.lengths |= length_bit(&name);
             step.indexes += usize::from(is_index(&name));
@@ -156,14 +87,14 @@ impl Paths {
         self.nodes.get_mut(usize::try_from(node).ok()?)
     }
 
-    /// How many nodes there are, those not in use included.
+    /// How many nodes there are.
     pub(super) fn node_count(&self) -> usize {
         self.nodes.len()
     }
 
-    /// How many slots there are, those not in use included.
-    pub(super) fn slot_count(&self) -> usize {
-        usize::try_from(self.slots).unwrap_or(usize::MAX)
+    /// More than every slot.
+    pub(super) fn slot_bound(&self) -> usize {
+        self.slots
     }
 
     /// The slot of the path that ends here.
