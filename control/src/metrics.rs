@@ -19,6 +19,10 @@ runtime::label! {
         Subscriptions => "subscriptions",
         /// Webhooks.
         Webhooks => "webhooks",
+        /// Cohorts.
+        Cohorts => "cohorts",
+        /// Syncs.
+        Syncs => "syncs",
         /// Dead letters.
         Dead => "dead",
         /// Redrives.
@@ -55,6 +59,10 @@ runtime::label! {
         Subscription => "subscription",
         /// Redrives.
         Redrive => "redrive",
+        /// Cohorts.
+        Cohort => "cohort",
+        /// Syncs.
+        Sync => "sync",
     }
 }
 
@@ -111,5 +119,7 @@ impl ControlMetrics {
         set(ObjectKind::Endpoint, state.endpoints.len());
         set(ObjectKind::Subscription, state.subscriptions.len());
         set(ObjectKind::Redrive, state.redrives.len());
+        set(ObjectKind::Cohort, state.cohorts.len());
+        set(ObjectKind::Sync, state.syncs.len());
     }
 }

@@ -261,7 +261,7 @@ fn with_followers(
     plan
 }
 
-/// Deletes an endpoint with its subscriptions and its own keys.
+/// Deletes an endpoint with its subscriptions, its syncs and its own keys.
 #[utoipa::path(delete, path = "/v1/tenants/{tenant}/endpoints/{endpoint}",
     operation_id = "delete_endpoint", tag = "endpoints",
     params(("tenant" = String, Path, description = "The tenant's id."),
@@ -282,7 +282,11 @@ pub(super) async fn delete(
             .page(&tenant, None)
             .filter(|(_, key)| key.scope == KeyScope::Endpoint(id))
             .map(|(key, _)| ControlKey::ApiKey(key));
-        subscriptions.chain(own_keys).collect()
+        let syncs = objects.syncs.page(&tenant, None);
+        let syncs = syncs
+            .filter(|(_, sync)| sync.endpoint == id)
+            .map(|(sync, _)| ControlKey::Sync(sync));
+        subscriptions.chain(syncs).chain(own_keys).collect()
     })
     .await
 }

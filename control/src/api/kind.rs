@@ -43,6 +43,11 @@ pub(super) trait Kind: Owned + Clone + PartialEq + Send + Sync + 'static {
     fn view(&self) -> Self::View;
     /// Its key on `control`.
     fn key(id: Self::Id) -> ControlKey;
+
+    /// Whether it is shown at all.
+    fn is_shown(&self) -> bool {
+        true
+    }
 }
 
 /// A kind of object that can be changed.
@@ -68,6 +73,7 @@ pub(super) fn known<'a, K: Kind>(
 ) -> Result<&'a Arc<K>, Problem> {
     K::table(objects)
         .of(tenant, *id)
+        .filter(|row| row.is_shown())
         .ok_or_else(|| not_found(K::NAME))
 }
 
@@ -81,6 +87,7 @@ pub(super) fn list<K: Kind>(
     let page = app.store.read(|objects| {
         known_tenant(objects, tenant)?;
         let rows = K::table(objects).page(tenant, after);
+        let rows = rows.filter(|(_, row)| row.is_shown());
         let view = |row: &(K::Id, &Arc<K>)| row.1.view();
         Ok::<_, Problem>(Page::of(rows, limit, |row| row.0.to_string(), view))
     })?;
@@ -225,6 +232,11 @@ impl Kind for Subscription {
 
     fn key(id: SubscriptionId) -> ControlKey {
         ControlKey::Subscription(id)
+    }
+
+    /// A sync's own is the sync's.
+    fn is_shown(&self) -> bool {
+        !self.hidden
     }
 }
 

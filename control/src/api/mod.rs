@@ -5,6 +5,7 @@
 
 mod answer;
 mod auth;
+mod cohorts;
 mod credentials;
 mod dead;
 mod endpoints;
@@ -17,6 +18,7 @@ mod request;
 mod schema;
 mod secrets;
 mod subscriptions;
+mod syncs;
 mod tenants;
 mod test_event;
 mod view;
@@ -144,6 +146,12 @@ pub(crate) fn described() -> (Router<App>, Document) {
         .routes(routes!(subscriptions::pause))
         .routes(routes!(subscriptions::resume))
         .routes(routes!(webhooks::create))
+        .routes(routes!(cohorts::create, cohorts::list))
+        .routes(routes!(cohorts::read, cohorts::patch, cohorts::delete))
+        .routes(routes!(syncs::create, syncs::list))
+        .routes(routes!(syncs::read, syncs::patch, syncs::delete))
+        .routes(routes!(syncs::pause))
+        .routes(routes!(syncs::resume))
         .routes(routes!(dead::list_all))
         .routes(routes!(dead::read_any))
         .routes(routes!(dead::list))
@@ -207,6 +215,8 @@ fn route_class(path: &MatchedPath) -> RouteClass {
         ("endpoints", RouteClass::Endpoints),
         ("subscriptions", RouteClass::Subscriptions),
         ("webhooks", RouteClass::Webhooks),
+        ("cohorts", RouteClass::Cohorts),
+        ("syncs", RouteClass::Syncs),
         ("dead", RouteClass::Dead),
         ("redrives", RouteClass::Redrives),
         ("explain", RouteClass::Explain),

@@ -3,8 +3,8 @@
 //! Never says more or less than the table that is checked.
 
 use schemas::resources::input::{
-    CREDENTIAL, ENDPOINT, KEY, Kind, Member, Members, ROTATION, SUBSCRIPTION, TENANT, Variants,
-    WEBHOOK,
+    COHORT, CREDENTIAL, ENDPOINT, KEY, Kind, Member, Members, ROTATION, SUBSCRIPTION, SYNC, TENANT,
+    Variants, WEBHOOK,
 };
 use utoipa::openapi::schema::{
     AdditionalProperties, ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, Type,
@@ -53,6 +53,14 @@ bodies! {
     SubscriptionPatch(SUBSCRIPTION, Patch);
     /// An endpoint and a subscription to it, to make in one call.
     WebhookBody(WEBHOOK, Create);
+    /// A cohort to make.
+    CohortBody(COHORT, Create);
+    /// A merge patch (RFC 7396) of a cohort.
+    CohortPatch(COHORT, Patch);
+    /// A sync to make.
+    SyncBody(SYNC, Create);
+    /// A merge patch (RFC 7396) of a sync.
+    SyncPatch(SYNC, Patch);
     /// A secret to replace.
     RotationBody(ROTATION, Create);
     /// What replaces a secret that requests authenticate with.
@@ -115,6 +123,9 @@ fn schema(member: &Member) -> RefOr<Schema> {
         Kind::Text { max_chars } => text().min_length(Some(1)).max_length(Some(max_chars)),
         Kind::Slug => text().pattern(Some("^[a-z0-9][a-z0-9-]{0,62}$")),
         Kind::EndpointId => text().pattern(Some("^ep_[0-7][0-9a-hjkmnp-tv-z]{25}$")),
+        Kind::CohortId => text().pattern(Some("^coh_[0-7][0-9a-hjkmnp-tv-z]{25}$")),
+        Kind::Profile => return profile(member.doc).into(),
+        Kind::Schedule => schedule(member.doc),
         Kind::Url => text().format(Some(SchemaFormat::Custom("uri".to_owned()))),
         Kind::Secret => text()
             .pattern(Some("^wh(sec|sk)_[A-Za-z0-9+/]+=*$"))
@@ -127,7 +138,7 @@ fn schema(member: &Member) -> RefOr<Schema> {
         Kind::Object(members) => object(members, Use::Create, member.doc),
         Kind::Waits => return array(integer().minimum(Some(0_u64))),
         Kind::Types => return array(ObjectBuilder::new().schema_type(Type::String)),
-        Kind::Grammar => ObjectBuilder::new()
+        Kind::Grammar | Kind::Settings => ObjectBuilder::new()
             .schema_type(Type::Object)
             .description(Some(member.doc)),
         Kind::Filters => return array(ObjectBuilder::new().schema_type(Type::Object)),
@@ -153,6 +164,31 @@ fn one_of(variants: Variants, doc: &str) -> Schema {
         all = all.description(Some(doc));
     }
     Schema::OneOf(all.build())
+}
+
+/// The id of a profile, or the content of one.
+fn profile(doc: &str) -> Schema {
+    let of = |of| ObjectBuilder::new().schema_type(of);
+    let either = OneOfBuilder::new()
+        .item(of(Type::String))
+        .item(of(Type::Object))
+        .description(Some(doc));
+    Schema::OneOf(either.build())
+}
+
+fn schedule(doc: &str) -> ObjectBuilder {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .description(Some(doc))
+        .property("cron", text().examples([serde_json::json!("0 * * * *")]))
+        .property(
+            "time_zone",
+            text().examples([serde_json::json!("Europe/Zurich")]),
+        )
+        .required("cron")
+        .required("time_zone")
+        .additional_properties(Some(AdditionalProperties::FreeForm(false)))
 }
 
 fn integer() -> ObjectBuilder {

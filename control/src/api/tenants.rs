@@ -159,7 +159,8 @@ pub(super) async fn patch(
     Ok(answer::changed(&app, waiting, written).await)
 }
 
-/// Deletes a tenant that has no endpoints and no subscriptions; its keys and redrives go with it.
+/// Deletes a tenant that has no endpoints, no subscriptions and no cohorts; its keys and redrives go
+/// with it.
 #[utoipa::path(delete, path = "/v1/tenants/{tenant}", operation_id = "delete_tenant",
     tag = "tenants", params(("tenant" = String, Path, description = "The tenant's id."), Waiting),
     responses((status = 204, description = "Deleted.")))]
@@ -177,6 +178,9 @@ pub(super) async fn delete(
             known(objects, &id)?;
             if objects.endpoints.count(&id) + objects.subscriptions.count(&id) > 0 {
                 return Err(conflict("the tenant still has endpoints or subscriptions"));
+            }
+            if objects.cohorts.count(&id) > 0 {
+                return Err(conflict("the tenant still has cohorts"));
             }
             let keys = objects.keys.page(&id, None);
             let mut changes: Vec<_> = keys

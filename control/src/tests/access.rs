@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use schemas::resources::input::{ENDPOINT, Members, SUBSCRIPTION, TENANT, WEBHOOK};
+use schemas::resources::input::{COHORT, ENDPOINT, Members, SUBSCRIPTION, SYNC, TENANT, WEBHOOK};
 use serde_json::{Value, json};
 
 use super::rig::{OPERATOR, Rig};
@@ -85,6 +85,27 @@ const ROUTES: &[(&str, Least)] = &[
         Least::Tenant,
     ),
     ("POST /v1/tenants/{tenant}/webhooks", Least::Tenant),
+    ("GET /v1/tenants/{tenant}/cohorts", Least::Tenant),
+    ("POST /v1/tenants/{tenant}/cohorts", Least::Tenant),
+    ("GET /v1/tenants/{tenant}/cohorts/{cohort}", Least::Tenant),
+    ("PATCH /v1/tenants/{tenant}/cohorts/{cohort}", Least::Tenant),
+    (
+        "DELETE /v1/tenants/{tenant}/cohorts/{cohort}",
+        Least::Tenant,
+    ),
+    ("GET /v1/tenants/{tenant}/syncs", Least::Tenant),
+    ("POST /v1/tenants/{tenant}/syncs", Least::Tenant),
+    ("GET /v1/tenants/{tenant}/syncs/{sync}", Least::Tenant),
+    ("PATCH /v1/tenants/{tenant}/syncs/{sync}", Least::Tenant),
+    ("DELETE /v1/tenants/{tenant}/syncs/{sync}", Least::Tenant),
+    (
+        "POST /v1/tenants/{tenant}/syncs/{sync}/pause",
+        Least::Tenant,
+    ),
+    (
+        "POST /v1/tenants/{tenant}/syncs/{sync}/resume",
+        Least::Tenant,
+    ),
     ("GET /v1/dead", Least::Operator),
     ("GET /v1/dead/{letter}", Least::Operator),
     ("GET /v1/tenants/{tenant}/dead", Least::Endpoint),
@@ -108,6 +129,8 @@ fn call(route: &str, tenant: &str, endpoint: &str) -> String {
         .replace("{key}", "key_00000000000000000000000001")
         .replace("{subscription}", "sub_00000000000000000000000001")
         .replace("{letter}", "dl_0_0")
+        .replace("{cohort}", "coh_00000000000000000000000001")
+        .replace("{sync}", "syn_00000000000000000000000001")
         .replace("{redrive}", "rdr_00000000000000000000000001")
 }
 
@@ -259,6 +282,8 @@ async fn the_document_has_every_route_and_needs_no_key() {
                 "subscription",
                 "letter",
                 "redrive",
+                "cohort",
+                "sync",
             ] {
                 let is_it = |param: &Value| param["name"] == name && param["in"] == "path";
                 let described = params.iter().any(is_it);
@@ -307,12 +332,18 @@ fn the_document_says_what_is_checked() {
     check("SubscriptionBody", SUBSCRIPTION, false);
     check("SubscriptionPatch", SUBSCRIPTION, true);
     check("WebhookBody", WEBHOOK, false);
+    check("CohortBody", COHORT, false);
+    check("CohortPatch", COHORT, true);
+    check("SyncBody", SYNC, false);
+    check("SyncPatch", SYNC, true);
     for path in [
         "keys",
         "endpoints",
         "endpoints/{endpoint}/rotate-secret",
         "subscriptions",
         "webhooks",
+        "cohorts",
+        "syncs",
     ] {
         let create = &document["paths"][format!("/v1/tenants/{{tenant}}/{path}")]["post"];
         let params = create["parameters"].as_array().unwrap();

@@ -25,7 +25,9 @@ fn stored(rig: &Rig) -> Endpoint {
         | ControlObject::Tenant(_)
         | ControlObject::ApiKey(_)
         | ControlObject::Subscription(_)
-        | ControlObject::Redrive(_) => None,
+        | ControlObject::Redrive(_)
+        | ControlObject::Cohort(_)
+        | ControlObject::Sync(_) => None,
     });
     endpoints.next().unwrap()
 }

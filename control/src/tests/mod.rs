@@ -1,6 +1,7 @@
 //! Behaviour of the service on the simulated log, in paused time.
 
 mod access;
+mod cohorts;
 mod credentials;
 mod disabling;
 mod explain;

@@ -11,6 +11,7 @@ mod identity;
 mod judge;
 mod read;
 mod ready;
+mod settings;
 pub mod template;
 mod units;
 
@@ -31,6 +32,7 @@ pub use file::{
 pub use identity::{Hash, IDENTITY_MAX, Identity, Normalise, Reject, RejectReason, sha256_hex};
 pub use judge::{ItemVerdict, Judged, judge};
 pub use ready::{READY, ready};
+pub use settings::LIST_NAME;
 
 /// The most lists of one grammar.
 pub const LISTS_MAX: usize = 32;

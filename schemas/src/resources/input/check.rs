@@ -8,9 +8,9 @@ use super::members::{
     self, AGE_MS_MAX, Kind, Member, Members, TYPES_MAX, URL_CHARS_MAX, Variants, WAIT_MS_MAX,
     WAITS_MAX,
 };
-use super::{FAULTS_MAX, Fault, Faults, Fields, UrlPolicy, relations, text};
+use super::{FAULTS_MAX, Fault, Faults, Fields, UrlPolicy, relations, syncing, text};
 use crate::filter::Filters;
-use crate::ids::{EndpointId, TenantId};
+use crate::ids::{CohortId, EndpointId, TenantId};
 use crate::profile::ResponseGrammar;
 use crate::resources::HEADERS_MAX;
 
@@ -162,11 +162,17 @@ impl<'a> Checker<'a> {
             Kind::Waits => self.waits(value),
             Kind::Types => self.types(value),
             Kind::Filters => self.filters(value),
-            Kind::Grammar => self.grammar(value),
+            Kind::Grammar => self.faults_of(ResponseGrammar::read(value).err()),
+            Kind::Profile => self.faults_of(syncing::profile(value).err()),
+            Kind::Schedule => self.faults_of(syncing::schedule(value).err()),
+            // What is in it, the profile says.
+            Kind::Settings if value.is_object() => {}
+            Kind::Settings => self.fault("must be an object"),
             Kind::Object(members) => self.object(members, value),
             Kind::Text { .. }
             | Kind::Slug
             | Kind::EndpointId
+            | Kind::CohortId
             | Kind::Url
             | Kind::Secret
             | Kind::Hidden { .. }
@@ -192,6 +198,7 @@ impl<'a> Checker<'a> {
             Kind::Hidden { max_chars } => text::hidden(given, max_chars),
             Kind::Slug => given.parse::<TenantId>().map(drop).map_err(id),
             Kind::EndpointId => given.parse::<EndpointId>().map(drop).map_err(id),
+            Kind::CohortId => given.parse::<CohortId>().map(drop).map_err(id),
             Kind::Url if given.len() > URL_CHARS_MAX => {
                 Err(format!("must be at most {URL_CHARS_MAX} characters"))
             }
@@ -209,6 +216,9 @@ impl<'a> Checker<'a> {
             | Kind::Types
             | Kind::Filters
             | Kind::Grammar
+            | Kind::Profile
+            | Kind::Settings
+            | Kind::Schedule
             | Kind::Headers(_)
             | Kind::List { .. }
             | Kind::Object(_)
@@ -309,12 +319,9 @@ impl<'a> Checker<'a> {
         });
     }
 
-    fn grammar(&mut self, value: &Value) {
-        for fault in ResponseGrammar::read(value)
-            .err()
-            .into_iter()
-            .flat_map(|faults| faults.0)
-        {
+    /// Faults that somebody else found in the value that is looked at.
+    fn faults_of(&mut self, found: Option<Faults>) {
+        for fault in found.into_iter().flat_map(|faults| faults.0) {
             let length = self.pointer.len();
             self.pointer.push_str(&fault.pointer);
             self.fault(fault.detail);

@@ -1,6 +1,9 @@
 //! Owns the tables: which members a body has, and the rule for each.
 
 mod sending;
+mod syncing;
+
+pub use syncing::{COHORT, SYNC};
 
 /// A body's members, in groups that several bodies share.
 pub type Members = &'static [&'static [Member]];
@@ -32,6 +35,8 @@ pub enum Kind {
     Slug,
     /// An endpoint's id.
     EndpointId,
+    /// A cohort's id.
+    CohortId,
     /// A URL that the address policy admits, as far as its text shows (SS-6).
     Url,
     /// A signing secret: `whsec_` and 24 to 64 bytes in base64 (WH-5), or `whsk_` and an ed25519
@@ -54,6 +59,12 @@ pub enum Kind {
     Filters,
     /// A response grammar (rule 15).
     Grammar,
+    /// A partner's profile: the id of one that comes with the program, or its content.
+    Profile,
+    /// An object of which the profile says what is in it.
+    Settings,
+    /// When something runs by itself: `cron` and `time_zone`.
+    Schedule,
     /// True or false.
     Flag,
     /// Text that nobody may read again. A change that leaves it out keeps it.

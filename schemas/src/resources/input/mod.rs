@@ -9,6 +9,7 @@ mod authenticating;
 mod check;
 mod members;
 mod relations;
+mod syncing;
 mod text;
 mod url;
 
@@ -29,9 +30,10 @@ use crate::profile::ResponseGrammar;
 
 pub use self::authenticating::{AuthenticationInput, ClientCertificateInput};
 pub use self::members::{
-    CREDENTIAL, ENDPOINT, KEY, Kind, Member, Members, ROTATION, SUBSCRIPTION, TENANT, Variants,
-    WEBHOOK,
+    COHORT, CREDENTIAL, ENDPOINT, KEY, Kind, Member, Members, ROTATION, SUBSCRIPTION, SYNC, TENANT,
+    Variants, WEBHOOK,
 };
+pub use self::syncing::{CohortInput, SyncInput};
 pub(crate) use self::text::header_name;
 pub use self::url::UrlPolicy;
 

@@ -344,7 +344,16 @@ fn tenants_keys_rotations_and_webhooks_are_read() {
 
 #[test]
 fn no_table_names_a_member_twice() {
-    for members in [TENANT, KEY, ENDPOINT, SUBSCRIPTION, WEBHOOK, ROTATION] {
+    for members in [
+        TENANT,
+        KEY,
+        ENDPOINT,
+        SUBSCRIPTION,
+        WEBHOOK,
+        ROTATION,
+        COHORT,
+        SYNC,
+    ] {
         let mut names: Vec<_> = members.iter().copied().flatten().map(|m| m.name).collect();
         let count = names.len();
         names.sort_unstable();
@@ -397,6 +406,7 @@ proptest! {
             WebhookInput::read(&body, &policy).err(),
             SubscriptionInput::patched(&subscription(), &body).err(),
             TenantInput::read(&body).err(),
+            SyncInput::read(&body).err(),
         ];
         for faults in refused.into_iter().flatten() {
             prop_assert!(!faults.0.is_empty() && faults.0.len() <= FAULTS_MAX);
