@@ -18,9 +18,11 @@ mod objects;
 mod open;
 mod output;
 mod process;
+mod profile;
 mod publish;
 mod services;
 mod settings;
+mod simulate;
 mod tail;
 mod topics;
 mod up;
@@ -116,6 +118,8 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
         Command::Dead { command } => dead::run(command, &settings).await,
         Command::Explain(args) => explain::run(&args, &settings).await,
         Command::Filter { command } => filter::run(command, &settings).await,
+        Command::Simulate(args) => simulate::run(args).await,
+        Command::Profile { command } => profile::run(&command),
         Command::Config { command } => config::run(&command),
     }
 }

@@ -19,8 +19,10 @@ use crate::demo::DemoArgs;
 use crate::explain::ExplainArgs;
 use crate::filter::FilterCommand;
 use crate::listen::ListenArgs;
+use crate::profile::ProfileCommand;
 use crate::publish::PublishArgs;
 use crate::settings::{Global, Need, Role};
+use crate::simulate::SimulateArgs;
 use crate::tail::DeliveriesCommand;
 use crate::topics::TopicsCommand;
 
@@ -42,6 +44,7 @@ Examples:
   anabranch deliveries tail               each attempt as it is made
   anabranch dead list --tenant acme       what was given up, and why; dead redrive sends it again
   anabranch explain --tenant acme --event event.json       why each subscription matches it or not
+  anabranch simulate generic-50           a partner to sync cohorts with, made from its profile
 
 On Kafka, each service in a process of its own:
   anabranch config new-keys > anabranch.toml
@@ -126,6 +129,13 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: FilterCommand,
     },
+    /// Partner profiles: what a partner's API takes, and how it answers
+    Profile {
+        #[command(subcommand)]
+        command: ProfileCommand,
+    },
+    /// Be a partner, made from its profile
+    Simulate(SimulateArgs),
     /// Every option of the configuration, and new keys for it
     Config {
         #[command(subcommand)]
@@ -155,6 +165,8 @@ impl Command {
             | Self::Dead { .. }
             | Self::Explain(_)
             | Self::Filter { .. }
+            | Self::Profile { .. }
+            | Self::Simulate(_)
             | Self::Config { .. } => Role::Other,
         }
     }
@@ -183,6 +195,8 @@ impl Command {
             | Self::Dead { .. }
             | Self::Explain(_)
             | Self::Filter { .. }
+            | Self::Profile { .. }
+            | Self::Simulate(_)
             | Self::Config { .. } => ("", &[]),
         }
     }
@@ -207,6 +221,8 @@ impl Command {
             | Self::Dead { .. }
             | Self::Explain(_)
             | Self::Filter { .. }
+            | Self::Profile { .. }
+            | Self::Simulate(_)
             | Self::Config { .. } => 1,
         }
     }
