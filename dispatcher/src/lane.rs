@@ -35,6 +35,9 @@ const STALLED: Duration = Duration::from_secs(1);
 /// and few attempts allowed at once.
 const KNOWN_AFTER: Duration = Duration::from_secs(1);
 
+/// What is deferred while its endpoint is down comes back after half a minute, and this later.
+const DOWN_WAIT_MAX: Duration = Duration::from_mins(2);
+
 /// The bytes that a lane may send more in each round (deficit round robin, Shreedhar and Varghese,
 /// 1995): a large body waits as many rounds as it has of these, a small one goes in each.
 const QUANTUM: usize = 16 << 10;
@@ -404,10 +407,15 @@ impl Lane {
             self.next_free = self.limiter.plan(start, anew);
             start
         };
-        Reserved {
-            due: start.min(latest).max(earliest),
-            down: !self.breaker.is_closed(),
-        }
+        let down = !self.breaker.is_closed();
+        // A schedule of seconds is no reason to rewrite everything each few seconds meanwhile.
+        let earliest = if down {
+            earliest.max(now + guess::reach(source).min(DOWN_WAIT_MAX))
+        } else {
+            earliest
+        };
+        let due = start.min(latest).max(earliest);
+        Reserved { due, down }
     }
 
     /// Brings the plan back where attempts turn out to take less than was assumed; all of it where
