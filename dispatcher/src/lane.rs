@@ -3,21 +3,21 @@
 //! It never sends and never sleeps: it answers "what now?" with a delivery, a time, or nothing. The
 //! surprise: what has come due is served before what is fresh (rule 7).
 
+mod gathering;
 mod guess;
 mod saving;
 mod served;
 
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use schemas::ids::EndpointId;
 use schemas::records::{DisabledProgress, EnabledProgress};
-use schemas::resources::{Batch, RateWindow};
+use schemas::resources::RateWindow;
 use tokio::time::Instant;
 
-use crate::batch::Room;
 use crate::breaker::{self, Breaker, Health, Pass};
 use crate::concurrency::{Concurrency, Ended};
 use crate::limiter::{Anchor, Limiter, Refusal};
@@ -104,6 +104,8 @@ struct Waiting {
 pub(crate) struct Lane {
     due: VecDeque<Delivery>,
     fresh: VecDeque<Delivery>,
+    /// Requests of several that wait to become full.
+    open: BTreeMap<EndpointId, Delivery>,
     waiting: BinaryHeap<Waiting>,
     queued_bytes: usize,
     in_flight: u32,
@@ -142,6 +144,7 @@ impl Lane {
         Self {
             due: VecDeque::new(),
             fresh: VecDeque::new(),
+            open: BTreeMap::new(),
             waiting: BinaryHeap::new(),
             queued_bytes: 0,
             in_flight: 0,
@@ -199,38 +202,8 @@ impl Lane {
         self.hold_until = Some(self.hold_until.map_or(until, |held| held.max(until)));
     }
 
-    /// Whose delivery is next.
-    pub(crate) fn next_endpoint(&mut self, now: Instant) -> Option<EndpointId> {
-        self.promote(now);
-        self.front().map(|delivery| delivery.target.endpoint)
-    }
-
     fn front(&self) -> Option<&Delivery> {
         self.due.front().or_else(|| self.fresh.front())
-    }
-
-    /// Lets those behind the next delivery join it in one request, as far as `batch` allows. Says
-    /// until when it waits for more.
-    pub(crate) fn gather(&mut self, batch: &Batch, now: Instant) -> Option<Instant> {
-        let items_max = self.limiter.items_max().map_or(u32::MAX, NonZeroU32::get);
-        let is_due = !self.due.is_empty();
-        let mut unit = self.due.pop_front().or_else(|| self.fresh.pop_front())?;
-        let items_max = usize::try_from(items_max).unwrap_or(usize::MAX);
-        let mut room = Room::beside(&unit, batch, items_max);
-        while self.front().is_some_and(|next| room.take(&unit, next)) {
-            let next = self.due.pop_front().or_else(|| self.fresh.pop_front());
-            unit.company.extend(next);
-        }
-        let until = unit.queued_at + Duration::from_millis(u64::from(batch.max_wait_ms));
-        let is_fresh = unit.state.hops == 0 && unit.state.attempts == 0;
-        let waits = is_fresh && !room.is_full() && self.front().is_none() && now < until;
-        let queue = if is_due {
-            &mut self.due
-        } else {
-            &mut self.fresh
-        };
-        queue.push_front(unit);
-        waits.then_some(until)
     }
 
     /// What the lane can do at `now`.
@@ -439,7 +412,7 @@ impl Lane {
 
     /// How many deliveries are queued for a turn.
     fn queued(&self) -> u64 {
-        (self.due.len() + self.fresh.len()) as u64
+        (self.due.len() + self.fresh.len() + self.open.len()) as u64
     }
 
     /// Whether a delivery that arrived now would wait longer than `horizon`, or the lane does not
@@ -478,6 +451,7 @@ impl Lane {
     pub(crate) fn overdue(&mut self, now: Instant, horizon: Duration) -> Vec<Delivery> {
         self.promote(now);
         let held = self.held_until().is_some_and(|until| until > now + horizon);
+        self.close(|_, unit| held || now - unit.queued_at >= horizon);
         let mut taken = Vec::new();
         for queue in [&mut self.due, &mut self.fresh] {
             while queue
@@ -496,6 +470,7 @@ impl Lane {
     /// Takes out everything that is not in flight, with the due time of what waited for one.
     pub(crate) fn drain(&mut self) -> Vec<(Delivery, Option<Instant>)> {
         self.queued_bytes = 0;
+        self.close(|_, _| true);
         let queued = self
             .due
             .drain(..)
@@ -526,15 +501,15 @@ impl Lane {
 
     /// How many deliveries are queued or waiting.
     pub(crate) fn len(&self) -> usize {
-        self.due.len() + self.fresh.len() + self.waiting.len()
+        self.due.len() + self.fresh.len() + self.open.len() + self.waiting.len()
     }
 
     /// When the oldest event queued here was accepted, unix milliseconds.
     pub(crate) fn oldest_accepted(&self) -> Option<i64> {
         let first = [self.due.front(), self.fresh.front()];
+        let first = first.into_iter().flatten();
         first
-            .into_iter()
-            .flatten()
+            .chain(self.open.values())
             .map(|delivery| delivery.loaded.record.accepted_at)
             .min()
     }

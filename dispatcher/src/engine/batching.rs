@@ -2,7 +2,7 @@
 //! one by one, halved where the endpoint rejects them together.
 //!
 //! It must never send an item again that the endpoint has taken. The surprise: while a request
-//! waits to become full, its lane waits too.
+//! waits to become full, others of its lane go.
 
 use std::sync::Arc;
 
@@ -30,11 +30,11 @@ impl<T: Transport> Engine<T> {
         quota: &Quota,
         now: Instant,
     ) -> Option<Instant> {
-        let lane = self.tenant_of(tenure)?.lanes.get_mut(quota)?;
-        let endpoint = lane.next_endpoint(now)?;
-        let batch = self.parts.endpoints.get(endpoint)?.batch?;
-        let lane = self.tenant_of(tenure)?.lanes.get_mut(quota)?;
-        lane.gather(&batch, now)
+        let endpoints = &self.parts.endpoints;
+        let owned = self.owned.get_mut(&tenure.placement);
+        let owned = owned.filter(|owned| owned.tenure == tenure)?;
+        let lane = owned.lanes.get_mut(quota)?;
+        lane.gather(|endpoint| endpoints.get(endpoint)?.batch, now)
     }
 
     /// Ends what is too old to be attempted in a request of several, unless all of it is.

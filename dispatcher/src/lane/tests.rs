@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use schemas::event::Event;
 use schemas::ids::{EndpointId, SubscriptionId};
 use schemas::records::{AttemptState, DeliveryRecord, Origin, Target};
-use schemas::resources::{LimitUnit, Quota, WindowKind};
+use schemas::resources::{Batch, BatchFormat, LimitUnit, Quota, WindowKind};
 
 mod health;
 
@@ -558,4 +558,47 @@ fn attempts_that_were_all_delayed_together_cost_what_is_deferred_next_to_nothing
         "{:?}",
         lane.next_free - later
     );
+}
+
+#[test]
+fn a_request_that_waits_for_company_lets_others_of_its_quota_go() {
+    let now = Instant::now();
+    let mut lane = Lane::new(now, 9);
+    let batch = |items: u32| Batch {
+        max_items: NonZeroU32::new(items).unwrap(),
+        max_bytes: NonZeroU32::new(1 << 20).unwrap(),
+        max_wait_ms: 1_000,
+        format: BatchFormat::CloudEvents,
+    };
+    let batch_of = |id: EndpointId| (id.bits() < 3).then(|| batch(2));
+    let push = |lane: &mut Lane, offset, endpoint, at| {
+        let mut delivery = delivery(offset, false, at);
+        delivery.target.endpoint = EndpointId::from_bits(endpoint);
+        lane.push(delivery);
+    };
+    let goes = |lane: &mut Lane, at| match lane.gather(batch_of, at) {
+        Some(until) => Err(until),
+        None => match lane.turn(at) {
+            Turn::Attempt(unit) => Ok(unit.items().map(|item| item.place.offset).collect()),
+            Turn::Wait(_) | Turn::Later | Turn::Save | Turn::Idle => Ok(Vec::new()),
+        },
+    };
+    push(&mut lane, 0, 1, now);
+    push(&mut lane, 1, 2, now);
+    push(&mut lane, 2, 3, now);
+    assert_eq!(goes(&mut lane, now), Ok(vec![2]), "it takes no company");
+    assert_eq!(goes(&mut lane, now), Err(now + ms(1_000)));
+    assert_eq!(lane.len(), 2);
+    push(&mut lane, 3, 2, now + ms(5));
+    assert_eq!(goes(&mut lane, now + ms(5)), Ok(vec![1, 3]), "it is full");
+    assert_eq!(goes(&mut lane, now + ms(5)), Err(now + ms(1_000)));
+    push(&mut lane, 4, 2, now + ms(500));
+    assert_eq!(
+        goes(&mut lane, now + ms(1_000)),
+        Ok(vec![0]),
+        "it has waited"
+    );
+    assert_eq!(goes(&mut lane, now + ms(1_000)), Err(now + ms(1_500)));
+    assert_eq!(lane.drain().len(), 1);
+    assert_eq!(lane.len(), 0);
 }

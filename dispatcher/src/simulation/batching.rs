@@ -7,12 +7,12 @@ use std::time::Duration;
 use runtime::log::simulated::SimulationOptions;
 use schemas::profile::ResponseGrammar;
 use schemas::records::DeadReason;
-use schemas::resources::{Batch, BatchFormat};
+use schemas::resources::{Batch, BatchFormat, Placement, Quota};
 use serde_json::json;
 
 use super::World;
 use super::tests::{calm, paused, seeds};
-use super::world::Behaviour;
+use super::world::{Behaviour, PARTITIONS};
 use crate::planted::{self, Bug};
 
 const MINUTES: Duration = Duration::from_secs(3_600);
@@ -199,5 +199,43 @@ fn batches_lose_nothing_whatever_goes_wrong() {
                 .await;
             audit_taken(&world, published, false, |number| number % 11 == 0);
         });
+    });
+}
+
+#[test]
+fn endpoints_of_one_quota_wait_for_company_beside_each_other() {
+    // rule 7
+    paused(async {
+        let mut world = World::new(calm()).await;
+        let quota = Quota::shared(&"acme".parse().unwrap(), "crm");
+        let placement = Placement::of(&quota, NonZeroU32::new(PARTITIONS).unwrap());
+        let one = taking(&mut world, Behaviour::Culprits(1_000), batch(10, 1_000)).await;
+        let other = taking(&mut world, Behaviour::Culprits(1_000), batch(10, 1_000)).await;
+        let single = world.endpoint(Behaviour::Healthy(1, 5)).await;
+        for index in [one, other, single] {
+            world
+                .change(index, |endpoint| {
+                    endpoint.quota = quota.clone();
+                    endpoint.placement = placement;
+                })
+                .await;
+        }
+        world.start("d1");
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        let mut ids = Vec::new();
+        let began = tokio::time::Instant::now();
+        for _ in 0..15 {
+            world.publish(&[one], false).await;
+            world.publish(&[other], false).await;
+            ids.extend(world.publish(&[single], false).await);
+        }
+        let published = began.elapsed();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(world.ended(&ids), "waits for others' company");
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        // Ten at once, and five that have waited.
+        let requests = world.seen().len() - ids.len();
+        assert_eq!(requests, 4, "published in {published:?}");
+        assert_eq!(world.taken().len(), 30);
     });
 }
