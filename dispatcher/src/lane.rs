@@ -35,7 +35,8 @@ const STALLED: Duration = Duration::from_secs(1);
 /// and few attempts allowed at once.
 const KNOWN_AFTER: Duration = Duration::from_secs(1);
 
-/// What is deferred while its endpoint is down comes back after half a minute, and this later.
+/// What is deferred while its endpoint is down comes back after half a minute first, and then after
+/// this.
 const DOWN_WAIT_MAX: Duration = Duration::from_mins(2);
 
 /// The bytes that a lane may send more in each round (deficit round robin, Shreedhar and Varghese,
