@@ -160,6 +160,8 @@ impl Evaluation<'_> {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod suite;
 #[cfg(test)]
 mod tests;
