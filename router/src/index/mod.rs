@@ -24,9 +24,9 @@ use schemas::records::{ControlKey, ControlObject};
 use schemas::resources::{Subscription, SubscriptionState};
 
 pub use entries::{Entries, Entry, Place};
-pub use hits::Scratch;
 pub use tenant::TenantIndex;
 
+use hits::Scratch;
 use layouts::Layouts;
 
 /// Every active subscription, as far as `control` has been applied.

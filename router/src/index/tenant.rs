@@ -91,7 +91,7 @@ impl TenantIndex {
             places,
         } = scratch;
         places.clear();
-        hits.begin(self.rules.bound());
+        hits.clear();
         let mut subject = Subject::new(event, self.looks.paths(layouts), found);
         let ty = event.ty();
         let prefixes = self.prefix_lengths.iter();
@@ -101,7 +101,9 @@ impl TenantIndex {
         for bucket in typed.into_iter().chain(prefixes).chain(any) {
             bucket.find(&mut subject, &self.operands, hits);
         }
-        for rule in hits.rules().iter().filter_map(|id| self.rules.get(*id)) {
+        let hits = hits.sorted();
+        self.rules.touch(hits);
+        for rule in hits.iter().filter_map(|id| self.rules.get(*id)) {
             if rule.passes(&mut subject) {
                 places.extend_from_slice(rule.places.as_slice());
             }

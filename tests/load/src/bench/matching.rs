@@ -17,8 +17,9 @@ use crate::matching::rivals::{Naive, Patterns, whole};
 use crate::matching::{GROUP, Mix, Wanted, World};
 use crate::report::{Report, line, median, note};
 
-/// Distinct events that are matched in turn.
-const EVENTS: u32 = 8_192;
+/// Distinct events that are matched in turn: few enough to be near, as one is that has just been
+/// decoded, and many enough that what they are wanted by is not.
+const EVENTS: u32 = 2_048;
 /// Others are given so long to take the subscriptions in.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Quamina with more mixed patterns than this takes minutes, or ends in a panic.
