@@ -21,6 +21,8 @@ use schemas::records::WindowProgress;
 use schemas::resources::RateWindow;
 use tokio::time::Instant;
 
+use crate::planted::{self, Bug};
+
 use observed::Observed;
 use window::{Window, to_ns};
 
@@ -130,6 +132,7 @@ impl Limiter {
             .windows
             .iter_mut()
             .map(|old| old.carried(now))
+            .filter(|_| !planted::is(Bug::SpentForgotten))
             .collect();
         let mut before: Vec<Option<Window>> = self.windows.drain(..).map(Some).collect();
         for of in of {

@@ -18,6 +18,14 @@ pub(crate) enum Bug {
     DisabledUntold,
     /// An endpoint works again, and its next owner is not told.
     EnabledUnmarked,
+    /// What a window has spent is forgotten when the endpoint's limits are changed.
+    SpentForgotten,
+    /// Marks are forgotten as soon as they are looked through.
+    MarksKeptShort,
+    /// A new owner takes the delivery behind a key's head for the head.
+    HeadSkipped,
+    /// A retry is queued twice.
+    RetriedTwice,
     /// What is left of an endpoint that is not known yet is taken back.
     UnknownForgotten,
     /// A delivery is attempted though others of its key come first.

@@ -528,6 +528,9 @@ impl<T: Transport> Engine<T> {
                 let reserved = lane.reserve(now, now + remaining, delivery.source);
                 return self.postpone(tenure, delivery, reserved, Deferred::Full);
             }
+            if planted::is(Bug::RetriedTwice) {
+                lane.push_waiting(now + remaining, delivery.clone());
+            }
             lane.push_waiting(now + remaining, delivery);
         }
         self.enlist(tenure, target.quota.clone());

@@ -64,6 +64,21 @@ impl World {
         }
     }
 
+    /// No delivery is attempted by one process while it attempts it already.
+    pub(crate) fn audit_one_at_a_time(&self, ids: &[String]) {
+        for id in ids {
+            let attempts = self.of(id);
+            for (at, one) in attempts.iter().enumerate() {
+                let until = one.ended.unwrap_or(one.started);
+                let others = attempts.iter().skip(at + 1);
+                let at_once = others
+                    .filter(|other| other.process == one.process)
+                    .find(|other| other.started < until);
+                assert!(at_once.is_none(), "two at once: {one:?} and {at_once:?}");
+            }
+        }
+    }
+
     /// Rule 5: no two processes start attempts of one placement at once.
     pub(crate) fn audit_ownership(&self) {
         let placements: BTreeMap<String, u32> = self

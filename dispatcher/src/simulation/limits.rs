@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use runtime::log::simulated::{Fault, Operation};
+use runtime::log::simulated::{Fault, Operation, SimulationOptions};
 use schemas::resources::RateWindow;
 use tokio::time::Instant;
 
@@ -20,7 +20,7 @@ fn windows(json: &str) -> Vec<RateWindow> {
 
 /// A world whose endpoints have windows of each kind, short and long, and busy dispatchers.
 async fn limited(seed: u64) -> World {
-    let mut world = World::new(runtime::log::simulated::SimulationOptions { seed, ..calm() }).await;
+    let mut world = World::new(SimulationOptions { seed, ..calm() }).await;
     for (index, json) in [
         r#"[{"count":40,"per_ms":2000,"kind":"sliding"},{"count":150,"per_ms":30000,"kind":"sliding"}]"#,
         r#"[{"count":20,"per_ms":1000,"burst":4},{"count":200,"per_ms":20000,"kind":"fixed","offset_ms":700}]"#,
@@ -108,6 +108,38 @@ pub(super) async fn held(seed: u64) {
 fn a_hold_survives_a_drain_and_a_crash() {
     // rules 5 and 11
     seeds(2, |seed| paused(held(seed)));
+}
+
+/// An endpoint whose limits are changed when it has spent them.
+fn changed(seed: u64) {
+    paused(async {
+        let mut world = World::new(SimulationOptions { seed, ..calm() }).await;
+        let endpoint = world.endpoint(Behaviour::Healthy(1, 5)).await;
+        let count = async |world: &mut World, count: u32| {
+            let limits = windows(&format!(
+                r#"[{{"count":{count},"per_ms":30000,"kind":"sliding"}}]"#
+            ));
+            world
+                .change(endpoint, |endpoint| endpoint.limits = limits)
+                .await;
+        };
+        count(&mut world, 20).await;
+        world.start("d0");
+        let ids = world.publish_many(&[endpoint], 60).await;
+        world
+            .until("spent", HOUR, |world| world.seen().len() >= 20)
+            .await;
+        count(&mut world, 25).await;
+        world.until("ended", HOUR, |world| world.ended(&ids)).await;
+        world.audit_limits();
+    });
+}
+
+#[test]
+fn a_window_that_is_changed_keeps_what_was_spent_of_it() {
+    // rule 5
+    changed(0);
+    assert!(is_found(Bug::SpentForgotten, 2, changed));
 }
 
 /// Whether the auditor finds the bug within so many seeds.

@@ -162,6 +162,7 @@ fn planted_bugs_of_order_are_found() {
     };
     assert!(is_found(Bug::AttemptsNonHead, blocked_and_free_again));
     assert!(is_found(Bug::BlockWithoutItsHop, handed_over));
+    assert!(is_found(Bug::HeadSkipped, handed_over));
 }
 
 #[test]

@@ -153,6 +153,40 @@ fn repeated_after_a_hand_over(seed: u64) {
     });
 }
 
+/// A router writes again what was written and delivered minutes ago (rule 3).
+fn repeated_minutes_later(seed: u64) {
+    paused(async {
+        let mut world = World::new(busy(seed)).await;
+        let endpoint = world.endpoint(Behaviour::Healthy(1, 20)).await;
+        world.start("d0");
+        let (ids, records) = world.routed(&[endpoint]);
+        world.write(records.clone()).await;
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        world.write(records).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(world.ended(&ids));
+        world.audit_exactly_once(&ids);
+    });
+}
+
+/// Retries that take long: one at a time of each delivery.
+fn retried_slowly(seed: u64) {
+    paused(async {
+        let mut world = World::new(busy(seed)).await;
+        world.retry_schedule_ms = vec![3_000];
+        let failing = world.endpoint(Behaviour::Fails(404, None, 1)).await;
+        world.start("d0");
+        let ids = world.publish_many(&[failing], 5).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        world.behave(failing, Behaviour::Healthy(300, 400));
+        world
+            .until("ended", MINUTES, |world| world.ended(&ids))
+            .await;
+        world.audit_one_at_a_time(&ids);
+        world.audit_exactly_once(&ids);
+    });
+}
+
 /// What waits for its next attempt when its dispatcher drains waits for it with the next one, and
 /// costs no attempt more.
 fn drained_while_it_waits(seed: u64) {
@@ -233,7 +267,7 @@ fn told_to_wait(seed: u64) {
 }
 
 /// Which world is to find which bug.
-const PLANTED: [(Bug, fn(u64)); 16] = [
+const PLANTED: [(Bug, fn(u64)); 18] = [
     (Bug::HopWithoutTransaction, dies_while_transactions_fail),
     (Bug::CompletedBeforeDead, dies_while_transactions_fail),
     (Bug::NoReopenAfterAbort, dies_while_transactions_fail),
@@ -242,6 +276,8 @@ const PLANTED: [(Bug, fn(u64)); 16] = [
     (Bug::LeaseUnchecked, stopped_with_retries),
     (Bug::MarksForgotten, repeated_after_a_hand_over),
     (Bug::MarksUnread, repeated_after_a_hand_over),
+    (Bug::MarksKeptShort, repeated_minutes_later),
+    (Bug::RetriedTwice, retried_slowly),
     (Bug::DueUndershot, schedule),
     (Bug::RetryAfterIgnored, told_to_wait),
     (Bug::DrainBeforeInFlight, hands_over),
