@@ -18,7 +18,8 @@ use serde_json::json;
 
 use super::World;
 use super::tests::{calm, paused, seeds};
-use super::world::{Behaviour, PARTITIONS, Wire, status};
+use super::wire::{Wire, status};
+use super::world::{Behaviour, PARTITIONS};
 use crate::dead_letter;
 use crate::delivery::{Answer, TransportError, TransportErrorKind};
 

@@ -13,6 +13,7 @@ mod planting;
 mod reports;
 mod rules;
 mod tests;
+mod wire;
 mod world;
 
 pub(crate) use world::World;
