@@ -3,13 +3,16 @@
 //! It must never hide an answer: callers see every status. The surprise: it is hyper without a
 //! pool, so that the load costs little beside what it loads.
 
+use std::io;
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt as _};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Frame;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -104,6 +107,37 @@ impl Connection {
         }
         Ok(serde_json::from_slice(answer.body())?)
     }
+}
+
+/// Posts a body piece by piece with a key, and reads JSON.
+///
+/// # Errors
+/// Where the answer is no success.
+pub(crate) async fn upload(
+    (address, key): (SocketAddr, &str),
+    path: &str,
+    content_type: &'static str,
+    pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+) -> anyhow::Result<Value> {
+    let stream = TcpStream::connect(address)
+        .await
+        .with_context(|| address.to_string())?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    let body = StreamBody::new(pieces.map_ok(Frame::data));
+    let request = Request::post(path)
+        .header(HOST, address.to_string())
+        .header(AUTHORIZATION, format!("Bearer {key}"))
+        .header(CONTENT_TYPE, content_type)
+        .body(Box::pin(body))?;
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    let body = body.collect().await?.to_bytes();
+    if !head.status.is_success() {
+        let text = String::from_utf8_lossy(&body);
+        bail!("POST {path}: {}: {text}", head.status);
+    }
+    Ok(serde_json::from_slice(&body)?)
 }
 
 /// Whether `GET path` is answered with 200 there.

@@ -11,7 +11,9 @@ mod child;
 mod client;
 mod events;
 mod matching;
+mod members;
 mod pace;
+mod partner;
 mod report;
 mod sink;
 mod stack;
@@ -52,6 +54,9 @@ struct Args {
     /// Fewer events and a shorter warm-up than the bars ask for; the figures say so.
     #[arg(long)]
     quick: bool,
+    /// Members of a cohort, where that is what is measured.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
+    members: Option<u64>,
     /// A setting for every process under test.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
@@ -119,6 +124,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         rounds: usize::from(args.rounds),
         settings: args.set,
         quick: args.quick,
+        members: args.members,
     };
     let result = runtime.block_on(until_signal(Box::pin(bench.run(plan, report))));
     // A thread of a bare client may still be busy; nothing of it matters any more.

@@ -4,6 +4,7 @@
 //! its own, which are left to the broker; `./bench` throws that away.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -19,7 +20,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::bench::Plan;
 use crate::child::{Child, free_address};
-use crate::client::{Connection, is_ok};
+use crate::client::{Connection, is_ok, upload};
 use crate::events::{BATCH, TENANT};
 use crate::pace::wall_us;
 
@@ -50,6 +51,8 @@ pub(crate) enum Service {
     Router,
     /// Delivers them.
     Dispatcher,
+    /// Keeps cohorts and runs syncs.
+    Cohorts,
     /// All of them on the embedded log.
     Up,
 }
@@ -61,6 +64,7 @@ impl Service {
             Self::Ingest => "ingest",
             Self::Router => "router",
             Self::Dispatcher => "dispatcher",
+            Self::Cohorts => "cohorts",
             Self::Up => "up",
         }
     }
@@ -92,6 +96,7 @@ pub(crate) struct Stack {
     key: String,
     ingest: SocketAddr,
     control: SocketAddr,
+    cohorts: SocketAddr,
     // Killed before their folder goes; each with its admin address.
     children: BTreeMap<Service, (Child, SocketAddr)>,
     /// Further dispatchers, by their number.
@@ -151,6 +156,7 @@ impl Stack {
             key: String::new(),
             ingest: free_address()?,
             control: free_address()?,
+            cohorts: free_address()?,
             children: BTreeMap::new(),
             replicas: BTreeMap::new(),
             dir: TempDir::with_prefix("anabranch-load-")?,
@@ -183,6 +189,59 @@ impl Stack {
     /// Where nobody listens.
     pub(crate) async fn publisher(&self) -> anyhow::Result<Connection> {
         Connection::open(self.ingest, &self.key).await
+    }
+
+    /// A connection to the cohorts service with the operator's key.
+    ///
+    /// # Errors
+    /// Where nobody listens.
+    pub(crate) async fn cohorts(&self) -> anyhow::Result<Connection> {
+        Connection::open(self.cohorts, &self.operator).await
+    }
+
+    /// Uploads a body to the cohorts service piece by piece.
+    ///
+    /// # Errors
+    /// Where the answer is no success.
+    pub(crate) async fn upload(
+        &self,
+        path: &str,
+        content_type: &'static str,
+        pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+    ) -> anyhow::Result<Value> {
+        let to = (self.cohorts, self.operator.as_str());
+        upload(to, path, content_type, pieces).await
+    }
+
+    /// What cohorts and rosters take on disk, in MiB.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn cohorts_disk_mib(&self) -> anyhow::Result<f64> {
+        mib(bytes_below(&self.cohorts_store(), &|_| true)?)
+    }
+
+    /// What this installation's topics take on the broker's disk, in MiB: what went through Kafka,
+    /// as it was compressed. None where the broker's folder is not known.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn kafka_disk_mib(&self) -> anyhow::Result<Option<f64>> {
+        let Some(folder) = std::env::var_os("ANABRANCH_KAFKA_DIR") else {
+            return Ok(None);
+        };
+        // Indexes are files of a size that says nothing.
+        let is_ours = |path: &Path| {
+            let topic = path.parent().and_then(Path::file_name);
+            let topic = topic.and_then(|name| name.to_str());
+            path.extension().is_some_and(|ending| ending == "log")
+                && topic.is_some_and(|topic| topic.starts_with(&self.prefix))
+        };
+        mib(bytes_below(Path::new(&folder), &is_ours)?).map(Some)
+    }
+
+    fn cohorts_store(&self) -> PathBuf {
+        self.dir.path().join("cohorts")
     }
 
     /// Starts a service and waits until it is ready.
@@ -243,6 +302,11 @@ impl Stack {
         args.extend(set(format!("admin.bind={admin}")));
         args.extend(set(format!("ingest.bind={}", self.ingest)));
         args.extend(set(format!("control.bind={}", self.control)));
+        if service == Service::Cohorts {
+            args.extend(set(format!("cohorts.bind={}", self.cohorts)));
+            let store = self.cohorts_store().display().to_string();
+            args.extend(set(format!("cohorts.store={store}")));
+        }
         let mut child = Child::start(instance, &self.bin, &args, self.dir.path())?;
         let deadline = Instant::now() + READY_TIMEOUT;
         while !is_ok(admin, "/readyz").await {
@@ -330,7 +394,10 @@ impl Stack {
     }
 
     /// What comes last is applied last: one change that waits is enough for all.
-    async fn wait_applied(&self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// Where somebody does not apply it.
+    pub(crate) async fn wait_applied(&self) -> anyhow::Result<()> {
         let path = format!("/v1/tenants/{TENANT}?wait=applied");
         let mut api = self.api().await?;
         api.json(Method::PATCH, &path, Some(&json!({ "name": "load" })))
@@ -393,7 +460,11 @@ impl Stack {
         Ok(made)
     }
 
-    async fn api(&self) -> anyhow::Result<Connection> {
+    /// A connection to control with the operator's key.
+    ///
+    /// # Errors
+    /// Where nobody listens.
+    pub(crate) async fn api(&self) -> anyhow::Result<Connection> {
         Connection::open(self.control, &self.operator).await
     }
 
@@ -463,6 +534,28 @@ impl Stack {
         }
         Ok(String::from_utf8(output.stdout)?)
     }
+}
+
+/// The bytes of files below a folder that count.
+fn bytes_below(folder: &Path, counts: &dyn Fn(&Path) -> bool) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        // What is deleted meanwhile takes nothing.
+        let Ok(about) = entry.metadata() else {
+            continue;
+        };
+        if about.is_dir() {
+            bytes += bytes_below(&entry.path(), counts)?;
+        } else if counts(&entry.path()) {
+            bytes += about.len();
+        }
+    }
+    Ok(bytes)
+}
+
+fn mib(bytes: u64) -> anyhow::Result<f64> {
+    Ok(f64::from(u32::try_from(bytes >> 10)?) / 1_024.0)
 }
 
 fn set(setting: String) -> [String; 2] {

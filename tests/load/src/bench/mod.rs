@@ -2,6 +2,7 @@
 
 mod backlog;
 mod batch;
+mod cohort;
 mod dispatcher;
 mod embedded;
 mod fanout;
@@ -35,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) settings: Vec<String>,
     /// Fewer events, shorter warm-up.
     pub(crate) quick: bool,
+    /// Members of a cohort; none for what the benchmark says.
+    pub(crate) members: Option<u64>,
 }
 
 impl Plan {
@@ -69,6 +72,14 @@ pub(crate) enum Bench {
     Batch,
     /// Events a second that the index matches on one core.
     Matching,
+    /// A cohort into a partner's list, and what changed of it.
+    Cohort,
+    /// A sync beside a client that sends one member a request.
+    CohortNaive,
+    /// A sync at a partner's limit.
+    CohortLimit,
+    /// Other endpoints while a sync runs.
+    CohortBesideRealtime,
 }
 
 impl Bench {
@@ -86,6 +97,10 @@ impl Bench {
             Self::Scale => "scale",
             Self::Batch => "batch",
             Self::Matching => "matching",
+            Self::Cohort => "cohort",
+            Self::CohortNaive => "cohort-naive",
+            Self::CohortLimit => "cohort-limit",
+            Self::CohortBesideRealtime => "cohort-beside-realtime",
         }
     }
 
@@ -100,7 +115,11 @@ impl Bench {
             | Self::Isolation
             | Self::Backlog
             | Self::Scale
-            | Self::Batch => &["kafka"],
+            | Self::Batch
+            | Self::Cohort
+            | Self::CohortNaive
+            | Self::CohortLimit
+            | Self::CohortBesideRealtime => &["kafka"],
             Self::Embedded | Self::Matching => &[],
         }
     }
@@ -118,6 +137,10 @@ impl Bench {
             Self::Scale => "limits and their use with 1, 2 and 4 dispatchers, and one killed",
             Self::Batch => "deliveries a second in requests of 50 and of one, from a full topic",
             Self::Matching => "events a second that one core matches, beside sonic-rs and quamina",
+            Self::Cohort => "seconds until a partner has a cohort, and what changed of it",
+            Self::CohortNaive => "members a second of a sync, beside one member a request",
+            Self::CohortLimit => "seconds of a sync at a partner's limit, beside what it allows",
+            Self::CohortBesideRealtime => "latency of other endpoints beside a sync and without",
         }
     }
 
@@ -138,6 +161,10 @@ impl Bench {
             Self::Scale => scale::run(&plan, report).await,
             Self::Batch => batch::run(&plan, report).await,
             Self::Matching => matching::run(&plan, report).await,
+            Self::Cohort => cohort::first(&plan, report).await,
+            Self::CohortNaive => cohort::naive(&plan, report).await,
+            Self::CohortLimit => cohort::limit(&plan, report).await,
+            Self::CohortBesideRealtime => cohort::beside_realtime(&plan, report).await,
         }
     }
 }
@@ -148,7 +175,7 @@ impl Bench {
 /// Where standard output is gone.
 pub(crate) fn list() -> anyhow::Result<()> {
     for bench in Bench::value_variants() {
-        line(format_args!("{:<12} {}", bench.name(), bench.about()))?;
+        line(format_args!("{:<22} {}", bench.name(), bench.about()))?;
     }
     Ok(())
 }
