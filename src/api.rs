@@ -12,7 +12,7 @@ use anyhow::Context;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
 use bytes::{Bytes, BytesMut};
-use reqwest::{Client, Method, Url};
+use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use runtime::secret::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
@@ -26,6 +26,8 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Longer than `?wait=applied` and than ingest's own deadlines.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// For bodies and answers of any length: a terabyte at 100 Mbit/s.
+const LONG_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
 
 /// A client of `control` and `ingest`.
 #[derive(Clone)]
@@ -71,13 +73,25 @@ impl Api {
     /// # Errors
     /// Where there is no key, or no client can be built.
     pub(crate) fn new(args: &ApiArgs, data_dir: &Path) -> anyhow::Result<Self> {
+        Self::reaching(args, &args.control_url, data_dir)
+    }
+
+    /// The same, of which [`Api::ask`] also reaches `other`.
+    ///
+    /// # Errors
+    /// As [`Api::new`].
+    pub(crate) fn reaching(args: &ApiArgs, other: &Url, data_dir: &Path) -> anyhow::Result<Self> {
         let key = match &args.key {
             Some(key) => SecretString::from(key.as_str()),
             None => operator_key(data_dir)?,
         };
         let control = args.control_url.clone();
         Ok(Self {
-            client: client(control.scheme() == "https" || args.ingest_url.scheme() == "https")?,
+            client: client(
+                [&control, &args.ingest_url, other]
+                    .iter()
+                    .any(|url| url.scheme() == "https"),
+            )?,
             control,
             ingest: args.ingest_url.clone(),
             key,
@@ -140,17 +154,74 @@ impl Api {
         content_type: &str,
         body: Option<Bytes>,
     ) -> anyhow::Result<Answer> {
-        let place = url.origin().ascii_serialization();
-        let mut request = self.client.request(method, url).header(
-            AUTHORIZATION,
-            format!("Bearer {}", self.key.expose_secret()),
-        );
+        let place = url.clone();
+        let mut request = self.authorized(method, url);
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, content_type).body(body);
         }
+        self.finish(&place, request).await
+    }
+
+    fn authorized(&self, method: Method, url: Url) -> RequestBuilder {
+        self.client.request(method, url).header(
+            AUTHORIZATION,
+            format!("Bearer {}", self.key.expose_secret()),
+        )
+    }
+
+    /// Asks the service at `base`. The path is as in [`Api::control`].
+    ///
+    /// # Errors
+    /// What went wrong on the way; the answer may say no.
+    pub(crate) async fn ask(
+        &self,
+        base: &Url,
+        (method, path): (Method, &[&str]),
+        body: Option<Bytes>,
+    ) -> anyhow::Result<Answer> {
+        let url = at(base, path)?;
+        self.send(method, url, "application/json", body).await
+    }
+
+    /// A request to the service at `base` that may take as long as its body or its answer is.
+    ///
+    /// # Errors
+    /// Where `base` is not the URL of a service.
+    pub(crate) fn begin(
+        &self,
+        base: &Url,
+        (method, path): (Method, &[&str]),
+        query: &[(&str, &str)],
+    ) -> anyhow::Result<RequestBuilder> {
+        let mut url = at(base, path)?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        Ok(self.authorized(method, url).timeout(LONG_TIMEOUT))
+    }
+
+    /// Sends a request and reads its answer whole.
+    ///
+    /// # Errors
+    /// What went wrong on the way; the answer may say no.
+    pub(crate) async fn finish(
+        &self,
+        place: &Url,
+        request: RequestBuilder,
+    ) -> anyhow::Result<Answer> {
         // Without the URL: the place is said once, in our words.
         let sent = request.send().await.map_err(reqwest::Error::without_url);
-        let mut response = sent.with_context(|| format!("{place} does not answer"))?;
+        let origin = place.origin().ascii_serialization();
+        let response = sent.with_context(|| format!("{origin} does not answer"))?;
+        Self::read(place, response).await
+    }
+
+    /// Reads an answer whole.
+    ///
+    /// # Errors
+    /// Where it does not arrive, or is too large.
+    pub(crate) async fn read(place: &Url, mut response: Response) -> anyhow::Result<Answer> {
+        let place = place.origin().ascii_serialization();
         let (status, headers) = (response.status(), response.headers().clone());
         let mut body = BytesMut::new();
         while let Some(chunk) = response
@@ -198,7 +269,12 @@ impl Answer {
         if self.status.is_success() {
             return Ok(self);
         }
-        Err(Refused(self.problem()).into())
+        Err(self.refused().into())
+    }
+
+    /// What it says, as an error.
+    pub(crate) fn refused(&self) -> Refused {
+        Refused(self.problem())
     }
 
     /// What a problem answer says, in one or more lines.

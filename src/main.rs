@@ -7,6 +7,7 @@
 mod api;
 mod attempts;
 mod cli;
+mod cohort;
 mod config;
 mod dead;
 mod demo;
@@ -23,6 +24,7 @@ mod publish;
 mod services;
 mod settings;
 mod simulate;
+mod sync;
 mod tail;
 mod topics;
 mod up;
@@ -120,6 +122,8 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
         Command::Filter { command } => filter::run(command, &settings).await,
         Command::Simulate(args) => simulate::run(args).await,
         Command::Profile { command } => profile::run(&command),
+        Command::Cohort { command } => cohort::run(command, &settings).await,
+        Command::Sync { command } => sync::run(command, &settings).await,
         Command::Config { command } => config::run(&command),
     }
 }

@@ -13,6 +13,7 @@ pub(crate) use self::objects::{
     OfTenant, One, Sending, SubscriptionArgs, SubscriptionCommand, Tenant, TenantArgs,
     TenantCommand, TenantFields, WebhookArgs, WebhookCommand, WhichEvents,
 };
+use crate::cohort::CohortCommand;
 use crate::config::ConfigCommand;
 use crate::dead::DeadCommand;
 use crate::demo::DemoArgs;
@@ -23,6 +24,7 @@ use crate::profile::ProfileCommand;
 use crate::publish::PublishArgs;
 use crate::settings::{Global, Need, Role};
 use crate::simulate::SimulateArgs;
+use crate::sync::SyncCommand;
 use crate::tail::DeliveriesCommand;
 use crate::topics::TopicsCommand;
 
@@ -44,6 +46,8 @@ Examples:
   anabranch deliveries tail               each attempt as it is made
   anabranch dead list --tenant acme       what was given up, and why; dead redrive sends it again
   anabranch explain --tenant acme --event event.json       why each subscription matches it or not
+  anabranch cohort upload VIP members.csv --tenant acme    all members there are, as a snapshot
+  anabranch sync run SYNC --tenant acme --wait              a partner's list becomes the cohort
   anabranch simulate generic-50           a partner to sync cohorts with, made from its profile
 
 On Kafka, each service in a process of its own:
@@ -131,6 +135,16 @@ pub(crate) enum Command {
     },
     /// Partner profiles: what a partner's API takes, and how it answers
     Profile {
+    /// Cohorts: named sets of members, uploaded as snapshots
+    Cohort {
+        #[command(subcommand)]
+        command: CohortCommand,
+    },
+    /// Syncs: cohorts that partners' lists are made equal to
+    Sync {
+        #[command(subcommand)]
+        command: SyncCommand,
+    },
         #[command(subcommand)]
         command: ProfileCommand,
     },
@@ -168,6 +182,8 @@ impl Command {
             | Self::Profile { .. }
             | Self::Simulate(_)
             | Self::Config { .. } => Role::Other,
+            | Self::Cohort { .. }
+            | Self::Sync { .. }
         }
     }
 
@@ -199,6 +215,8 @@ impl Command {
             | Self::Simulate(_)
             | Self::Config { .. } => ("", &[]),
         }
+            | Self::Cohort { .. }
+            | Self::Sync { .. }
     }
 
     /// Worker threads where nobody says how many.
@@ -225,6 +243,8 @@ impl Command {
             | Self::Simulate(_)
             | Self::Config { .. } => 1,
         }
+            | Self::Cohort { .. }
+            | Self::Sync { .. }
     }
 }
 
