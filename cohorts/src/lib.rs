@@ -2,8 +2,8 @@
 //! known to hold ([`Roster`]), and what differs between them ([`Diff`]), cut into the members of
 //! single requests ([`Chunks`]).
 //!
-//! Never talks to a partner, a log or a clock: it reads and writes objects of a [`Store`], and
-//! scratch files.
+//! The data side of it never talks to a partner, a log or a clock: it reads and writes objects of a
+//! [`Store`], and scratch files. [`sync`] runs syncs over it, [`service`] is the process role.
 //!
 //! A run of a sync, from end to end:
 //!
@@ -40,9 +40,11 @@ mod roster;
 mod run;
 mod scan;
 mod sealed;
+pub mod service;
 mod snapshot;
 mod sort;
 mod store;
+pub mod sync;
 
 #[cfg(test)]
 mod doubles;

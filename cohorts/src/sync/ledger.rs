@@ -32,8 +32,11 @@ pub(crate) struct LedgerState {
 impl Ledger {
     /// As it was stored.
     pub(crate) fn restore(state: &LedgerState) -> Self {
-        let operation =
-            |name: &str| Operation::ALL.into_iter().find(|operation| operation.name() == name);
+        let operation = |name: &str| {
+            Operation::ALL
+                .into_iter()
+                .find(|operation| operation.name() == name)
+        };
         let open = state.open.iter().filter_map(|(name, number, paths)| {
             Some(((operation(name)?, *number), paths.iter().cloned().collect()))
         });
@@ -74,10 +77,6 @@ impl Ledger {
         lowest
     }
 
-    pub(crate) fn is_settled(&self) -> bool {
-        self.open.is_empty()
-    }
-
     /// Takes a chunk of the comparison: gives the pieces of it that have no outcome yet.
     pub(crate) fn take(&mut self, chunk: Chunk) -> Vec<Chunk> {
         let place = (chunk.operation(), chunk.number());
@@ -89,7 +88,10 @@ impl Ledger {
         let Some(paths) = self.open.get(&place) else {
             return Vec::new();
         };
-        paths.iter().filter_map(|path| piece(&chunk, path)).collect()
+        paths
+            .iter()
+            .filter_map(|path| piece(&chunk, path))
+            .collect()
     }
 
     /// A piece was refused as a whole: its halves are open in its place.

@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 
-use schemas::records::Span;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -34,6 +33,9 @@ pub(crate) struct Note {
     pub(crate) last_delta: Option<u64>,
     /// Up to when the schedule has been followed, unix milliseconds.
     pub(crate) scheduled: Option<i64>,
+    /// Another whole run is to begin when the one under way is over; whether its removals are
+    /// approved.
+    pub(crate) queued: Option<bool>,
     /// Requests that have been dealt with, the newest last.
     pub(crate) handled: Vec<String>,
 }
@@ -53,11 +55,14 @@ pub(crate) struct RunNote {
     pub(crate) limits: ChunkLimits,
     pub(crate) ledger: LedgerState,
     /// Where results are to be read from after a restart.
-    pub(crate) results: Vec<Span>,
+    pub(crate) results: BTreeMap<u32, i64>,
     pub(crate) planned: Counts,
     pub(crate) counts: RunCounts,
     /// Of this pass: members that may be taken when they are sent again.
     pub(crate) again: u64,
+    /// Of this pass: members of chunks of which nothing was heard.
+    #[serde(default)]
+    pub(crate) lost: u64,
     pub(crate) approved: bool,
     /// Waits for somebody to approve of its removals.
     pub(crate) waits: bool,

@@ -45,6 +45,8 @@ crate::label! {
         Ingest => "ingest",
         /// Control.
         Control => "control",
+        /// Cohorts.
+        Cohorts => "cohorts",
     }
 }
 

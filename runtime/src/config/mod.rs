@@ -19,8 +19,8 @@ pub use layers::{Layers, Loaded, Source};
 pub use print::reference;
 pub use section::{OptionDoc, Reader, Section};
 pub use sections::{
-    Admin, Compression, Control, Dispatcher, Embedded, General, GroupProtocol, Ingest, Kafka,
-    LogFormat, Nat64, Router, Secrets, Shutdown, Telemetry, Topics,
+    Admin, Cohorts, Compression, Control, Dispatcher, Embedded, General, GroupProtocol, Ingest,
+    Kafka, LogFormat, Nat64, Router, Secrets, Shutdown, Telemetry, Topics,
 };
 pub use value::{ByteSize, Properties, Setting, parse_duration, show_duration};
 
@@ -73,6 +73,8 @@ config! {
     dispatcher: Dispatcher,
     /// The service that is asked and told things.
     control: Control,
+    /// The service that keeps cohorts and runs syncs.
+    cohorts: Cohorts,
     /// Keys that secrets are kept with.
     secrets: Secrets,
 }

@@ -295,6 +295,42 @@ section! {
 }
 
 section! {
+    /// The service that keeps cohorts and runs syncs.
+    pub struct Cohorts("cohorts") {
+        /// Where it listens.
+        pub bind: SocketAddr = loopback(8_082);
+        /// Where snapshots and rosters are kept: a folder, or `s3://bucket/prefix` in builds with
+        /// S3; `cohorts` in `data_dir` where it is not set. Replicas share one.
+        pub store: Option<String> = None;
+        /// The folder of scratch files, on a local disk; the system's where it is not set.
+        pub scratch: Option<PathBuf> = None;
+        /// Bytes of scratch files of one upload at once.
+        // A billion members.
+        pub scratch_max: ByteSize = ByteSize::gib(64), in ByteSize::mib(64)..=ByteSize::gib(16_384);
+        /// What one upload may hold in memory to sort its members.
+        // Ten million members of 100 bytes in about twenty runs.
+        pub sort_memory: ByteSize = ByteSize::mib(128), in ByteSize::mib(1)..=ByteSize::gib(2);
+        /// Uploads at once; more are answered 503.
+        pub max_uploads: usize = 2, in 1..=64;
+        /// How long an upload may take.
+        // Two gigabytes at 5 Mbit/s.
+        pub upload_timeout: Duration = secs(3_600), in secs(10)..=secs(86_400);
+        /// The largest body of a request that is no upload, such as members added and removed.
+        pub max_body: ByteSize = ByteSize::mib(16), in ByteSize::kib(16)..=ByteSize::mib(32);
+        /// Snapshots of each cohort that are kept.
+        pub snapshots_kept: usize = 3, in 1..=1_000;
+        /// Chunks of one run that are written and not reported.
+        // What keeps a partner of 170 ms busy at 3,000 requests a second.
+        pub chunks_ahead: usize = 512, in 1..=16_384;
+        /// Bytes of chunks that are written and not reported, of all runs; one run has at most 32
+        /// MiB of them.
+        pub chunks_memory: ByteSize = ByteSize::mib(256), in ByteSize::mib(1)..=ByteSize::gib(16);
+        /// Connections at once; beyond it, clients wait to be accepted.
+        pub max_connections: usize = 256, in 1..=1_000_000;
+    }
+}
+
+section! {
     /// Keys that secrets are kept with.
     pub struct Secrets("secrets") {
         /// Keys as `id:base64` of 32 bytes, the newest first: it seals, all of them open. `up`

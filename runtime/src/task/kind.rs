@@ -99,6 +99,8 @@ kinds! {
     ViewFollower => "view follower", Abort, StopProcess;
     /// Control's single writer.
     ControlWriter => "control writer", Finish, StopProcess;
+    /// A sync that this process owns: what it has not stored is done again from what is.
+    SyncRun => "sync run", Abort, Log;
     /// Periodic publication of a process's own state and metrics.
     Reporter => "reporter", Abort, Log;
     /// The command line's own work: an endpoint on loopback, a publisher, a demo.

@@ -1,0 +1,782 @@
+//! Owns one pass of a run: chunks made, written as far as credit goes, heard of, and stored.
+//!
+//! Never more unreported than the bounds say, in chunks and in bytes, and no chunk written beyond
+//! what is stored as ahead. The surprise: a chunk may be made several times (after a crash), and is
+//! written again then; its record has the same mark, so that dispatchers drop the repeat (rule 3),
+//! and what was reported meanwhile is found before it is written.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use runtime::log::NotWritten;
+use schemas::profile::{JobState, OperationKind};
+use schemas::records::{ResultRecord, ResultVerdict};
+use schemas::resources::{EndpointState, Sync, SyncState};
+use serde_json::Value;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::answer::{self, Heard, Taken};
+use super::call::{job_state, polls_max};
+use super::desk::{self, Batch, Desk};
+use super::ledger::Ledger;
+use super::live::StatusState;
+use super::note::{Ahead, RunNote, Stop};
+use super::record::{Call, Made, Maker};
+use super::runner::{Ears, Runner, Wake};
+use super::{Fault, Means, roster_folder};
+use crate::sealed::{seal, unseal};
+use crate::{Chunk, Error, Outcomes, Position, Roster};
+
+/// The most bytes of one run's unreported chunks.
+const RUN_BYTES_MAX: usize = 32 << 20;
+/// Chunks made or written in one turn.
+const TURN_CHUNKS: usize = 64;
+/// So many chunks of each operation are stored as ahead at once.
+const AHEAD: u64 = 2_048;
+/// Reports about chunks that are not made yet: all of two saves, and far more.
+const EARLY_MAX: usize = 262_144;
+/// Generations of the roster between two sweeps.
+const SWEEP_EVERY: u32 = 32;
+/// Single members that are refused as requests, with none confirmed, before the run gives up.
+const REFUSALS_MAX: u32 = 100;
+/// How often what is shown is renewed.
+const SHOW_EVERY: Duration = Duration::from_millis(500);
+/// Before a record is written again.
+const RETRY_WAIT: Duration = Duration::from_secs(1);
+
+const AHEAD_NAME: &str = "ahead.json";
+
+/// One pass that is under way.
+pub(super) struct Pass<'r> {
+    runner: &'r mut Runner,
+    run: &'r mut RunNote,
+    ears: &'r mut Ears,
+    sync: Arc<Sync>,
+    maker: Arc<Maker>,
+    ledger: Ledger,
+    ready: VecDeque<Ready>,
+    flying: HashMap<u128, Flying>,
+    /// Chunks in jobs that have not ended.
+    jobs: Vec<InJob>,
+    bytes: usize,
+    outcomes: Outcomes,
+    desk: Option<Desk>,
+    reading: Option<Blocking<(Desk, Batch)>>,
+    saving: Option<Blocking<Roster>>,
+    stretching: Option<Blocking<Position>>,
+    writing: FuturesUnordered<Written>,
+    /// No chunk of these numbers or higher ones may be written.
+    below: Position,
+    /// Chunks below these may have been written before this process began.
+    must_reach: Position,
+    is_resuming: bool,
+    ended: bool,
+    dirty: bool,
+    saved_at: Instant,
+    shown_at: Option<Instant>,
+    /// No record is written before, as the log has just refused some.
+    hold_until: Option<Instant>,
+    saves: u32,
+    refusals: u32,
+}
+
+type Blocking<T> = BoxFuture<'static, Result<T, Error>>;
+type Written = BoxFuture<'static, (Vec<u128>, Vec<Result<i64, NotWritten>>)>;
+
+/// A chunk that is to be written.
+struct Ready {
+    chunk: Chunk,
+    made: Option<Made>,
+    /// It may be in the log already.
+    is_tried: bool,
+}
+
+/// A chunk that was written and not reported.
+struct Flying {
+    chunk: Chunk,
+    refused: Vec<(usize, String)>,
+    expires_at: i64,
+    /// The job that this asks after, with the report that named it.
+    poll: Option<Box<Job>>,
+}
+
+/// A job that the members of one chunk are in.
+struct Job {
+    report: ResultRecord,
+    id: Value,
+    polls: u32,
+}
+
+struct InJob {
+    chunk: Chunk,
+    refused: Vec<(usize, String)>,
+    job: Box<Job>,
+    due: Instant,
+}
+
+impl<'r> Pass<'r> {
+    /// Carries a pass out to its end: everything that was written is reported and stored.
+    pub(super) async fn carry_out(
+        runner: &'r mut Runner,
+        run: &'r mut RunNote,
+        ears: &'r mut Ears,
+    ) -> Result<(), Fault> {
+        let mut pass = Self::open(runner, run, ears).await?;
+        let driven = pass.drive().await;
+        // A generation that is being written must not race with the next owner's, which is us.
+        if let Some(saving) = pass.saving.take() {
+            drop(saving.await);
+        }
+        driven
+    }
+
+    async fn open(
+        runner: &'r mut Runner,
+        run: &'r mut RunNote,
+        ears: &'r mut Ears,
+    ) -> Result<Self, Fault> {
+        let sync = runner.sync()?;
+        let maker = runner.maker(run)?;
+        let ledger = Ledger::restore(&run.ledger);
+        let (folder, name) = (runner.folder(), run.name());
+        let (cohort, roster) = (runner.cohort()?, roster_folder(&runner.means.root, sync.id));
+        let (base, identity) = (run.base, super::identity(&sync));
+        let (view, scope) = (run.view.clone(), run.scope.clone());
+        let (limits, from, own) = (run.limits, ledger.lowest(), Arc::clone(&maker));
+        let work = move || {
+            let base = Roster::open_at(roster, base, &identity)?;
+            let members = desk::members(&cohort, &view, &scope);
+            let desk = Desk::open(members, &base, (limits, from), own);
+            Ok((desk, read_ahead(&folder, &name)?))
+        };
+        let (desk, below) = Means::blocking(Arc::clone(&runner.means.turns), work).await?;
+        let saved_at = runner.means.clock.instant();
+        Ok(Self {
+            sync,
+            maker,
+            ledger,
+            ready: VecDeque::new(),
+            flying: HashMap::new(),
+            jobs: Vec::new(),
+            bytes: 0,
+            outcomes: Outcomes::default(),
+            desk: Some(desk),
+            reading: None,
+            saving: None,
+            stretching: None,
+            writing: FuturesUnordered::new(),
+            below,
+            must_reach: below,
+            is_resuming: true,
+            ended: false,
+            dirty: true,
+            saved_at,
+            shown_at: None,
+            hold_until: None,
+            saves: 0,
+            refusals: 0,
+            runner,
+            run,
+            ears,
+        })
+    }
+
+    async fn drive(&mut self) -> Result<(), Fault> {
+        loop {
+            self.follow()?;
+            self.hear_all()?;
+            self.expire();
+            self.ask_after_jobs()?;
+            self.make();
+            if self.is_stopped() {
+                // What was never written is left out; what may be in the log is seen through.
+                self.ready.retain(|ready| ready.is_tried);
+            }
+            self.stretch();
+            self.write().await?;
+            self.end_resuming();
+            self.save()?;
+            self.show();
+            if self.is_over() {
+                return Ok(());
+            }
+            self.wait().await?;
+        }
+    }
+
+    /// Takes the sync over as it is in `control`.
+    fn follow(&mut self) -> Result<(), Fault> {
+        self.sync = self.runner.sync()?;
+        self.runner.follow_schedule(self.run)
+    }
+
+    // === Making chunks ===
+
+    fn credit_left(&self) -> usize {
+        let used = self.flying.len() + self.ready.len() + self.jobs.len();
+        self.runner.means.bounds.chunks.saturating_sub(used)
+    }
+
+    /// Halves are more than what was refused: they wait for credit too.
+    fn has_credit(&self) -> bool {
+        self.flying.len() + self.jobs.len() < self.runner.means.bounds.chunks
+    }
+
+    /// This run's share of the bytes of all runs.
+    fn bytes_max(&self) -> usize {
+        let running = self.runner.means.live.running().max(1);
+        (self.runner.means.bounds.bytes / running).min(RUN_BYTES_MAX)
+    }
+
+    fn has_room(&self) -> bool {
+        let is_idle = self.flying.is_empty() && self.ready.is_empty() && self.jobs.is_empty();
+        is_idle || (self.credit_left() > 0 && self.bytes < self.bytes_max())
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.run.stop.is_some() && !self.is_resuming
+    }
+
+    fn may_send(&self) -> bool {
+        let facts = self.runner.means.directory.endpoint(self.sync.endpoint);
+        let is_held = facts.is_none_or(|facts| facts.state == EndpointState::Disabled);
+        self.sync.state == SyncState::Active && !is_held
+    }
+
+    fn make(&mut self) {
+        if self.ended || self.is_stopped() || !self.may_send() || !self.has_room() {
+            return;
+        }
+        let Some(mut desk) = self.desk.take() else {
+            return;
+        };
+        let most = self.credit_left().clamp(1, TURN_CHUNKS);
+        let room = self.bytes_max().saturating_sub(self.bytes);
+        let at = self.at();
+        let work = move || {
+            let batch = desk.next((most, room), at)?;
+            Ok((desk, batch))
+        };
+        let turns = Arc::clone(&self.runner.means.turns);
+        self.reading = Some(Means::blocking(turns, work).boxed());
+    }
+
+    fn at(&self) -> (i64, i64) {
+        let means = &self.runner.means;
+        (means.clock.now(), means.directory.applied())
+    }
+
+    fn made(&mut self, (desk, batch): (Desk, Batch)) {
+        self.desk = Some(desk);
+        self.ended = batch.ended;
+        for (chunk, made) in batch.chunks {
+            let mut whole = Some(made);
+            for piece in self.ledger.take(chunk) {
+                let made = whole.take().filter(|_| piece.path().is_empty());
+                self.bytes += piece.held_bytes();
+                self.ready.push_back(Ready {
+                    is_tried: self.is_resuming,
+                    chunk: piece,
+                    made,
+                });
+            }
+        }
+        self.dirty = true;
+    }
+
+    /// Stores that more chunks may be written, well before that is needed.
+    fn stretch(&mut self) {
+        let made = self.ledger.made();
+        let is_short = crate::Operation::ALL
+            .into_iter()
+            .any(|operation| made.of(operation) + AHEAD / 2 > self.below.of(operation));
+        if !is_short || self.stretching.is_some() || self.is_stopped() {
+            return;
+        }
+        let mut below = self.below;
+        for operation in crate::Operation::ALL {
+            below.set(
+                operation,
+                (made.of(operation) + AHEAD).max(below.of(operation)),
+            );
+        }
+        let (folder, name) = (self.runner.folder(), self.run.name());
+        let work = move || {
+            let ahead = Ahead { name, below };
+            folder.put(AHEAD_NAME, seal(AHEAD_NAME, &ahead)?)?;
+            Ok(below)
+        };
+        let turns = Arc::clone(&self.runner.means.turns);
+        self.stretching = Some(Means::blocking(turns, work).boxed());
+    }
+
+    // === Writing them ===
+
+    async fn write(&mut self) -> Result<(), Fault> {
+        let now = self.runner.means.clock.instant();
+        if !self.may_send() || self.hold_until.is_some_and(|until| now < until) {
+            return Ok(());
+        }
+        let life = self.runner.life_ms(&self.sync);
+        let (mut records, mut ids) = (Vec::new(), Vec::new());
+        while records.len() < TURN_CHUNKS && self.has_credit() {
+            let below = self.below;
+            let may_be_written =
+                |ready: &mut Ready| ready.chunk.number() < below.of(ready.chunk.operation());
+            let Some(Ready { chunk, made, .. }) = self.ready.pop_front_if(may_be_written) else {
+                break;
+            };
+            let made = match made {
+                Some(made) => made,
+                None => self.maker.chunk(&chunk, self.at())?,
+            };
+            let expires_at = self.runner.means.clock.now().saturating_add(life);
+            let flying = Flying {
+                chunk,
+                refused: made.refused,
+                expires_at,
+                poll: None,
+            };
+            match (self.ears.early.remove(&made.id), made.record) {
+                (Some(report), _) => self.conclude(flying, report),
+                (None, None) => self.settle_unknown(&flying, false),
+                (None, Some(record)) => {
+                    let sent = flying.chunk.len() - flying.refused.len();
+                    self.run.counts.sent += count(sent);
+                    self.flying.insert(made.id, flying);
+                    records.push(record);
+                    ids.push(made.id);
+                }
+            }
+        }
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.runner.means.telemetry.chunks.inc_by(count(ids.len()));
+        let acks = self.runner.means.producer.send(records).await;
+        let waiting = async move { (ids, acks.wait().await) };
+        self.writing.push(waiting.boxed());
+        Ok(())
+    }
+
+    /// What the log says of records: one that it did not take is written again.
+    fn written(&mut self, (ids, mut reports): (Vec<u128>, Vec<Result<i64, NotWritten>>)) {
+        reports.resize(ids.len(), Err(NotWritten::Unknown));
+        for (id, report) in ids.into_iter().zip(reports) {
+            let Err(why) = report else { continue };
+            let Some(flying) = self.flying.remove(&id) else {
+                // Reported already: it was written.
+                continue;
+            };
+            if flying.poll.is_some() {
+                self.ask_again(flying);
+            } else if !why.is_permanent() {
+                self.ready.push_front(Ready {
+                    chunk: flying.chunk,
+                    made: None,
+                    is_tried: true,
+                });
+            } else if flying.chunk.len() > 1 {
+                self.halve(&flying.chunk);
+            } else {
+                warn!(sync = %self.sync.id, %why, "member cannot be sent");
+                self.settle_unknown(&flying, true);
+            }
+            self.hold_until = Some(self.runner.means.clock.instant() + RETRY_WAIT);
+        }
+    }
+
+    // === Hearing of them ===
+
+    fn hear_all(&mut self) -> Result<(), Fault> {
+        while self.saving.is_none() || !self.outcomes.are_many() {
+            match self.ears.reports.try_recv() {
+                Ok(report) => self.hear(report),
+                Err(tokio::sync::mpsc::error::TryRecvError::Empty) => return Ok(()),
+                Err(tokio::sync::mpsc::error::TryRecvError::Disconnected) => {
+                    return Err(Fault::Stopped);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, report: ResultRecord) {
+        match self.flying.remove(&report.bulk) {
+            Some(flying) => self.conclude(flying, report),
+            None if self.is_resuming && self.ears.early.len() < EARLY_MAX => {
+                self.ears.early.insert(report.bulk, report);
+            }
+            // A second report of what is settled.
+            None => {}
+        }
+    }
+
+    fn conclude(&mut self, mut flying: Flying, report: ResultRecord) {
+        if let Some(job) = flying.poll.take() {
+            return self.polled(flying, job, &report);
+        }
+        if let Some(why) = answer::is_over(&report) {
+            self.run.stop.get_or_insert(Stop::Failed(why.to_owned()));
+        }
+        if answer::heard(&flying.chunk, &report) == Heard::Halves {
+            return self.halve(&flying.chunk);
+        }
+        let operations = &self.sync.profile.operations;
+        let job = report
+            .captured
+            .get("job")
+            .filter(|_| operations.poll.is_some() && operations.start_job.is_none())
+            .filter(|_| report.verdict == ResultVerdict::Delivered);
+        if let Some(id) = job.cloned() {
+            let job = Box::new(Job {
+                report,
+                id,
+                polls: 0,
+            });
+            return self.wait_for_job(flying, job);
+        }
+        let taken = if self.run.jobs.is_empty() {
+            Taken::Confirmed
+        } else {
+            Taken::Pending
+        };
+        self.settle(&flying, (&report, taken));
+    }
+
+    fn halve(&mut self, chunk: &Chunk) {
+        self.run.counts.halved += 1;
+        self.bytes = self.bytes.saturating_sub(chunk.held_bytes());
+        if let Some((front, behind)) = chunk.split() {
+            self.ledger.split(chunk);
+            for half in [behind, front] {
+                self.bytes += half.held_bytes();
+                self.ready.push_front(Ready {
+                    is_tried: self.is_resuming,
+                    chunk: half,
+                    made: None,
+                });
+            }
+        }
+        self.dirty = true;
+    }
+
+    fn settle(&mut self, flying: &Flying, (report, taken): (&ResultRecord, Taken)) {
+        let before = self.run.counts;
+        let members = (&flying.chunk, flying.refused.as_slice());
+        answer::settle(
+            members,
+            (report, taken),
+            &mut self.outcomes,
+            &mut self.run.counts,
+        );
+        let unknown = self.run.counts.unknown - before.unknown;
+        self.run.again += self.run.counts.retry - before.retry;
+        match (taken, report.verdict) {
+            (Taken::Pending, ResultVerdict::Delivered) => {}
+            (Taken::Pending, ResultVerdict::Dead | ResultVerdict::Rejected) => {
+                self.run.lost += unknown;
+            }
+            (Taken::Confirmed, _) => self.run.again += unknown,
+        }
+        self.look_for_poison(&flying.chunk, report);
+        self.close(&flying.chunk);
+    }
+
+    /// A partner that takes no single member of the first hundred takes none of a million.
+    fn look_for_poison(&mut self, chunk: &Chunk, report: &ResultRecord) {
+        let is_refusal = report.verdict != ResultVerdict::Delivered && chunk.len() == 1;
+        self.refusals += u32::from(is_refusal);
+        if self.refusals >= REFUSALS_MAX && self.run.counts.confirmed == 0 {
+            let why = "the partner refuses every member".to_owned();
+            self.run.stop.get_or_insert(Stop::Failed(why));
+        }
+    }
+
+    /// Nothing is heard, or nothing of it could be sent.
+    fn settle_unknown(&mut self, flying: &Flying, is_lost: bool) {
+        let members = (&flying.chunk, flying.refused.as_slice());
+        answer::settle_unknown(members, &mut self.outcomes, &mut self.run.counts);
+        if is_lost {
+            let members = count(flying.chunk.len() - flying.refused.len());
+            if self.run.jobs.is_empty() {
+                self.run.again += members;
+            } else {
+                self.run.lost += members;
+            }
+        }
+        self.close(&flying.chunk);
+    }
+
+    fn close(&mut self, chunk: &Chunk) {
+        self.run.counts.chunks += 1;
+        self.bytes = self.bytes.saturating_sub(chunk.held_bytes());
+        self.ledger.settle(chunk);
+        self.dirty = true;
+    }
+
+    /// Credit that is not returned within a delivery's life becomes unknown.
+    fn expire(&mut self) {
+        let now = self.runner.means.clock.now();
+        let over: Vec<u128> = self
+            .flying
+            .iter()
+            .filter(|(_, flying)| flying.expires_at <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in over {
+            if let Some(flying) = self.flying.remove(&id) {
+                self.settle_unknown(&flying, true);
+            }
+        }
+    }
+
+    // === Jobs of single chunks ===
+
+    fn wait_for_job(&mut self, flying: Flying, job: Box<Job>) {
+        let poll = self.sync.profile.operations.poll.as_ref();
+        let every = poll.map_or(RETRY_WAIT, |poll| {
+            Duration::from_secs(poll.every.get().into())
+        });
+        self.jobs.push(InJob {
+            chunk: flying.chunk,
+            refused: flying.refused,
+            job,
+            due: self.runner.means.clock.instant() + every,
+        });
+    }
+
+    fn ask_again(&mut self, mut flying: Flying) {
+        if let Some(job) = flying.poll.take() {
+            self.wait_for_job(flying, job);
+        }
+    }
+
+    fn ask_after_jobs(&mut self) -> Result<(), Fault> {
+        let now = self.runner.means.clock.instant();
+        let life = self.runner.life_ms(&self.sync);
+        let due: Vec<InJob> = self.jobs.extract_if(.., |job| job.due <= now).collect();
+        for mut waiting in due {
+            let call = Call {
+                operation: OperationKind::Poll,
+                name: format!("{:032x}/{}", waiting.job.report.bulk, waiting.job.polls),
+                job: Some(waiting.job.id.clone()),
+            };
+            waiting.job.polls += 1;
+            let id = self.maker.call_id(&call);
+            let flying = Flying {
+                chunk: waiting.chunk,
+                refused: waiting.refused,
+                expires_at: self.runner.means.clock.now().saturating_add(life),
+                poll: Some(waiting.job),
+            };
+            if let Some(report) = self.ears.early.remove(&id) {
+                self.conclude(flying, report);
+                continue;
+            }
+            let record = self.maker.call(&call, self.at())?;
+            self.flying.insert(id, flying);
+            match self.runner.means.producer.try_send(vec![record]) {
+                Ok(acks) => {
+                    let waiting = async move { (vec![id], acks.wait().await) };
+                    self.writing.push(waiting.boxed());
+                }
+                Err(_) => self.written((vec![id], Vec::new())),
+            }
+        }
+        Ok(())
+    }
+
+    fn polled(&mut self, flying: Flying, job: Box<Job>, report: &ResultRecord) {
+        let poll = self.sync.profile.operations.poll.as_ref();
+        let state = match (poll, report.verdict) {
+            (Some(poll), ResultVerdict::Delivered) => job_state(poll, &report.captured),
+            (Some(_), ResultVerdict::Dead | ResultVerdict::Rejected) => JobState::Running,
+            (None, _) => JobState::Done,
+        };
+        let is_given_up = poll.is_some_and(|poll| job.polls >= polls_max(poll));
+        match state {
+            JobState::Done => self.settle(&flying, (&job.report, Taken::Confirmed)),
+            JobState::Running if !is_given_up => self.wait_for_job(flying, job),
+            JobState::Running | JobState::Failed => self.settle_unknown(&flying, true),
+        }
+    }
+
+    // === Storing ===
+
+    /// Whatever may have been written by another process is made again by now.
+    fn end_resuming(&mut self) {
+        if !self.is_resuming || !self.ready.is_empty() || self.reading.is_some() {
+            return;
+        }
+        let made = self.ledger.made();
+        let is_made = crate::Operation::ALL
+            .into_iter()
+            .all(|operation| made.of(operation) >= self.must_reach.of(operation));
+        if self.ended || is_made {
+            self.is_resuming = false;
+            if self.sync.profile.operations.poll.is_none() {
+                self.ears.early.clear();
+            }
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        (self.ended || self.is_stopped())
+            && self.ready.is_empty()
+            && self.flying.is_empty()
+            && self.jobs.is_empty()
+            && self.writing.is_empty()
+            && self.reading.is_none()
+            && self.stretching.is_none()
+    }
+
+    fn save(&mut self) -> Result<(), Fault> {
+        let now = self.runner.means.clock.instant();
+        let is_due = now >= self.saved_at + self.runner.means.bounds.save_every;
+        let is_wanted = is_due || self.outcomes.are_many() || self.is_quiet();
+        if !self.dirty || !is_wanted || self.saving.is_some() {
+            return Ok(());
+        }
+        // All reports before these have been handed to us, and are taken in now.
+        let positions = self.runner.means.hub.positions();
+        self.hear_all()?;
+        // What was reported of chunks that are not made yet must be read again after a crash.
+        if self.ears.early.is_empty() && self.jobs.is_empty() && !self.has_polls() {
+            self.run.results = positions;
+        }
+        self.run.ledger = self.ledger.state();
+        let outcomes = std::mem::take(&mut self.outcomes);
+        self.saves += 1;
+        let sweep = self
+            .saves
+            .is_multiple_of(SWEEP_EVERY)
+            .then_some(self.run.base);
+        let roster = self.runner.lend()?;
+        let saving = self.runner.saving(roster, Some(self.run), outcomes, sweep);
+        self.saving = Some(saving.boxed());
+        self.dirty = false;
+        self.saved_at = now;
+        Ok(())
+    }
+
+    fn has_polls(&self) -> bool {
+        self.flying.values().any(|flying| flying.poll.is_some())
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_quiet() && self.saving.is_none() && !self.dirty
+    }
+
+    fn show(&mut self) {
+        let now = self.runner.means.clock.instant();
+        if self.shown_at.is_some_and(|at| now < at + SHOW_EVERY) {
+            return;
+        }
+        self.shown_at = Some(now);
+        let state = if self.may_send() || self.sync.state == SyncState::Paused {
+            StatusState::Running
+        } else {
+            StatusState::EndpointDisabled
+        };
+        let in_flight = count(self.flying.len());
+        self.runner.show(Some(self.run), state, in_flight);
+    }
+
+    // === Waiting ===
+
+    fn wake_at(&self) -> Instant {
+        let means = &self.runner.means;
+        let now = means.clock.instant();
+        let expiry = self.flying.values().map(|flying| flying.expires_at).min();
+        let save = (self.dirty && self.saving.is_none())
+            .then_some(self.saved_at + means.bounds.save_every);
+        let job = self.jobs.iter().map(|job| job.due).min();
+        let scheduled = self.runner.next_scheduled(&self.sync);
+        let times = [expiry, scheduled].into_iter().flatten();
+        let soonest = now + SHOW_EVERY;
+        times
+            .map(|at| means.clock.instant_at(at) + Duration::from_millis(1))
+            .chain(
+                [save, job, self.hold_until.filter(|at| *at > now)]
+                    .into_iter()
+                    .flatten(),
+            )
+            .fold(soonest, Instant::min)
+    }
+
+    async fn wait(&mut self) -> Result<(), Fault> {
+        let until = self.wake_at();
+        let can_hear = self.saving.is_none() || !self.outcomes.are_many();
+        let can_write = self.has_credit()
+            && self.may_send()
+            && self
+                .hold_until
+                .is_none_or(|at| at <= self.runner.means.clock.instant())
+            && self
+                .ready
+                .front()
+                .is_some_and(|ready| ready.chunk.number() < self.below.of(ready.chunk.operation()));
+        if can_write {
+            return Ok(());
+        }
+        let mut wake: Option<Option<Wake>> = None;
+        tokio::select! {
+            report = self.ears.reports.recv(), if can_hear => {
+                self.hear(report.ok_or(Fault::Stopped)?);
+            }
+            Some(written) = self.writing.next(), if !self.writing.is_empty() => {
+                self.written(written);
+            }
+            read = job(&mut self.reading) => {
+                self.reading = None;
+                self.made(read?);
+            }
+            below = job(&mut self.stretching) => {
+                self.stretching = None;
+                self.below = below?;
+            }
+            roster = job(&mut self.saving) => {
+                self.saving = None;
+                self.runner.roster = Some(roster?);
+            }
+            told = self.runner.wake() => wake = Some(told),
+            () = tokio::time::sleep_until(until) => {}
+        }
+        if let Some(wake) = wake {
+            self.runner.take(Some(self.run), wake)?;
+            self.dirty = true;
+        }
+        Ok(())
+    }
+}
+
+/// The end of blocking work; never, where there is none.
+async fn job<T>(work: &mut Option<Blocking<T>>) -> Result<T, Error> {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// How far the chunks of a pass may have been written.
+fn read_ahead(folder: &crate::Store, name: &str) -> Result<Position, Error> {
+    match folder.get(AHEAD_NAME) {
+        Ok(bytes) => {
+            let ahead: Ahead = unseal(AHEAD_NAME, &bytes)?;
+            let is_ours = ahead.name == name;
+            Ok(is_ours.then_some(ahead.below).unwrap_or_default())
+        }
+        Err(Error::Missing(_)) => Ok(Position::default()),
+        Err(error) => Err(error),
+    }
+}
+
+fn count(members: usize) -> u64 {
+    u64::try_from(members).unwrap_or(u64::MAX)
+}

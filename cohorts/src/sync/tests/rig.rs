@@ -1,0 +1,566 @@
+//! A cohorts service without a socket, on a simulated log and a store in memory, and a partner.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use runtime::admin::Readiness;
+use runtime::clock::Entropy;
+use runtime::log::simulated::{SimulatedLog, SimulationOptions};
+use runtime::log::topics::{Shape, Topics};
+use runtime::log::{Headers, ProducerOptions, Record};
+use runtime::task::{TaskKind, Tasks};
+use runtime::telemetry::Metrics;
+use schemas::ids::{CohortId, EndpointId, Mark, SubscriptionId, SyncId};
+use schemas::profile::{Chunk, OperationKind, Profile, ready};
+use schemas::records::{
+    ControlObject, DeadReason, DeliveryRecord, ItemOutcome, ItemResult, ResultRecord, ResultVerdict,
+};
+use schemas::resources::{Cohort as CohortObject, Endpoint, Placement, Quota, Sync, Tenant};
+use serde_json::{Value, json};
+
+use crate::doubles::{Faulty, ndjson};
+use crate::sync::{Ask, Bounds, Note, Request, Requests, Summary, identity, roster_folder};
+use crate::{Changes, Cohort, Error, NewSnapshot, Progress, Roster, SortOptions, UploadOptions};
+
+pub(super) const CHUNKS_AHEAD: usize = 8;
+const PARTITIONS: u32 = 4;
+const ITEMS: u32 = 10;
+/// Before a test gives up on a run.
+const PATIENCE: Duration = Duration::from_secs(200 * 3_600);
+
+/// How a partner behaves.
+#[derive(Debug, Clone)]
+pub(super) struct Temper {
+    /// Members whose number is a multiple of it are refused for good, by name; 0 for none.
+    pub(super) refused: u32,
+    /// No request with one of these is taken; 0 for none.
+    pub(super) poison: u32,
+    /// How likely a member is refused for now, or taken and not spoken of.
+    pub(super) busy: f64,
+    pub(super) hidden: f64,
+    /// How likely a chunk is a dead letter though it was taken.
+    pub(super) dead: f64,
+    /// How likely a chunk is never reported.
+    pub(super) silent: f64,
+    /// How likely a chunk that is there is answered in one look.
+    pub(super) answers: f64,
+    pub(super) entropy: Entropy,
+}
+
+impl Temper {
+    pub(super) fn calm(seed: u64) -> Self {
+        Self {
+            refused: 0,
+            poison: 0,
+            busy: 0.0,
+            hidden: 0.0,
+            dead: 0.0,
+            silent: 0.0,
+            answers: 1.0,
+            entropy: Entropy::seeded(seed).fork("partner"),
+        }
+    }
+
+    pub(super) fn wild(seed: u64) -> Self {
+        Self {
+            refused: 13,
+            poison: if seed.is_multiple_of(2) { 37 } else { 0 },
+            busy: 0.05,
+            hidden: 0.02,
+            dead: 0.03,
+            answers: 0.4,
+            ..Self::calm(seed)
+        }
+    }
+}
+
+/// What a partner holds, and what it was asked.
+#[derive(Debug)]
+pub(super) struct Partner {
+    pub(super) temper: Temper,
+    pub(super) list: BTreeMap<String, u32>,
+    /// How often each member was sent.
+    pub(super) sends: BTreeMap<String, u32>,
+    pub(super) lists_made: u32,
+    pub(super) requests: u32,
+    pub(super) unreported_max: usize,
+    read: BTreeMap<u32, usize>,
+    marks: BTreeSet<Mark>,
+    waiting: Vec<DeliveryRecord>,
+}
+
+impl Partner {
+    /// Takes a chunk; says how that is reported.
+    fn take(&mut self, delivery: &DeliveryRecord) -> ResultRecord {
+        let target = &delivery.targets[0];
+        let chunk = Chunk::read(delivery.event.data().unwrap()).unwrap();
+        let mut report = ResultRecord {
+            version: 1,
+            bulk: target.bulk.unwrap(),
+            delivery: delivery.delivery_id(target),
+            endpoint: target.endpoint,
+            subscription: target.subscription,
+            verdict: ResultVerdict::Delivered,
+            reason: None,
+            at: 0,
+            count: Some(chunk.count()),
+            items: Vec::new(),
+            captured: BTreeMap::new(),
+        };
+        self.requests += 1;
+        if chunk.operation == OperationKind::CreateList {
+            self.lists_made += 1;
+            report.captured.insert("list".to_owned(), json!("L1"));
+            return report;
+        }
+        assert_eq!(chunk.list, json!("L1"));
+        assert!(chunk.count() > 0 && chunk.count() <= ITEMS);
+        self.take_members(&chunk, &mut report);
+        report
+    }
+
+    fn take_members(&mut self, chunk: &Chunk, report: &mut ResultRecord) {
+        let is_removal = chunk.operation == OperationKind::Remove;
+        let members: Vec<Value> = chunk
+            .members
+            .iter()
+            .map(|member| serde_json::from_slice(member).unwrap())
+            .collect();
+        let ids: Vec<String> = members
+            .iter()
+            .map(|member| member["id"].as_str().unwrap().to_owned())
+            .collect();
+        let poison = self.temper.poison;
+        if ids.iter().any(|id| is_multiple(id, poison)) {
+            report.verdict = ResultVerdict::Rejected;
+            if ids.len() == 1 {
+                report.verdict = ResultVerdict::Dead;
+                report.reason = Some(DeadReason::Rejected);
+            }
+            return;
+        }
+        for (index, (id, member)) in (0_u32..).zip(ids.iter().zip(&members)) {
+            *self.sends.entry(id.clone()).or_default() += 1;
+            let roll = self.temper.entropy.unit();
+            let verdict = if is_multiple(id, self.temper.refused) {
+                Some(ItemResult::Rejected)
+            } else if roll < self.temper.busy {
+                Some(ItemResult::Retry)
+            } else {
+                match member["v"].as_u64() {
+                    Some(v) if !is_removal => {
+                        self.list.insert(id.clone(), u32::try_from(v).unwrap());
+                    }
+                    _ => drop(self.list.remove(id)),
+                }
+                (roll < self.temper.busy + self.temper.hidden).then_some(ItemResult::Unknown)
+            };
+            report.items.extend(verdict.map(|verdict| ItemOutcome {
+                index,
+                verdict,
+                code: Some("no".to_owned()),
+            }));
+        }
+        if self.temper.entropy.unit() < self.temper.dead {
+            report.verdict = ResultVerdict::Dead;
+            report.reason = Some(DeadReason::MaxAge);
+            report.items.clear();
+        }
+    }
+}
+
+fn is_multiple(id: &str, of: u32) -> bool {
+    let number: u32 = id.trim_start_matches('m').parse().unwrap();
+    of != 0 && number.is_multiple_of(of)
+}
+
+/// Everything.
+pub(super) struct Yard {
+    pub(super) partner: Partner,
+    sim: SimulatedLog,
+    topics: Topics,
+    store: Arc<Faulty>,
+    process: Option<(String, Tasks)>,
+    starts: u32,
+    stamps: i64,
+    sync: Sync,
+    dice: Entropy,
+}
+
+impl Yard {
+    pub(super) async fn new(temper: Temper) -> Self {
+        let sim = SimulatedLog::new(SimulationOptions::default());
+        let topics = Topics::with_prefix("t.");
+        let shape = Shape {
+            partitions: PARTITIONS,
+            replication: 0,
+            retention: Duration::from_secs(30 * 24 * 3_600),
+        };
+        let setup = sim.process("setup");
+        setup.create_topics(&topics.settings(shape)).await.unwrap();
+        let dice = temper.entropy.fork("dice");
+        let yard = Self {
+            partner: Partner {
+                temper,
+                list: BTreeMap::new(),
+                sends: BTreeMap::new(),
+                lists_made: 0,
+                requests: 0,
+                unreported_max: 0,
+                read: BTreeMap::new(),
+                marks: BTreeSet::new(),
+                waiting: Vec::new(),
+            },
+            sync: sync(sim.clock().now()),
+            sim,
+            topics,
+            store: Faulty::new(),
+            process: None,
+            starts: 0,
+            stamps: 0,
+            dice,
+        };
+        for object in yard.objects() {
+            yard.control(object).await;
+        }
+        yard
+    }
+
+    fn objects(&self) -> Vec<ControlObject> {
+        let tenant = self.sync.tenant.clone();
+        let endpoint = Endpoint::new(
+            self.sync.endpoint,
+            tenant.clone(),
+            Quota::of_endpoint(self.sync.endpoint),
+            self.sync.placement,
+        );
+        vec![
+            ControlObject::Tenant(Tenant {
+                id: tenant.clone(),
+                name: None,
+                events_per_second: None,
+                bytes_per_second: None,
+                created_at: 0,
+                updated_at: 0,
+            }),
+            ControlObject::Cohort(CohortObject {
+                id: self.sync.cohort,
+                tenant,
+                name: "all".to_owned(),
+                created_at: 0,
+                updated_at: 0,
+            }),
+            ControlObject::Endpoint(Box::new(endpoint)),
+            ControlObject::Sync(Box::new(self.sync.clone())),
+        ]
+    }
+
+    async fn control(&self, object: ControlObject) {
+        let record = Record {
+            topic: self.topics.control.clone(),
+            partition: Some(0),
+            key: Some(Bytes::from(object.key().to_string())),
+            value: Some(Bytes::from(object.encode())),
+            headers: Headers::default(),
+        };
+        self.write(record).await;
+    }
+
+    async fn write(&self, record: Record) {
+        let log = self.sim.process("others");
+        let producer = log
+            .producer(ProducerOptions::named("others"))
+            .await
+            .unwrap();
+        let written = producer.send(vec![record]).await.wait().await;
+        assert!(written.iter().all(Result::is_ok), "{written:?}");
+    }
+
+    pub(super) async fn change_sync(&mut self, change: impl FnOnce(&mut Sync)) {
+        change(&mut self.sync);
+        self.control(ControlObject::Sync(Box::new(self.sync.clone())))
+            .await;
+    }
+
+    /// Starts the service as a new process.
+    pub(super) async fn start(&mut self) {
+        self.starts += 1;
+        let name = format!("c{}", self.starts);
+        let tasks = Tasks::new(&name);
+        let environment = crate::service::Environment {
+            log: self.sim.process(&name),
+            topics: self.topics.clone(),
+            clock: self.sim.clock(),
+            entropy: Entropy::seeded(u64::from(self.starts)),
+            tasks: tasks.clone(),
+            metrics: Metrics::new(),
+            gate: Readiness::new().gate("cohorts"),
+        };
+        let opened = crate::service::open(options(&name), environment, self.store.store());
+        let (_, owner, _) = opened.await.unwrap();
+        tasks.spawn(TaskKind::Reporter, owner.run());
+        self.process = Some((name, tasks));
+    }
+
+    /// Ends it as by SIGKILL.
+    pub(super) fn crash(&mut self) {
+        if let Some((name, tasks)) = self.process.take() {
+            self.sim.crash(&name);
+            tasks.cancel();
+        }
+    }
+
+    /// Lets time go by, in which the partner works.
+    pub(super) async fn pass(&mut self, time: Duration) {
+        let until = tokio::time::Instant::now() + time;
+        let step = (time / 2_000).max(Duration::from_millis(50));
+        while tokio::time::Instant::now() < until {
+            tokio::time::sleep(step).await;
+            self.work().await;
+        }
+    }
+
+    /// The partner looks at what there is, and reports some of it.
+    async fn work(&mut self) {
+        for number in 0..PARTITIONS {
+            let records = self.sim.records(&self.topics.deliveries.partition(number));
+            let read = self.partner.read.entry(number).or_default();
+            for record in &records[*read..] {
+                let value = record.value.as_ref().unwrap();
+                let delivery = DeliveryRecord::decode(record.headers.iter(), value).unwrap();
+                // rule 3
+                let is_new = self.partner.marks.insert(delivery.marks().next().unwrap());
+                let chunk = Chunk::read(delivery.event.data().unwrap()).unwrap();
+                let is_silent = chunk.operation.has_members()
+                    && self.partner.temper.entropy.unit() < self.partner.temper.silent;
+                if is_new && !is_silent {
+                    self.partner.waiting.push(delivery);
+                }
+            }
+            *read = records.len();
+        }
+        let unreported = self.partner.waiting.len();
+        self.partner.unreported_max = self.partner.unreported_max.max(unreported);
+        for delivery in std::mem::take(&mut self.partner.waiting) {
+            if self.partner.temper.entropy.unit() >= self.partner.temper.answers {
+                self.partner.waiting.push(delivery);
+                continue;
+            }
+            let report = self.partner.take(&delivery);
+            let record = Record {
+                topic: self.topics.results.clone(),
+                partition: None,
+                key: Some(Bytes::from(ResultRecord::key(report.bulk))),
+                value: Some(Bytes::from(report.encode())),
+                headers: Headers::default(),
+            };
+            self.write(record).await;
+        }
+    }
+
+    // === What users do ===
+
+    pub(super) fn draw(&self, below: u32) -> u32 {
+        u32::try_from(self.dice.u64() % u64::from(below)).unwrap()
+    }
+
+    fn cohort(&self) -> Cohort {
+        let (tenant, cohort) = (self.sync.tenant.as_str(), self.sync.cohort.to_string());
+        Cohort::new(&self.store.store(), tenant, &cohort)
+    }
+
+    fn stamp(&mut self) -> jiff::Timestamp {
+        self.stamps += 1;
+        jiff::Timestamp::from_second(self.stamps).unwrap()
+    }
+
+    pub(super) async fn upload(&mut self, members: &BTreeMap<String, u32>) {
+        let (cohort, created) = (self.cohort(), self.stamp());
+        let rows = ndjson(members.iter().map(|(id, v)| (id.as_str(), *v)));
+        let new = NewSnapshot {
+            id: format!("s{}", self.stamps),
+            created,
+        };
+        blocking(move || {
+            let options = UploadOptions {
+                sort: sort(),
+                ..UploadOptions::default()
+            };
+            cohort.make(&new, &mut rows.as_bytes(), &options, &Progress::default())
+        })
+        .await;
+    }
+
+    pub(super) async fn change(&mut self, add: &BTreeMap<String, u32>, remove: &[&str]) {
+        let mut changes = Changes::default();
+        for (id, v) in add {
+            let row = json!({"id": id, "v": v}).to_string();
+            changes.add(row.as_bytes()).unwrap();
+        }
+        for id in remove {
+            changes.remove(id).unwrap();
+        }
+        let (cohort, created) = (self.cohort(), self.stamp());
+        blocking(move || cohort.add_delta(changes, created)).await;
+        self.ask(Ask::Look).await;
+    }
+
+    pub(super) async fn ask(&mut self, ask: Ask) {
+        let request = Request::new(self.sync.id, ask, (&self.sim.clock(), &self.dice));
+        let requests = Requests::new(&self.store.store());
+        blocking(move || requests.leave(&request)).await;
+    }
+
+    // === What is so ===
+
+    pub(super) async fn note(&self) -> Note {
+        let folder = roster_folder(&self.store.store(), self.sync.id);
+        let identity = identity(&self.sync);
+        blocking(move || Note::read(Roster::open(folder, &identity)?.note())).await
+    }
+
+    pub(super) async fn cohort_now(&self) -> BTreeMap<String, u32> {
+        let cohort = self.cohort();
+        blocking(move || {
+            let mut members = cohort.members(&cohort.view()?);
+            let mut found = BTreeMap::new();
+            while members.advance()? {
+                let entry = members.entry().unwrap();
+                let body: Value = serde_json::from_slice(entry.body).unwrap();
+                let id = String::from_utf8(entry.id.to_vec()).unwrap();
+                found.insert(id, u32::try_from(body["v"].as_u64().unwrap()).unwrap());
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Those whom the partner does not refuse.
+    pub(super) fn taken(&self, members: &BTreeMap<String, u32>) -> BTreeMap<String, u32> {
+        let Temper {
+            refused, poison, ..
+        } = self.partner.temper;
+        let is_taken = |id: &str| !is_multiple(id, refused) && !is_multiple(id, poison);
+        let taken = members.iter().filter(|(id, _)| is_taken(id));
+        taken.map(|(id, v)| (id.clone(), *v)).collect()
+    }
+
+    async fn is_idle(&self) -> bool {
+        let note = self.note().await;
+        let requests = Requests::new(&self.store.store());
+        let asked = blocking(move || requests.all()).await;
+        let cohort = self.cohort();
+        let newest = blocking(move || Ok(cohort.view()?.last_delta())).await;
+        // Deltas before the first run wait for it.
+        let is_up_to_date = note.last_delta.is_none_or(|last| last >= newest)
+            || note.last.is_some_and(|last| last.outcome != "done");
+        note.run.is_none() && note.queued.is_none() && asked.is_empty() && is_up_to_date
+    }
+
+    /// Lets the partner work until nothing is to be done.
+    pub(super) async fn until_idle(&mut self) {
+        let until = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            self.pass(Duration::from_millis(1_500)).await;
+            if self.is_idle().await {
+                return;
+            }
+            if tokio::time::Instant::now() > until {
+                panic!("the sync does not end: {:#?}", self.note().await);
+            }
+        }
+    }
+
+    /// Lets the partner work until it holds so many members.
+    pub(super) async fn until_taken(&mut self, members: usize) {
+        while self.partner.list.len() < members {
+            self.pass(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Lets the partner work until so many runs have ended; the last one's summary.
+    pub(super) async fn until_run_ends(&mut self, runs: u64) -> Summary {
+        loop {
+            self.pass(Duration::from_millis(200)).await;
+            let note = self.note().await;
+            let ended = note.runs - u64::from(note.run.is_some());
+            if let Some(last) = note.last.filter(|_| ended >= runs) {
+                return last;
+            }
+        }
+    }
+}
+
+fn sync(now: i64) -> Sync {
+    let mut profile = Profile::from_yaml(ready("generic-50").unwrap()).unwrap();
+    profile.limits.items = ITEMS.try_into().unwrap();
+    Sync {
+        id: SyncId::from_bits(1),
+        tenant: "acme".parse().unwrap(),
+        name: None,
+        cohort: CohortId::from_bits(2),
+        endpoint: EndpointId::from_bits(3),
+        subscription: SubscriptionId::from_bits(4),
+        placement: Placement::of(
+            &Quota::of_endpoint(EndpointId::from_bits(3)),
+            PARTITIONS.try_into().unwrap(),
+        ),
+        profile: Box::new(profile),
+        variables: serde_json::Map::new(),
+        list: None,
+        schedule: None,
+        overlap: Default::default(),
+        removals_max_percent: 20,
+        state: Default::default(),
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+fn options(name: &str) -> crate::service::Options {
+    let config = runtime::config::Config::default();
+    crate::service::Options {
+        instance: name.to_owned(),
+        sort: sort(),
+        bounds: Bounds {
+            chunks: CHUNKS_AHEAD,
+            ..Bounds::default()
+        },
+        ..crate::service::Options::from_config(&config)
+    }
+}
+
+fn sort() -> SortOptions {
+    SortOptions {
+        memory_bytes: 1 << 20,
+        ..SortOptions::default()
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap().unwrap()
+}
+
+/// Runs a test in paused time.
+pub(super) fn paused(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build();
+    runtime.unwrap().block_on(test);
+}
+
+/// Runs a test with so many seeds, or with the one or as many as the environment says.
+pub(super) fn seeds(count: u64, test: impl Fn(u64)) {
+    let told = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+    let (first, count) = match told("SIM_SEED") {
+        Some(seed) => (seed, 1),
+        None => (0, told("SIM_SEEDS").unwrap_or(count)),
+    };
+    (first..first + count).for_each(test);
+}
