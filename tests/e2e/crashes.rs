@@ -274,7 +274,7 @@ async fn endpoints(pipeline: &Pipeline) -> Vec<Endpoint> {
 }
 
 /// Rule 1: nothing that was acknowledged is missing.
-async fn all_arrive(endpoints: &[Endpoint], sent: &Sent) {
+pub(crate) async fn all_arrive(endpoints: &[Endpoint], sent: &Sent) {
     let asked = now_ms();
     for endpoint in endpoints {
         let missing = || {
@@ -306,7 +306,7 @@ async fn all_arrive(endpoints: &[Endpoint], sent: &Sent) {
 }
 
 /// What arrived more than once, by the event's id, but for those that were published twice.
-fn repeats(endpoint: &Endpoint, sent: &Sent) -> BTreeMap<String, Vec<Arrival>> {
+pub(crate) fn repeats(endpoint: &Endpoint, sent: &Sent) -> BTreeMap<String, Vec<Arrival>> {
     let again: BTreeSet<&String> = sent.sent_again.iter().collect();
     let mut arrivals: BTreeMap<String, Vec<Arrival>> = BTreeMap::new();
     endpoint.sink.look(|all| {

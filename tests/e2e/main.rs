@@ -13,14 +13,19 @@ mod batches;
 mod behaviours;
 mod bounds;
 mod changes;
+mod chaos;
 mod commands;
 mod crashes;
 mod dashboard;
 mod interop;
 mod limits;
+mod nodes;
 mod order;
 mod producers;
 mod redrives;
+mod replicas;
+mod soak;
+mod traffic;
 
 use harness::{Builder, Log};
 

@@ -35,10 +35,22 @@ impl Broker {
     /// # Panics
     /// When it cannot be started.
     pub fn own() -> Self {
+        Self::with_nodes("1")
+    }
+
+    /// A Kafka of three nodes, of the test's own: each partition is on all of them.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn of_three_nodes() -> Self {
+        Self::with_nodes("3")
+    }
+
+    fn with_nodes(nodes: &str) -> Self {
         let dir = TempDir::with_prefix("anabranch-kafka-").expect("a folder");
         let path = dir.path().display().to_string();
         let id = std::process::id().to_string();
-        let printed = script(&["up", "--dir", &path, "--with", &id]);
+        let printed = script(&["up", "--nodes", nodes, "--dir", &path, "--with", &id]);
         Self {
             brokers: brokers_of(&printed),
             dir: Some(dir),
@@ -64,6 +76,22 @@ impl Broker {
     /// When it does not come back.
     pub fn kill_and_start(&self) {
         self.tell(&["restart", "--kill"]);
+    }
+
+    /// `kill -9` of one node.
+    ///
+    /// # Panics
+    /// When there is none of that number.
+    pub fn kill_node(&self, node: u32) {
+        self.tell(&["stop", "--kill", "--node", &node.to_string()]);
+    }
+
+    /// Starts a node that was killed, on the same ports and data.
+    ///
+    /// # Panics
+    /// When it does not come back.
+    pub fn start_node(&self, node: u32) {
+        self.tell(&["start", "--node", &node.to_string()]);
     }
 
     fn tell(&self, command: &[&str]) {

@@ -31,7 +31,7 @@ pub use ports::free_port;
 pub use process::Process;
 pub use sink::{
     Answers, Arrival, Behaviour, Sink, always, answers, big, fails, hangs, ok, redirects, slow,
-    throttles,
+    throttles, throttles_every,
 };
 pub use topic::{Stored, attempts, dead_letters, read};
 pub use turn::Weight;

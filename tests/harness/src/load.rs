@@ -12,10 +12,13 @@ use reqwest::Method;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::api::Api;
-use crate::event::{Event, event};
+use crate::event::Event;
 
 const BATCH: u64 = 10;
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// What makes an event from its number, from 0.
+pub(crate) type Make = Box<dyn Fn(u64) -> Event + Send>;
 
 /// A running load.
 #[derive(Debug)]
@@ -35,14 +38,14 @@ pub struct Sent {
 }
 
 impl Load {
-    /// Sends `per_second` events of type `ty` to `path` until it is stopped.
-    pub(crate) fn start(api: &Api, path: String, ty: String, per_second: u64) -> Self {
+    /// Sends `per_second` events to `path` until it is stopped, each made from its number.
+    pub(crate) fn start(api: &Api, path: String, per_second: u64, make: Make) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(Mutex::new(Sent::default()));
         let stream = Stream {
             api: api.apart(),
             path,
-            ty,
+            make,
             stop: Arc::clone(&stop),
             sent: Arc::clone(&sent),
         };
@@ -77,11 +80,10 @@ fn lock(sent: &Mutex<Sent>) -> MutexGuard<'_, Sent> {
     sent.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[derive(Debug)]
 struct Stream {
     api: Api,
     path: String,
-    ty: String,
+    make: Make,
     stop: Arc<AtomicBool>,
     sent: Arc<Mutex<Sent>>,
 }
@@ -94,8 +96,7 @@ impl Stream {
         let mut number = 0;
         while !self.stop.load(Ordering::Relaxed) {
             ticks.tick().await;
-            let named = |number| event(&self.ty, format!("load-{number:06}"));
-            let batch: Vec<Event> = (number..number + BATCH).map(named).collect();
+            let batch: Vec<Event> = (number..number + BATCH).map(&self.make).collect();
             number += BATCH;
             send_batch(&self.api, &self.path, &batch, &self.sent).await;
         }

@@ -86,6 +86,16 @@ impl Process {
         assert_eq!(status.signal(), Some(9), "{}", self.name);
     }
 
+    /// The memory that it has, in KiB; none where the machine does not say (`/proc`), or it has
+    /// ended.
+    pub fn rss_kib(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().trim_end_matches(" kB").parse().ok()
+    }
+
     /// Starts it again, with the arguments it had.
     pub fn restart(&mut self) {
         self.child = launch(&self.binary, &self.args, &self.log);

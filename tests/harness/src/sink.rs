@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub enum Behaviour {
     Hangs,
     /// Answers the first requests of all with 429 and `Retry-After` in seconds.
     Throttles(u32, u64),
+    /// Answers each so manieth request with 429 and `Retry-After` in seconds, the others with 200.
+    ThrottlesEvery(u32, u64),
     /// Answers with 302 to this place.
     Redirects(String),
     /// Answers with 200 after this time.
@@ -80,6 +83,11 @@ pub fn throttles(requests: u32, seconds: u64) -> Behaviour {
     Behaviour::Throttles(requests, seconds)
 }
 
+/// 429 with `Retry-After` for each `nth` request, 200 for the others.
+pub fn throttles_every(nth: u32, seconds: u64) -> Behaviour {
+    Behaviour::ThrottlesEvery(nth, seconds)
+}
+
 /// 302 to `place`.
 pub fn redirects(place: &str) -> Behaviour {
     Behaviour::Redirects(place.to_owned())
@@ -111,6 +119,8 @@ pub struct Arrival {
     pub id: String,
     /// The id of the event that it carries, where it does.
     pub event_id: String,
+    /// The ids of all events that it carries: several in a batch.
+    pub event_ids: Vec<String>,
     /// Which request with this id it was, from 1.
     pub attempt: u32,
     /// The status it was answered with; 0 for none.
@@ -164,8 +174,19 @@ fn attribute(headers: &HeaderMap, body: &[u8], name: &str) -> Option<String> {
     json.get(name)?.as_str().map(str::to_owned)
 }
 
+/// The ids of the events of a batch; of one event, `single`.
+fn event_ids(body: &[u8], single: &str) -> Vec<String> {
+    if body.trim_ascii_start().first() != Some(&b'[') {
+        return vec![single.to_owned()];
+    }
+    let items: Vec<serde_json::Value> = serde_json::from_slice(body).unwrap_or_default();
+    let ids = items.iter().filter_map(|item| item.get("id")?.as_str());
+    ids.map(str::to_owned).collect()
+}
+
 #[derive(Debug)]
 struct Shared {
+    ids_only: AtomicBool,
     behaviour: Mutex<Behaviour>,
     arrivals: Mutex<Vec<Arrival>>,
     counts: Mutex<HashMap<String, u32>>,
@@ -186,6 +207,7 @@ impl Sink {
     /// When it cannot be started.
     pub fn start(behaviour: Behaviour) -> Self {
         let shared = Arc::new(Shared {
+            ids_only: AtomicBool::new(false),
             behaviour: Mutex::new(behaviour),
             arrivals: Mutex::default(),
             counts: Mutex::default(),
@@ -211,6 +233,11 @@ impl Sink {
     /// From now on it does this.
     pub fn behave(&self, behaviour: Behaviour) {
         *lock(&self.shared.behaviour) = behaviour;
+    }
+
+    /// From now on it keeps neither headers nor bodies: for a run of many thousands.
+    pub fn keep_ids_only(&self) {
+        self.shared.ids_only.store(true, Ordering::Relaxed);
     }
 
     /// What has arrived.
@@ -306,6 +333,7 @@ async fn take(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
         | Behaviour::Fails(..)
         | Behaviour::Hangs
         | Behaviour::Throttles(..)
+        | Behaviour::ThrottlesEvery(..)
         | Behaviour::Redirects(_)
         | Behaviour::Slow(_)
         | Behaviour::Big(_) => None,
@@ -319,14 +347,16 @@ async fn take(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
         tokio::time::sleep(wait).await;
     }
     let event_id = attribute(&headers, &body, "id").unwrap_or_default();
+    let ids_only = shared.ids_only.load(Ordering::Relaxed);
     let arrival = Arrival {
         at,
         id,
+        event_ids: event_ids(&body, &event_id),
         event_id,
         attempt,
         status: recorded,
-        headers,
-        body,
+        headers: if ids_only { HeaderMap::new() } else { headers },
+        body: if ids_only { Bytes::new() } else { body },
     };
     lock(&shared.arrivals).push(arrival);
     let Some(status) = status else {
@@ -347,6 +377,11 @@ fn decide(behaviour: &Behaviour, attempt: u32, before: usize) -> (Option<u16>, O
             let throttled = u32::try_from(before).is_ok_and(|before| before < *requests);
             (Some(if throttled { 429 } else { 200 }), None)
         }
+        Behaviour::ThrottlesEvery(nth, _) => {
+            let number = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1);
+            let throttled = number.is_multiple_of(*nth);
+            (Some(if throttled { 429 } else { 200 }), None)
+        }
         Behaviour::Redirects(_) => (Some(302), None),
         Behaviour::Slow(wait) => (Some(200), Some(*wait)),
     }
@@ -356,7 +391,9 @@ fn answer(behaviour: &Behaviour, status: u16, said: String) -> Response {
     let mut response = Response::builder()
         .status(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
     let body = match behaviour {
-        Behaviour::Throttles(_, seconds) if status == 429 => {
+        Behaviour::Throttles(_, seconds) | Behaviour::ThrottlesEvery(_, seconds)
+            if status == 429 =>
+        {
             response = response.header("retry-after", seconds.to_string());
             Body::empty()
         }
@@ -370,6 +407,7 @@ fn answer(behaviour: &Behaviour, status: u16, said: String) -> Response {
         | Behaviour::Fails(..)
         | Behaviour::Hangs
         | Behaviour::Throttles(..)
+        | Behaviour::ThrottlesEvery(..)
         | Behaviour::Slow(_) => Body::empty(),
     };
     response.body(body).expect("a response")

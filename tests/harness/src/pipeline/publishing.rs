@@ -4,7 +4,7 @@ use reqwest::Method;
 
 use super::Pipeline;
 use crate::api::Answer;
-use crate::event::Event;
+use crate::event::{Event, event};
 use crate::load::Load;
 use crate::poll::{DEADLINE, eventually};
 use crate::topic;
@@ -66,14 +66,18 @@ impl Pipeline {
         topic::produce_with(self.brokers(), &topic, "zstd", (headers, value)).await;
     }
 
-    /// A steady load of events of type `ty`.
+    /// A steady load of events of type `ty`, with ids from `load-000000` on.
     pub fn load(&self, ty: &str, per_second: u64) -> Load {
-        Load::start(
-            &self.ingest,
-            self.path("/events"),
-            ty.to_owned(),
-            per_second,
-        )
+        let ty = ty.to_owned();
+        self.load_of(per_second, move |number| {
+            event(&ty, format!("load-{number:06}"))
+        })
+    }
+
+    /// A steady load of the events that `make` makes from their numbers, from 0.
+    pub fn load_of(&self, per_second: u64, make: impl Fn(u64) -> Event + Send + 'static) -> Load {
+        let path = self.path("/events");
+        Load::start(&self.ingest, path, per_second, Box::new(make))
     }
 
     pub(super) async fn ingest_knows_the_key(&self) {
