@@ -2,6 +2,7 @@
 //!
 //! Never accepts a name that a header or a JSON member could not carry unchanged (CE-1).
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use super::error::{Error, Fault};
@@ -82,10 +83,13 @@ impl Context {
 
 /// The valid name of a context attribute or of an extension, resolved once so that looking it up
 /// in many events is cheap.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct AttributeName {
-    text: Box<str>,
-    context: Option<Context>,
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct AttributeName(Name);
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Name {
+    Context(Context),
+    Extension(Box<str>),
 }
 
 impl AttributeName {
@@ -94,32 +98,47 @@ impl AttributeName {
     /// # Errors
     /// [`Fault::InvalidName`] where it is not `[a-z0-9]{1,64}`, [`Fault::NotAnExtension`] for `data`.
     pub fn new(name: &str) -> Result<Self, Error> {
-        let context = Context::from_name(name);
-        if context.is_none() {
-            check_extension_name(name).map_err(|fault| Error::new(name, fault))?;
+        if let Some(context) = Context::from_name(name) {
+            return Ok(Self(Name::Context(context)));
         }
-        Ok(Self {
-            text: name.into(),
-            context,
-        })
+        check_extension_name(name).map_err(|fault| Error::new(name, fault))?;
+        Ok(Self(Name::Extension(name.into())))
     }
 
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.text
+        match &self.0 {
+            Name::Context(context) => context.name(),
+            Name::Extension(text) => text,
+        }
     }
 
     /// Which context attribute it is; none for an extension.
     #[must_use]
     pub const fn context(&self) -> Option<Context> {
-        self.context
+        match self.0 {
+            Name::Context(context) => Some(context),
+            Name::Extension(_) => None,
+        }
+    }
+}
+
+impl Ord for AttributeName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl PartialOrd for AttributeName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
 impl fmt::Debug for AttributeName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.text, formatter)
+        fmt::Debug::fmt(self.as_str(), formatter)
     }
 }
 

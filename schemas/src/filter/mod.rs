@@ -15,6 +15,7 @@ mod extract;
 mod network;
 mod parse;
 mod subject;
+mod text;
 mod wildcard;
 
 use std::collections::BTreeSet;
@@ -33,6 +34,7 @@ pub use network::{Block, address};
 pub use subject::Subject;
 
 use data::{Clause, Clauses};
+use text::Text;
 use wildcard::Wildcard;
 
 use crate::event::{AttributeName, Context, Event};
@@ -80,7 +82,7 @@ enum Filter {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Comparison {
     attribute: AttributeName,
-    value: Box<str>,
+    value: Text,
 }
 
 /// An attribute and the pattern that it must match.
@@ -239,8 +241,8 @@ impl Filter {
         let event = subject.event();
         match self {
             Self::Exact(entries) => every(entries, event, |text, value| text == value),
-            Self::Prefix(entries) => every(entries, event, |text, value| text.starts_with(value)),
-            Self::Suffix(entries) => every(entries, event, |text, value| text.ends_with(value)),
+            Self::Prefix(entries) => every(entries, event, <[u8]>::starts_with),
+            Self::Suffix(entries) => every(entries, event, <[u8]>::ends_with),
             Self::Glob(patterns) => patterns.iter().all(|pattern| pattern.holds(event)),
             Self::Data(clauses) => clauses.iter().all(|clause| clause.holds(subject, slots)),
             Self::Sql(expression) => expression.matches(event),
@@ -252,16 +254,17 @@ impl Filter {
 
     fn touch(&self) -> usize {
         let few = |filters: &[Self]| filters.iter().take(TOUCHED).map(Self::touch).sum();
-        let first = |text: &str| text.bytes().next().map_or(0, usize::from);
-        let both = |name: &AttributeName, text| first(name.as_str()) + first(text);
+        let byte = |text: &[u8]| text.first().copied().map_or(0, usize::from);
+        let first = |text: &str| byte(text.as_bytes());
+        let both = |name: &AttributeName, text| first(name.as_str()) + byte(text);
         match self {
             Self::Exact(entries) | Self::Prefix(entries) | Self::Suffix(entries) => {
                 let few = entries.iter().take(TOUCHED);
-                few.map(|entry| both(&entry.attribute, &entry.value)).sum()
+                few.map(|entry| both(&entry.attribute, entry.value.as_bytes())).sum()
             }
             Self::Glob(patterns) => patterns
                 .first()
-                .map_or(0, |entry| both(&entry.attribute, entry.wildcard.suffix())),
+                .map_or(0, |entry| both(&entry.attribute, entry.wildcard.suffix().as_bytes())),
             Self::Data(clauses) => clauses.iter().take(TOUCHED).map(Clause::touch).sum(),
             Self::Sql(expression) => first(expression.text()),
             Self::All(filters) | Self::Any(filters) => few(filters),
@@ -366,11 +369,11 @@ impl Pattern {
 }
 
 /// All entries must hold; a missing attribute does not (SB-4).
-fn every(entries: &[Comparison], event: &Event, holds: impl Fn(&str, &str) -> bool) -> bool {
+fn every(entries: &[Comparison], event: &Event, holds: impl Fn(&[u8], &[u8]) -> bool) -> bool {
     entries.iter().all(|entry| {
         event
             .get(&entry.attribute)
-            .is_some_and(|text| holds(text, &entry.value))
+            .is_some_and(|text| holds(text.as_bytes(), entry.value.as_bytes()))
     })
 }
 
@@ -423,7 +426,7 @@ struct Entries<'a>(&'a [Comparison]);
 
 impl<'a> Serialize for Entries<'a> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let pair = |entry: &'a Comparison| (entry.attribute.as_str(), &entry.value);
+        let pair = |entry: &'a Comparison| (entry.attribute.as_str(), &*entry.value);
         serializer.collect_map(self.0.iter().map(pair))
     }
 }

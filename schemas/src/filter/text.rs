@@ -1,0 +1,85 @@
+//! Owns the texts that attributes are compared with: short ones lie in the filter itself, so that a
+//! comparison reads no other place in memory.
+//!
+//! The surprise: bytes are compared, since what they are part of is UTF-8 on both sides.
+
+use std::fmt;
+use std::ops::Deref;
+
+/// The longest text that lies in the filter.
+const SHORT: usize = 22;
+
+/// A text that does not change.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) enum Text {
+    /// Its length, and its bytes with zeros behind them.
+    Short(u8, [u8; SHORT]),
+    Long(Box<str>),
+}
+
+impl Text {
+    /// The bytes of the text.
+    #[inline]
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Short(length, bytes) => bytes.get(..usize::from(*length)).unwrap_or_default(),
+            Self::Long(text) => text.as_bytes(),
+        }
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        let mut bytes = [0; SHORT];
+        let short = bytes
+            .get_mut(..text.len())
+            .zip(u8::try_from(text.len()).ok());
+        let Some((start, length)) = short else {
+            return Self::Long(text.into());
+        };
+        start.copy_from_slice(text.as_bytes());
+        Self::Short(length, bytes)
+    }
+}
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            // It was made of a text.
+            Self::Short(..) => std::str::from_utf8(self.as_bytes()).unwrap_or_default(),
+            Self::Long(text) => text,
+        }
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, formatter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_what_it_was_made_of_whatever_its_length() {
+        for text in [
+            "",
+            "a",
+            "\0",
+            "é",
+            &"x".repeat(SHORT),
+            &"x".repeat(SHORT + 1),
+            &"é".repeat(40),
+        ] {
+            let kept = Text::from(text);
+            assert_eq!((&*kept, kept.as_bytes()), (text, text.as_bytes()));
+            assert_eq!(matches!(kept, Text::Short(..)), text.len() <= SHORT);
+        }
+        assert_ne!(Text::from("a"), Text::from("a\0"));
+        assert_eq!(size_of::<Text>(), 24);
+    }
+}
