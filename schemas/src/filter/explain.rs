@@ -10,9 +10,7 @@ use serde_json::Value;
 
 use super::cesql::{self, Expression, Step};
 use super::data::{Clause, Clauses, Test};
-use super::{
-    Comparison, DATA, Filter, Filters, Found, GLOB, Pattern, Scalar, Slot, Subject,
-};
+use super::{Comparison, DATA, Filter, Filters, Found, GLOB, Pattern, Scalar, Slot, Subject};
 use crate::event::{AttributeName, Event};
 
 /// Clauses of one explanation; what is more is left out.
