@@ -108,6 +108,7 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
         Command::Router => services::run_router(settings).await,
         Command::Dispatcher => services::run_dispatcher(settings).await,
         Command::Control => services::run_control(settings).await,
+        Command::Cohorts => services::run_cohorts(settings).await,
         Command::Topics { command } => topics::run(command, settings).await,
         Command::Tenant(args) => objects::run(args.try_into()?, &settings).await,
         Command::Key(args) => objects::run(args.try_into()?, &settings).await,
@@ -121,9 +122,9 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
         Command::Explain(args) => explain::run(&args, &settings).await,
         Command::Filter { command } => filter::run(command, &settings).await,
         Command::Simulate(args) => simulate::run(args).await,
-        Command::Profile { command } => profile::run(&command),
         Command::Cohort { command } => cohort::run(command, &settings).await,
         Command::Sync { command } => sync::run(command, &settings).await,
+        Command::Profile { command } => profile::run(&command),
         Command::Config { command } => config::run(&command),
     }
 }

@@ -33,6 +33,8 @@ pub(crate) enum Part {
     Ingest,
     /// Takes changes.
     Control,
+    /// Makes chunks of cohorts.
+    Cohorts,
     /// Routes what was taken.
     Router,
     /// Delivers what was routed, and commits.
@@ -46,6 +48,7 @@ impl Part {
             Self::Attempts => "attempts",
             Self::Ingest => "ingest",
             Self::Control => "control",
+            Self::Cohorts => "cohorts",
             Self::Router => "router",
             Self::Dispatcher => "dispatcher",
         }

@@ -62,6 +62,17 @@ pub(crate) async fn run_control(settings: Settings) -> anyhow::Result<ExitCode> 
     process.run().await
 }
 
+/// `anabranch cohorts`.
+///
+/// # Errors
+/// Where it cannot start, or cannot go on.
+pub(crate) async fn run_cohorts(settings: Settings) -> anyhow::Result<ExitCode> {
+    let mut process = alone(settings.loaded.config).await?;
+    let address = start_cohorts(&mut process).await?;
+    announce(&process, &format!("cohorts on http://{address}"));
+    process.run().await
+}
+
 async fn alone(config: Config) -> anyhow::Result<Process> {
     let process = Process::start(config).await?;
     topics::must_exist(&process).await?;
@@ -198,5 +209,28 @@ pub(crate) async fn start_control(process: &mut Process) -> anyhow::Result<Socke
         TaskKind::Service,
         control::run(options, environment, listener),
     );
+    Ok(address)
+}
+
+/// Starts cohorts within `process`; returns where they listen.
+///
+/// # Errors
+/// Where their address cannot be bound.
+pub(crate) async fn start_cohorts(process: &mut Process) -> anyhow::Result<SocketAddr> {
+    let listener = bind(Part::Cohorts, process.config.cohorts.bind).await?;
+    let address = listener.local_addr()?;
+    let options = cohorts::service::Options::from_config(&process.config);
+    let tasks = process.part(Part::Cohorts);
+    let environment = cohorts::service::Environment {
+        log: process.log.clone(),
+        topics: process.topics.clone(),
+        clock: process.clock.clone(),
+        entropy: process.entropy.fork("cohorts"),
+        tasks: tasks.clone(),
+        metrics: process.metrics.clone(),
+        gate: process.readiness.gate("cohorts"),
+    };
+    let service = cohorts::service::run(options, environment, listener);
+    tasks.spawn(TaskKind::Service, service);
     Ok(address)
 }

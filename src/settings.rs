@@ -196,10 +196,11 @@ impl Settings {
     fn put_defaults_of_demo(&mut self) {
         let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let unset = |key: &str| self.loaded.source(key) == Source::Default;
-        let (admin, ingest, control) = (
+        let (admin, ingest, control, cohorts) = (
             unset("admin.bind"),
             unset("ingest.bind"),
             unset("control.bind"),
+            unset("cohorts.bind"),
         );
         let (prefix, filter) = (unset("topics.prefix"), unset("telemetry.filter"));
         let config = &mut self.loaded.config;
@@ -207,6 +208,7 @@ impl Settings {
             (admin, &mut config.admin.bind),
             (ingest, &mut config.ingest.bind),
             (control, &mut config.control.bind),
+            (cohorts, &mut config.cohorts.bind),
         ];
         for (unset, bind) in binds {
             if unset {

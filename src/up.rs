@@ -12,7 +12,9 @@ use crate::attempts;
 use crate::keyring::Keyring;
 use crate::output;
 use crate::process::Process;
-use crate::services::{start_control, start_dispatcher, start_ingest, start_router};
+use crate::services::{
+    start_cohorts, start_control, start_dispatcher, start_ingest, start_router,
+};
 use crate::settings::Settings;
 use crate::topics;
 
@@ -24,6 +26,8 @@ pub(crate) struct Up {
     pub(crate) ingest: SocketAddr,
     /// Where the API is.
     pub(crate) control: SocketAddr,
+    /// Where cohorts are uploaded.
+    pub(crate) cohorts: SocketAddr,
 }
 
 /// `anabranch up`.
@@ -44,10 +48,11 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Up> {
     let config = with_keys(config)?;
     let mut process = Process::start(config).await?;
     match start_services(&mut process).await {
-        Ok((ingest, control)) => Ok(Up {
+        Ok([ingest, control, cohorts]) => Ok(Up {
             process,
             ingest,
             control,
+            cohorts,
         }),
         Err(error) => {
             // Ended in order, so that what was begun is left as a restart expects it.
@@ -58,7 +63,7 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Up> {
     }
 }
 
-async fn start_services(process: &mut Process) -> anyhow::Result<(SocketAddr, SocketAddr)> {
+async fn start_services(process: &mut Process) -> anyhow::Result<[SocketAddr; 3]> {
     topics::create(&process.log, &process.config).await?;
     for fault in topics::check(&process.log, &process.config).await? {
         tracing::warn!(%fault, "topic is not as it should be");
@@ -68,13 +73,14 @@ async fn start_services(process: &mut Process) -> anyhow::Result<(SocketAddr, So
     start_router(process);
     start_dispatcher(process)?;
     let ingest = start_ingest(process).await?;
+    let cohorts = start_cohorts(process).await?;
     if process.config.kafka.brokers.is_empty() {
         // On Kafka everybody may read the topic.
         attempts::start(process);
     }
     process.started();
     process.ready().await?;
-    Ok((ingest, control))
+    Ok([ingest, control, cohorts])
 }
 
 /// The keys as configured, else those in the data folder, made on the first start.
@@ -104,6 +110,7 @@ fn introduce(up: &Up) -> std::io::Result<()> {
         "  control   http://{}  (/v1/openapi.json)",
         up.control
     ))?;
+    output::line(format_args!("  cohorts   http://{}", up.cohorts))?;
     output::line(format_args!(
         "  admin     http://{}  (/readyz, /metrics)",
         up.process.admin
@@ -142,6 +149,7 @@ mod tests {
             &mut config.admin.bind,
             &mut config.ingest.bind,
             &mut config.control.bind,
+            &mut config.cohorts.bind,
         ] {
             *bind = any_port;
         }
@@ -153,7 +161,7 @@ mod tests {
             .iter()
             .filter_map(|family| family.name().split('_').nth(1))
             .collect();
-        for service in ["ingest", "router", "dispatch", "control"] {
+        for service in ["ingest", "router", "dispatch", "control", "cohorts"] {
             assert!(
                 services.contains(service),
                 "{service} is not in {services:?}"

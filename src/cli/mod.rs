@@ -97,6 +97,8 @@ pub(crate) enum Command {
     Dispatcher,
     /// Run the service with the API for tenants, keys, endpoints and subscriptions
     Control,
+    /// Run the service that keeps cohorts and runs syncs
+    Cohorts,
     /// Create or check Kafka's topics
     Topics {
         #[command(subcommand)]
@@ -133,8 +135,6 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: FilterCommand,
     },
-    /// Partner profiles: what a partner's API takes, and how it answers
-    Profile {
     /// Cohorts: named sets of members, uploaded as snapshots
     Cohort {
         #[command(subcommand)]
@@ -145,6 +145,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: SyncCommand,
     },
+    /// Partner profiles: what a partner's API takes, and how it answers
+    Profile {
         #[command(subcommand)]
         command: ProfileCommand,
     },
@@ -167,6 +169,7 @@ impl Command {
             | Self::Router
             | Self::Dispatcher
             | Self::Control
+            | Self::Cohorts
             | Self::Topics { .. }
             | Self::Tenant(_)
             | Self::Key(_)
@@ -179,11 +182,11 @@ impl Command {
             | Self::Dead { .. }
             | Self::Explain(_)
             | Self::Filter { .. }
+            | Self::Cohort { .. }
+            | Self::Sync { .. }
             | Self::Profile { .. }
             | Self::Simulate(_)
             | Self::Config { .. } => Role::Other,
-            | Self::Cohort { .. }
-            | Self::Sync { .. }
         }
     }
 
@@ -192,6 +195,7 @@ impl Command {
         match self {
             Self::Ingest => ("ingest", &[Need::Brokers]),
             Self::Router => ("router", &[Need::Brokers]),
+            Self::Cohorts => ("cohorts", &[Need::Brokers]),
             Self::Dispatcher => ("dispatcher", &[Need::Brokers, Need::SealingKeys]),
             Self::Control => (
                 "control",
@@ -211,19 +215,19 @@ impl Command {
             | Self::Dead { .. }
             | Self::Explain(_)
             | Self::Filter { .. }
+            | Self::Cohort { .. }
+            | Self::Sync { .. }
             | Self::Profile { .. }
             | Self::Simulate(_)
             | Self::Config { .. } => ("", &[]),
         }
-            | Self::Cohort { .. }
-            | Self::Sync { .. }
     }
 
     /// Worker threads where nobody says how many.
     pub(crate) fn threads(&self) -> usize {
         match self {
             // What takes connections and works at the same time.
-            Self::Up | Self::Demo(_) | Self::Ingest => 2,
+            Self::Up | Self::Demo(_) | Self::Ingest | Self::Cohorts => 2,
             // One thread has no other to wake: it is faster, and replicas make more of it.
             Self::Router | Self::Dispatcher => 1,
             Self::Control
@@ -239,12 +243,12 @@ impl Command {
             | Self::Dead { .. }
             | Self::Explain(_)
             | Self::Filter { .. }
+            | Self::Cohort { .. }
+            | Self::Sync { .. }
             | Self::Profile { .. }
             | Self::Simulate(_)
             | Self::Config { .. } => 1,
         }
-            | Self::Cohort { .. }
-            | Self::Sync { .. }
     }
 }
 

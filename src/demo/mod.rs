@@ -100,6 +100,7 @@ pub(crate) async fn run(args: DemoArgs, mut settings: Settings) -> anyhow::Resul
         mut process,
         ingest,
         control,
+        cohorts: _,
     } = up::start(settings.loaded.config).await?;
     let tasks = Tasks::new("demo");
     let stage = Stage {
