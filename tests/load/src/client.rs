@@ -19,6 +19,8 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+/// Of an answer that refuses an upload; it may name every bad row.
+const SAID_CHARS_MAX: usize = 1_000;
 /// Names those who have not applied a change that was to be waited for.
 const NOT_APPLIED: &str = "anabranch-not-applied";
 
@@ -135,7 +137,8 @@ pub(crate) async fn upload(
     let body = body.collect().await?.to_bytes();
     if !head.status.is_success() {
         let text = String::from_utf8_lossy(&body);
-        bail!("POST {path}: {}: {text}", head.status);
+        let begin: String = text.chars().take(SAID_CHARS_MAX).collect();
+        bail!("POST {path}: {}: {begin}", head.status);
     }
     Ok(serde_json::from_slice(&body)?)
 }

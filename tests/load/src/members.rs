@@ -45,7 +45,7 @@ impl Members {
         let has_other = self.is_changed && place % CHANGES == CHANGES / 2;
         let plan = if has_other { "silver" } else { "golden" };
         format!(
-            r#"{{"id":"{id}","email":"{id}@example.com","plan":"{plan}","score":{:03},"country":"CH"}}"#,
+            r#"{{"id":"{id}","email":"{id}@example.com","plan":"{plan}","score":"{:03}","country":"CH"}}"#,
             place % 1_000
         )
     }
@@ -122,6 +122,12 @@ mod tests {
             .filter(|(id, json)| before.get(*id) == Some(json));
         assert_eq!((after.len(), same.count()), (10_000, 9_900));
         assert_ne!(of(false).held(), of(true).held());
+        for json in after.values() {
+            assert!(
+                serde_json::from_str::<serde_json::Value>(json).is_ok(),
+                "{json}"
+            );
+        }
         let length = of(false).json(7).len();
         assert!((90..=110).contains(&length), "{length}");
     }

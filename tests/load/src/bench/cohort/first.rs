@@ -51,7 +51,7 @@ pub(in crate::bench) async fn run(plan: &Plan, report: Report) -> anyhow::Result
         report.print(&report.figure(&format!("{name}, {count} members"), unit, values))
     };
     let first = report.figure(&format!("first sync, {count} members"), "s", &rounds.first);
-    report.print(&first.at_most(FIRST_S * share))?;
+    report.print(&first.at_most((FIRST_S * share).max(2.0)))?;
     print("of that the upload with its sort", "s", &rounds.upload)?;
     print("of that first to last request", "s", &rounds.deliver)?;
     print("confirmed", "1/s", &rounds.rate)?;
