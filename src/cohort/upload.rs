@@ -193,7 +193,7 @@ async fn open(source: &str) -> anyhow::Result<(File, Option<u64>)> {
     let file = File::open(path).await.with_context(unread)?;
     let metadata = file.metadata().await.with_context(unread)?;
     anyhow::ensure!(!metadata.is_dir(), "`{source}` is a folder: name a file");
-    let bytes = metadata.is_file().then(|| metadata.len());
+    let bytes = metadata.is_file().then_some(metadata.len());
     Ok((file, bytes))
 }
 
