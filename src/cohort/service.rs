@@ -125,7 +125,7 @@ impl Service {
         self.api.control(method, &path, query, body).await
     }
 
-    /// Sends a body of any length, for as long as it takes; without a body where `body` is none.
+    /// Sends a body of any length, for as long as it takes.
     ///
     /// # Errors
     /// What went wrong on the way; the answer may say no.
@@ -133,7 +133,7 @@ impl Service {
         &self,
         path: &[&str],
         form: &Form,
-        body: Option<Body>,
+        body: Body,
     ) -> anyhow::Result<Answer> {
         let query: Vec<(&str, &str)> = form
             .query
@@ -148,10 +148,7 @@ impl Service {
         if let Some(encoding) = form.content_encoding {
             request = request.header("content-encoding", encoding);
         }
-        if let Some(body) = body {
-            request = request.body(body);
-        }
-        let sent = self.api.finish(&self.base, request).await;
+        let sent = self.api.finish(&self.base, request.body(body)).await;
         sent.with_context(|| self.hint())
     }
 

@@ -3,6 +3,7 @@
 //! It must never hold more of a body than a piece of it. The surprise: what was sent is sorted by
 //! the service before it answers, so the bar stands at its end for a while.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,8 +11,10 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use futures_util::stream;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use indicatif::{ProgressBar, ProgressStyle};
+use object_store::ObjectStoreExt;
 use reqwest::{Body, Url};
 use serde::Deserialize;
 use serde_json::Value;
@@ -41,11 +44,12 @@ Examples:
   anabranch cohort upload VIP s3://exports/vip.parquet --tenant acme
 
 A snapshot is all members that there are: who is not in it has left. It is seen when it is whole; a
-failed upload leaves the last one as it was.")]
+failed upload leaves the last one as it was. Objects of S3 are read with the credentials in AWS_…
+variables, in builds with the feature `s3`.")]
 pub(crate) struct UploadArgs {
     /// The cohort's id, or its name
     cohort: String,
-    /// A file; `-` for standard input; or the URL of an object that the service reads by itself
+    /// A file; `-` for standard input; or the URL of an object in an object store
     source: String,
     /// How rows are written; else the file's name or its first bytes say it
     #[arg(long)]
@@ -130,7 +134,7 @@ fn said_by(name: &str) -> (Option<Format>, Option<Compression>) {
     (format, compression)
 }
 
-/// The URL that the service is to read from, where the source is one.
+/// The URL of an object store, where the source is one.
 fn url(source: &str) -> Option<Url> {
     let url = Url::parse(source).ok()?;
     // A drive's letter is no scheme.
@@ -145,19 +149,14 @@ pub(super) async fn run(args: &UploadArgs, settings: &Settings) -> anyhow::Resul
     let service = Service::new(&args.to, &args.tenant.tenant, settings)?;
     let id = service.id(Noun::Cohort, &args.cohort).await?;
     let path = [Noun::Cohort.path(), id.as_str(), "snapshots"];
-    let mut form = form(args);
     let started = Instant::now();
-    let bar;
-    let answer = if url(&args.source).is_some() {
-        form.query.push(("from", args.source.clone()));
-        bar = waiting("the service reads it");
-        service.upload(&path, &form, None).await
-    } else {
-        let (reader, bytes) = open(&args.source).await?;
-        bar = progress(bytes);
-        let body = Body::wrap_stream(pieces(reader, bar.clone()));
-        service.upload(&path, &form, Some(body)).await
+    let input = match url(&args.source) {
+        Some(url) => fetch(&url).await?,
+        None => open(&args.source).await?,
     };
+    let bar = progress(input.bytes);
+    let body = Body::wrap_stream(counted(input.pieces, bar.clone()));
+    let answer = service.upload(&path, &form(args), body).await;
     bar.finish_and_clear();
     told(args, &answer?, started.elapsed())
 }
@@ -186,35 +185,65 @@ fn form(args: &UploadArgs) -> Form {
     form
 }
 
-/// The file, and how long it is where that is known.
-async fn open(source: &str) -> anyhow::Result<(File, Option<u64>)> {
+/// What is uploaded, and how long it is where that is known.
+struct Input {
+    pieces: BoxStream<'static, io::Result<Bytes>>,
+    bytes: Option<u64>,
+}
+
+async fn open(source: &str) -> anyhow::Result<Input> {
     let path = if source == "-" { STDIN } else { source };
     let unread = || format!("`{source}` cannot be read");
     let file = File::open(path).await.with_context(unread)?;
     let metadata = file.metadata().await.with_context(unread)?;
     anyhow::ensure!(!metadata.is_dir(), "`{source}` is a folder: name a file");
-    let bytes = metadata.is_file().then_some(metadata.len());
-    Ok((file, bytes))
+    Ok(Input {
+        pieces: pieces(file).boxed(),
+        bytes: metadata.is_file().then_some(metadata.len()),
+    })
 }
 
-/// The pieces of a body, counted by the bar as they are taken.
+/// An object, read with the credentials that the environment has.
+async fn fetch(url: &Url) -> anyhow::Result<Input> {
+    let unread = || {
+        let place = url.origin().ascii_serialization();
+        format!("`{url}` cannot be read from an object store ({place}); `-` takes any other stream")
+    };
+    let (store, path) = object_store::parse_url_opts(url, std::env::vars()).with_context(unread)?;
+    let object = store.get(&path).await.with_context(unread)?;
+    Ok(Input {
+        bytes: Some(object.meta.size),
+        pieces: object.into_stream().map_err(io::Error::other).boxed(),
+    })
+}
+
+/// A file in pieces.
 fn pieces(
     reader: impl AsyncRead + Send + Unpin + 'static,
-    bar: ProgressBar,
-) -> impl futures_util::TryStream<Ok = Bytes, Error = std::io::Error> + Send + 'static {
-    stream::try_unfold((reader, bar), |(mut reader, bar)| async move {
+) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    stream::try_unfold(reader, |mut reader| async move {
         let mut piece = Vec::with_capacity(PIECE_BYTES);
         let limit = u64::try_from(PIECE_BYTES).unwrap_or(u64::MAX);
         let read = (&mut reader).take(limit).read_to_end(&mut piece).await?;
-        if read == 0 {
+        Ok((read > 0).then(|| (Bytes::from(piece), reader)))
+    })
+}
+
+/// The same pieces, counted by the bar as they are taken.
+fn counted(
+    pieces: BoxStream<'static, io::Result<Bytes>>,
+    bar: ProgressBar,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    stream::try_unfold((pieces, bar), |(mut pieces, bar)| async move {
+        let Some(piece) = pieces.try_next().await? else {
             bar.set_style(style(
                 "{spinner} {bytes} sent, the service sorts them {elapsed}",
             ));
             bar.enable_steady_tick(TICK);
             return Ok(None);
-        }
-        bar.inc(u64::try_from(read).unwrap_or(u64::MAX));
-        Ok(Some((Bytes::from(piece), (reader, bar))))
+        };
+        bar.inc(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+        Ok(Some((piece, (pieces, bar))))
     })
 }
 
@@ -232,12 +261,6 @@ fn progress(bytes: Option<u64>) -> ProgressBar {
         )),
         None => ProgressBar::new_spinner().with_style(style("{spinner} {bytes} {bytes_per_sec}")),
     }
-}
-
-fn waiting(what: &str) -> ProgressBar {
-    let bar = ProgressBar::new_spinner().with_style(style("{spinner} {msg} {elapsed}"));
-    bar.enable_steady_tick(TICK);
-    bar.with_message(what.to_owned())
 }
 
 /// A row that was refused.
@@ -333,7 +356,6 @@ mod tests {
     use axum::extract::Request;
     use axum::http::StatusCode;
     use clap::Parser;
-    use futures_util::{StreamExt, TryStreamExt};
     use serde_json::json;
 
     use super::*;
@@ -359,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_read_by_the_service() {
+    fn an_object_is_named_by_a_url() {
         for source in [
             "s3://bucket/key",
             "file:///tmp/a.csv",
@@ -377,8 +399,7 @@ mod tests {
         let bytes = vec![7_u8; 3 * PIECE_BYTES + 5];
         let bar = ProgressBar::hidden();
         let reader = std::io::Cursor::new(bytes.clone());
-        let pieces: Vec<Bytes> = pieces(reader, bar.clone())
-            .into_stream()
+        let pieces: Vec<Bytes> = counted(pieces(reader).boxed(), bar.clone())
             .map(Result::unwrap)
             .collect()
             .await;
@@ -473,21 +494,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_says_that_the_last_snapshot_stays() {
+    async fn an_object_is_read_here_and_a_refusal_says_that_the_last_snapshot_stays() {
         let problem = json!({ "title": "Too many bad rows", "detail": "9 of 10" });
         let (url, seen) = serve(StatusCode::UNPROCESSABLE_ENTITY, problem).await;
-        let error = upload(&url, &["s3://exports/vip.parquet"])
-            .await
-            .unwrap_err();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("vip.parquet");
+        std::fs::write(&file, "PAR1").unwrap();
+        let object = format!("file://{}", file.display());
+        let error = upload(&url, &[&object]).await.unwrap_err();
         let text = format!("{error:#}");
         assert!(text.contains("the last one stays"), "{text}");
         assert!(text.contains("422 Too many bad rows: 9 of 10"), "{text}");
-        let (path, _, _, body) = seen.lock().unwrap().pop().unwrap();
-        assert!(
-            path.ends_with("?format=parquet&from=s3%3A%2F%2Fexports%2Fvip.parquet"),
-            "{path}"
-        );
-        assert!(body.is_empty());
+        let (path, form, _, body) = seen.lock().unwrap().pop().unwrap();
+        assert!(path.ends_with("/snapshots?format=parquet"), "{path}");
+        assert_eq!(form, "application/vnd.apache.parquet");
+        assert_eq!(body, b"PAR1"[..]);
+        std::fs::remove_file(&file).unwrap();
+        let error = upload(&url, &[&object]).await.unwrap_err();
+        assert!(format!("{error:#}").contains("cannot be read"), "{error:#}");
+        assert!(seen.lock().unwrap().is_empty(), "nothing is sent");
     }
 
     #[tokio::test]
