@@ -12,9 +12,7 @@ use crate::attempts;
 use crate::keyring::Keyring;
 use crate::output;
 use crate::process::Process;
-use crate::services::{
-    start_cohorts, start_control, start_dispatcher, start_ingest, start_router,
-};
+use crate::services::{start_cohorts, start_control, start_dispatcher, start_ingest, start_router};
 use crate::settings::Settings;
 use crate::topics;
 

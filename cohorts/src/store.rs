@@ -136,6 +136,13 @@ impl Store {
         })
     }
 
+    /// How many bytes an object has.
+    pub(crate) fn size(&self, name: &str) -> Result<u64, Error> {
+        let path = self.folder(name).root;
+        self.wait(&path, self.objects.head(&path))
+            .map(|found| found.size)
+    }
+
     pub(crate) fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, Error> {
         let path = self.folder(name).root;
         self.wait(&path, self.objects.get_range(&path, range))

@@ -7,7 +7,7 @@
 
 mod auth;
 mod directory;
-mod http;
+pub(crate) mod http;
 mod options;
 mod owner;
 mod telemetry;

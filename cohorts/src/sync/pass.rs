@@ -5,6 +5,8 @@
 //! written again then; its record has the same mark, so that dispatchers drop the repeat (rule 3),
 //! and what was reported meanwhile is found before it is written.
 
+mod hearing;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,20 +15,17 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use runtime::log::NotWritten;
-use schemas::profile::{JobState, OperationKind};
-use schemas::records::{ResultRecord, ResultVerdict};
+use schemas::records::ResultRecord;
 use schemas::resources::{EndpointState, Sync, SyncState};
 use serde_json::Value;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::answer::{self, Heard, Taken};
-use super::call::{job_state, polls_max};
 use super::desk::{self, Batch, Desk};
 use super::ledger::Ledger;
 use super::live::StatusState;
-use super::note::{Ahead, RunNote, Stop};
-use super::record::{Call, Made, Maker};
+use super::note::{Ahead, RunNote};
+use super::record::{Made, Maker};
 use super::runner::{Ears, Runner, Wake};
 use super::{Fault, Means, roster_folder};
 use crate::sealed::{seal, unseal};
@@ -391,222 +390,6 @@ impl<'r> Pass<'r> {
         }
     }
 
-    // === Hearing of them ===
-
-    fn hear_all(&mut self) -> Result<(), Fault> {
-        while self.saving.is_none() || !self.outcomes.are_many() {
-            match self.ears.reports.try_recv() {
-                Ok(report) => self.hear(report),
-                Err(tokio::sync::mpsc::error::TryRecvError::Empty) => return Ok(()),
-                Err(tokio::sync::mpsc::error::TryRecvError::Disconnected) => {
-                    return Err(Fault::Stopped);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn hear(&mut self, report: ResultRecord) {
-        match self.flying.remove(&report.bulk) {
-            Some(flying) => self.conclude(flying, report),
-            None if self.is_resuming && self.ears.early.len() < EARLY_MAX => {
-                self.ears.early.insert(report.bulk, report);
-            }
-            // A second report of what is settled.
-            None => {}
-        }
-    }
-
-    fn conclude(&mut self, mut flying: Flying, report: ResultRecord) {
-        if let Some(job) = flying.poll.take() {
-            return self.polled(flying, job, &report);
-        }
-        if let Some(why) = answer::is_over(&report) {
-            self.run.stop.get_or_insert(Stop::Failed(why.to_owned()));
-        }
-        if answer::heard(&flying.chunk, &report) == Heard::Halves {
-            return self.halve(&flying.chunk);
-        }
-        let operations = &self.sync.profile.operations;
-        let job = report
-            .captured
-            .get("job")
-            .filter(|_| operations.poll.is_some() && operations.start_job.is_none())
-            .filter(|_| report.verdict == ResultVerdict::Delivered);
-        if let Some(id) = job.cloned() {
-            let job = Box::new(Job {
-                report,
-                id,
-                polls: 0,
-            });
-            return self.wait_for_job(flying, job);
-        }
-        let taken = if self.run.jobs.is_empty() {
-            Taken::Confirmed
-        } else {
-            Taken::Pending
-        };
-        self.settle(&flying, (&report, taken));
-    }
-
-    fn halve(&mut self, chunk: &Chunk) {
-        self.run.counts.halved += 1;
-        self.bytes = self.bytes.saturating_sub(chunk.held_bytes());
-        if let Some((front, behind)) = chunk.split() {
-            self.ledger.split(chunk);
-            for half in [behind, front] {
-                self.bytes += half.held_bytes();
-                self.ready.push_front(Ready {
-                    is_tried: self.is_resuming,
-                    chunk: half,
-                    made: None,
-                });
-            }
-        }
-        self.dirty = true;
-    }
-
-    fn settle(&mut self, flying: &Flying, (report, taken): (&ResultRecord, Taken)) {
-        let before = self.run.counts;
-        let members = (&flying.chunk, flying.refused.as_slice());
-        answer::settle(
-            members,
-            (report, taken),
-            &mut self.outcomes,
-            &mut self.run.counts,
-        );
-        let unknown = self.run.counts.unknown - before.unknown;
-        self.run.again += self.run.counts.retry - before.retry;
-        match (taken, report.verdict) {
-            (Taken::Pending, ResultVerdict::Delivered) => {}
-            (Taken::Pending, ResultVerdict::Dead | ResultVerdict::Rejected) => {
-                self.run.lost += unknown;
-            }
-            (Taken::Confirmed, _) => self.run.again += unknown,
-        }
-        self.look_for_poison(&flying.chunk, report);
-        self.close(&flying.chunk);
-    }
-
-    /// A partner that takes no single member of the first hundred takes none of a million.
-    fn look_for_poison(&mut self, chunk: &Chunk, report: &ResultRecord) {
-        let is_refusal = report.verdict != ResultVerdict::Delivered && chunk.len() == 1;
-        self.refusals += u32::from(is_refusal);
-        if self.refusals >= REFUSALS_MAX && self.run.counts.confirmed == 0 {
-            let why = "the partner refuses every member".to_owned();
-            self.run.stop.get_or_insert(Stop::Failed(why));
-        }
-    }
-
-    /// Nothing is heard, or nothing of it could be sent.
-    fn settle_unknown(&mut self, flying: &Flying, is_lost: bool) {
-        let members = (&flying.chunk, flying.refused.as_slice());
-        answer::settle_unknown(members, &mut self.outcomes, &mut self.run.counts);
-        if is_lost {
-            let members = count(flying.chunk.len() - flying.refused.len());
-            if self.run.jobs.is_empty() {
-                self.run.again += members;
-            } else {
-                self.run.lost += members;
-            }
-        }
-        self.close(&flying.chunk);
-    }
-
-    fn close(&mut self, chunk: &Chunk) {
-        self.run.counts.chunks += 1;
-        self.bytes = self.bytes.saturating_sub(chunk.held_bytes());
-        self.ledger.settle(chunk);
-        self.dirty = true;
-    }
-
-    /// Credit that is not returned within a delivery's life becomes unknown.
-    fn expire(&mut self) {
-        let now = self.runner.means.clock.now();
-        let over: Vec<u128> = self
-            .flying
-            .iter()
-            .filter(|(_, flying)| flying.expires_at <= now)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in over {
-            if let Some(flying) = self.flying.remove(&id) {
-                self.settle_unknown(&flying, true);
-            }
-        }
-    }
-
-    // === Jobs of single chunks ===
-
-    fn wait_for_job(&mut self, flying: Flying, job: Box<Job>) {
-        let poll = self.sync.profile.operations.poll.as_ref();
-        let every = poll.map_or(RETRY_WAIT, |poll| {
-            Duration::from_secs(poll.every.get().into())
-        });
-        self.jobs.push(InJob {
-            chunk: flying.chunk,
-            refused: flying.refused,
-            job,
-            due: self.runner.means.clock.instant() + every,
-        });
-    }
-
-    fn ask_again(&mut self, mut flying: Flying) {
-        if let Some(job) = flying.poll.take() {
-            self.wait_for_job(flying, job);
-        }
-    }
-
-    fn ask_after_jobs(&mut self) -> Result<(), Fault> {
-        let now = self.runner.means.clock.instant();
-        let life = self.runner.life_ms(&self.sync);
-        let due: Vec<InJob> = self.jobs.extract_if(.., |job| job.due <= now).collect();
-        for mut waiting in due {
-            let call = Call {
-                operation: OperationKind::Poll,
-                name: format!("{:032x}/{}", waiting.job.report.bulk, waiting.job.polls),
-                job: Some(waiting.job.id.clone()),
-            };
-            waiting.job.polls += 1;
-            let id = self.maker.call_id(&call);
-            let flying = Flying {
-                chunk: waiting.chunk,
-                refused: waiting.refused,
-                expires_at: self.runner.means.clock.now().saturating_add(life),
-                poll: Some(waiting.job),
-            };
-            if let Some(report) = self.ears.early.remove(&id) {
-                self.conclude(flying, report);
-                continue;
-            }
-            let record = self.maker.call(&call, self.at())?;
-            self.flying.insert(id, flying);
-            match self.runner.means.producer.try_send(vec![record]) {
-                Ok(acks) => {
-                    let waiting = async move { (vec![id], acks.wait().await) };
-                    self.writing.push(waiting.boxed());
-                }
-                Err(_) => self.written((vec![id], Vec::new())),
-            }
-        }
-        Ok(())
-    }
-
-    fn polled(&mut self, flying: Flying, job: Box<Job>, report: &ResultRecord) {
-        let poll = self.sync.profile.operations.poll.as_ref();
-        let state = match (poll, report.verdict) {
-            (Some(poll), ResultVerdict::Delivered) => job_state(poll, &report.captured),
-            (Some(_), ResultVerdict::Dead | ResultVerdict::Rejected) => JobState::Running,
-            (None, _) => JobState::Done,
-        };
-        let is_given_up = poll.is_some_and(|poll| job.polls >= polls_max(poll));
-        match state {
-            JobState::Done => self.settle(&flying, (&job.report, Taken::Confirmed)),
-            JobState::Running if !is_given_up => self.wait_for_job(flying, job),
-            JobState::Running | JobState::Failed => self.settle_unknown(&flying, true),
-        }
-    }
-
     // === Storing ===
 
     /// Whatever may have been written by another process is made again by now.
@@ -770,7 +553,11 @@ fn read_ahead(folder: &crate::Store, name: &str) -> Result<Position, Error> {
         Ok(bytes) => {
             let ahead: Ahead = unseal(AHEAD_NAME, &bytes)?;
             let is_ours = ahead.name == name;
-            Ok(is_ours.then_some(ahead.below).unwrap_or_default())
+            Ok(if is_ours {
+                ahead.below
+            } else {
+                Position::default()
+            })
         }
         Err(Error::Missing(_)) => Ok(Position::default()),
         Err(error) => Err(error),

@@ -248,6 +248,63 @@ fn a_partner_that_refuses_everyone_ends_the_run() {
     });
 }
 
+#[test]
+fn a_cohort_goes_to_a_partner_over_http() {
+    paused(async {
+        let mut yard = Yard::new(Temper {
+            refused: 7,
+            ..Temper::calm(0)
+        })
+        .await;
+        yard.start().await;
+        let key = rig::OPERATOR;
+        let snapshots = "POST /v1/tenants/acme/cohorts/{cohort}/snapshots";
+        let rows = "id,v\nm0001,1\nm0002,1\n\nm0007,1\n";
+        assert_eq!(yard.call(snapshots, "another-key", rows).await.0, 401);
+        let other = snapshots.replace("acme", "other");
+        assert_eq!(yard.call(&other, key, rows).await.0, 404);
+        let bad = yard
+            .call(&format!("{snapshots}?format=xls"), key, rows)
+            .await;
+        assert_eq!(bad.0, 422, "{}", bad.1);
+        let bad = yard.call(snapshots, key, "{\"id\":1}\nno\n").await;
+        assert!(bad.0 == 422 && bad.1.contains("\"line\":2"), "{}", bad.1);
+        let missing = format!("{snapshots}?from=/no/such/file.csv");
+        assert_eq!(yard.call(&missing, key, "").await.0, 422);
+        let rows =
+            "{\"id\":\"m0001\",\"v\":1}\n{\"id\":\"m0002\",\"v\":1}\n{\"id\":\"m0007\",\"v\":1}\n";
+        let (status, body) = yard.call(snapshots, key, rows).await;
+        assert!(status == 201 && body.contains("\"members\":3"), "{body}");
+        let (_, listed) = yard.call(&snapshots.replace("POST", "GET"), key, "").await;
+        assert_eq!(listed.matches("snap_").count(), 1, "{listed}");
+        let sync = yard.sync_path();
+        let (_, plan) = yard.call(&format!("GET {sync}/plan"), key, "").await;
+        assert!(
+            plan.contains("\"add\":3") && plan.contains("\"requests\":1"),
+            "{plan}"
+        );
+        assert_eq!(
+            yard.call(&format!("POST {sync}/runs"), key, "").await.0,
+            202
+        );
+        yard.until_idle().await;
+        let (_, status) = yard.call(&format!("GET {sync}"), key, "").await;
+        assert!(status.contains("\"state\":\"idle\""), "{status}");
+        assert!(status.contains("\"confirmed\":2"), "{status}");
+        let (_, report) = yard.call(&format!("GET {sync}/report"), key, "").await;
+        let expected =
+            "{\"id\":\"m0007\",\"state\":\"rejected\",\"operation\":\"add\",\"code\":\"no\"}\n";
+        assert_eq!(report, expected);
+        let changes = r#"{"add":[{"id":"m0003","v":2}],"remove":["m0001"]}"#;
+        let members = "PATCH /v1/tenants/acme/cohorts/{cohort}/members";
+        assert_eq!(yard.call(members, key, changes).await.0, 200);
+        assert_eq!(yard.call(members, key, "{}").await.0, 422);
+        yard.until_idle().await;
+        let held: Vec<&str> = yard.partner.list.keys().map(String::as_str).collect();
+        assert_eq!(held, ["m0002", "m0003"]);
+    });
+}
+
 /// Any mix of snapshots, changes, rejections, partial answers, silence, pauses and crashes: in the
 /// end the partner's list is the cohort less who was refused.
 async fn storm(seed: u64) {

@@ -22,7 +22,7 @@ use crate::service::telemetry::UploadResult;
 use crate::sync::Note;
 use crate::{
     Changes, Cohort, Compression, Error, Format, NewSnapshot, Progress, ReadOptions, Snapshot,
-    UploadOptions,
+    UploadOptions, Uploaded,
 };
 
 /// How an upload is to be read.
@@ -33,6 +33,8 @@ pub(super) struct UploadQuery {
     id_field: Option<String>,
     delimiter: Option<String>,
     rejects_max_percent: Option<f64>,
+    /// What the service reads by itself, in place of a body.
+    from: Option<String>,
 }
 
 /// A snapshot as it is shown.
@@ -86,9 +88,18 @@ pub(super) async fn upload(
         id: format!("snap_{now:013x}{:08x}", app.entropy.u64() >> 32),
         created: app.now(),
     };
-    let reader = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
-    let progress = Arc::new(Progress::default());
-    let uploaded = members.upload(new, reader, options, progress).await;
+    let uploaded = match query.from {
+        Some(_) if !app.auth.is_operator(&headers) => {
+            let problem = Problem::new(ProblemType::Forbidden);
+            return Err(problem.detail("only the operator may have the service read by itself"));
+        }
+        Some(place) => read_from(place, members.clone(), (new, options)).await,
+        None => {
+            let reader = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
+            let progress = Arc::new(Progress::default());
+            members.upload(new, reader, options, progress).await
+        }
+    };
     drop(slot);
     let result = match &uploaded {
         Ok(_) => UploadResult::Taken,
@@ -104,6 +115,20 @@ pub(super) async fn upload(
         "rejects": uploaded.rejects,
     });
     Ok(json(StatusCode::CREATED, &body))
+}
+
+async fn read_from(
+    place: String,
+    members: Cohort,
+    (new, options): (NewSnapshot, UploadOptions),
+) -> Result<Uploaded, Error> {
+    let handle = tokio::runtime::Handle::current();
+    let work = move || {
+        let mut reader = super::source::open(&place, handle)?;
+        members.make(&new, &mut reader, &options, &Progress::default())
+    };
+    let worked = tokio::task::spawn_blocking(work).await;
+    worked.map_err(|error| Error::Worker(error.to_string()))?
 }
 
 /// Removes snapshots that are kept no longer; what fails now is done after the next upload.
@@ -124,12 +149,11 @@ async fn keep_newest(app: &Arc<App>, id: CohortId, members: Cohort) {
 
 fn refused(error: &Error) -> Problem {
     let problem = problem_of(error);
-    match error {
-        Error::TooManyRejects { rejects, .. } => {
-            problem.member("rejects", serde_json::to_value(rejects).unwrap_or_default())
-        }
-        _ => problem,
+    if let Error::TooManyRejects { rejects, .. } = error {
+        let rejects = serde_json::to_value(rejects).unwrap_or_default();
+        return problem.member("rejects", rejects);
     }
+    problem
 }
 
 fn read_options(headers: &HeaderMap, query: &UploadQuery) -> Result<ReadOptions, Problem> {
@@ -255,9 +279,11 @@ fn changes(body: &[u8]) -> Result<Changes, Problem> {
         serde_json::from_slice(body).map_err(|error| malformed(error.to_string()))?;
     let mut changes = Changes::default();
     let worded = |pointer: String| {
-        move |error: Error| match error {
-            Error::Input(why) => Problem::validation([(pointer, why)]),
-            other => problem_of(&other),
+        move |error: Error| {
+            if let Error::Input(why) = error {
+                return Problem::validation([(pointer, why)]);
+            }
+            problem_of(&error)
         }
     };
     for (index, row) in body.add.iter().enumerate() {

@@ -5,6 +5,7 @@
 //! owns the sync then.
 
 mod cohorts;
+mod source;
 mod syncs;
 
 use std::sync::Arc;

@@ -20,12 +20,15 @@ use schemas::records::{
 };
 use schemas::resources::{Cohort as CohortObject, Endpoint, Placement, Quota, Sync, Tenant};
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
 use crate::doubles::{Faulty, ndjson};
 use crate::sync::{Ask, Bounds, Note, Request, Requests, Summary, identity, roster_folder};
 use crate::{Changes, Cohort, Error, NewSnapshot, Progress, Roster, SortOptions, UploadOptions};
 
 pub(super) const CHUNKS_AHEAD: usize = 8;
+/// The operator's key.
+pub(super) const OPERATOR: &str = "operator-key-of-the-tests";
 const PARTITIONS: u32 = 4;
 const ITEMS: u32 = 10;
 /// Before a test gives up on a run.
@@ -184,6 +187,7 @@ pub(super) struct Yard {
     topics: Topics,
     store: Arc<Faulty>,
     process: Option<(String, Tasks)>,
+    router: axum::Router,
     starts: u32,
     stamps: i64,
     sync: Sync,
@@ -219,6 +223,7 @@ impl Yard {
             topics,
             store: Faulty::new(),
             process: None,
+            router: axum::Router::new(),
             starts: 0,
             stamps: 0,
             dice,
@@ -300,7 +305,8 @@ impl Yard {
             gate: Readiness::new().gate("cohorts"),
         };
         let opened = crate::service::open(options(&name), environment, self.store.store());
-        let (_, owner, _) = opened.await.unwrap();
+        let (app, owner, _) = opened.await.unwrap();
+        self.router = crate::service::http::router(app);
         tasks.spawn(TaskKind::Reporter, owner.run());
         self.process = Some((name, tasks));
     }
@@ -414,6 +420,25 @@ impl Yard {
         blocking(move || requests.leave(&request)).await;
     }
 
+    /// A request to the service; the status and the body.
+    pub(super) async fn call(&self, call: &str, key: &str, body: &str) -> (u16, String) {
+        let (method, path) = call.split_once(' ').unwrap();
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path.replace("{cohort}", &self.sync.cohort.to_string()))
+            .header("authorization", format!("Bearer {key}"))
+            .body(axum::body::Body::from(body.to_owned()))
+            .unwrap();
+        let answer = self.router.clone().oneshot(request).await.unwrap();
+        let status = answer.status().as_u16();
+        let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await;
+        (status, String::from_utf8(body.unwrap().to_vec()).unwrap())
+    }
+
+    pub(super) fn sync_path(&self) -> String {
+        format!("/v1/tenants/acme/syncs/{}", self.sync.id)
+    }
+
     // === What is so ===
 
     pub(super) async fn note(&self) -> Note {
@@ -524,6 +549,7 @@ fn options(name: &str) -> crate::service::Options {
     let config = runtime::config::Config::default();
     crate::service::Options {
         instance: name.to_owned(),
+        operator_key: Some(OPERATOR.into()),
         sort: sort(),
         bounds: Bounds {
             chunks: CHUNKS_AHEAD,
