@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use harness::{Pipeline, never, now_ms};
+use runtime::clock::millis;
 
 use crate::pipeline;
 use crate::traffic::Traffic;
@@ -15,12 +16,26 @@ const SLOPE_MAX_KIB_A_MINUTE: f64 = 1_024.0;
 const STEP_MS: i64 = 1_000;
 const SERVICES: [&str; 4] = ["dispatcher-1", "router-1", "ingest", "control"];
 
-/// How long it runs, and for how long of that memory is looked at.
-fn spans() -> (Duration, Duration) {
-    if harness::long() {
-        (Duration::from_mins(20), Duration::from_mins(15))
+/// How long it runs.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    whole: Duration,
+    /// For how long of that, at its end, memory is looked at.
+    looked_at: Duration,
+    /// Until when the hanging endpoint hangs.
+    sick: Duration,
+}
+
+fn span() -> Span {
+    let (whole, looked_at, sick) = if harness::long() {
+        (20 * 60, 15 * 60, 20 * 60)
     } else {
-        (Duration::from_mins(1), Duration::from_secs(45))
+        (60, 45, 30)
+    };
+    Span {
+        whole: Duration::from_secs(whole),
+        looked_at: Duration::from_secs(looked_at),
+        sick: Duration::from_secs(sick),
     }
 }
 
@@ -81,8 +96,7 @@ async fn memory_does_not_grow_with_time() {
     }
     let traffic = Traffic::start(&pipeline).await;
     let load = traffic.load(&pipeline, EVENTS_PER_S);
-    let (whole, looked_at) = spans();
-    let grown = watch(&mut pipeline, whole, looked_at).await;
+    let grown = watch(&mut pipeline, &traffic, span()).await;
     let sent = load.stop();
     traffic.cure();
     traffic.all_accepted(&sent, Duration::from_mins(15)).await;
@@ -106,14 +120,17 @@ async fn memory_does_not_grow_with_time() {
 }
 
 /// Watches memory, says how it went, and returns the dispatcher's slope at the end.
-async fn watch(pipeline: &mut Pipeline, whole: Duration, looked_at: Duration) -> f64 {
+async fn watch(pipeline: &mut Pipeline, traffic: &Traffic, span: Span) -> f64 {
     let start = now_ms();
     let mut samples: [Vec<Sample>; SERVICES.len()] = Default::default();
-    never("a process without memory", whole, async || {
+    never("a process without memory", span.whole, async || {
         let at = now_ms();
         let last = samples[0].last().map_or(0, |sample| sample.at);
         if at < last + STEP_MS {
             return false;
+        }
+        if at >= start + millis(span.sick) {
+            traffic.cure();
         }
         for (name, samples) in SERVICES.iter().zip(&mut samples) {
             let Some(kib) = pipeline.process(name).rss_kib() else {
@@ -124,7 +141,7 @@ async fn watch(pipeline: &mut Pipeline, whole: Duration, looked_at: Duration) ->
         false
     })
     .await;
-    let skipped = i64::try_from((whole - looked_at).as_millis()).expect("a span");
+    let skipped = millis(span.whole - span.looked_at);
     let mut slopes = Vec::new();
     for (name, samples) in SERVICES.iter().zip(&samples) {
         let late: Vec<Sample> = samples
@@ -135,7 +152,8 @@ async fn watch(pipeline: &mut Pipeline, whole: Duration, looked_at: Duration) ->
         let slope = slope(&late);
         let kib = |sample: Option<&Sample>| sample.map_or(0, |sample| sample.kib);
         eprintln!(
-            "{name}: {slope:.0} KiB a minute over {looked_at:?}, from {} to {} KiB",
+            "{name}: {slope:.0} KiB a minute over {:?}, from {} to {} KiB",
+            span.looked_at,
             kib(late.first()),
             kib(late.last())
         );
