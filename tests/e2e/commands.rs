@@ -77,12 +77,13 @@ async fn a_second_process_on_one_data_folder_is_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = pipeline.data_dir().display().to_string();
     let mut args = vec!["up", "--data-dir", &data];
-    for bind in ["admin", "ingest", "control"] {
+    for bind in ["admin", "ingest", "control", "cohorts"] {
         args.extend([
             "--set",
             match bind {
                 "admin" => "admin.bind=127.0.0.1:0",
                 "ingest" => "ingest.bind=127.0.0.1:0",
+                "cohorts" => "cohorts.bind=127.0.0.1:0",
                 _ => "control.bind=127.0.0.1:0",
             },
         ]);
@@ -99,7 +100,7 @@ async fn a_second_process_on_one_data_folder_is_refused() {
 #[test]
 fn a_service_without_brokers_says_what_to_do() {
     let dir = tempfile::tempdir().expect("a folder");
-    for service in ["ingest", "router", "dispatcher", "control"] {
+    for service in ["ingest", "router", "dispatcher", "control", "cohorts"] {
         let output = anabranch(dir.path(), &[service], "");
         assert_eq!(
             output.status.code(),

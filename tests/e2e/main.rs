@@ -14,6 +14,7 @@ mod behaviours;
 mod bounds;
 mod changes;
 mod chaos;
+mod cohorts;
 mod commands;
 mod crashes;
 mod dashboard;

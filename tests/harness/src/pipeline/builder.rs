@@ -28,6 +28,7 @@ pub struct Builder {
     log: Log,
     pub(super) routers: usize,
     pub(super) dispatchers: usize,
+    pub(super) cohorts: bool,
     pub(super) settings: Vec<String>,
     pub(super) loopback: bool,
     weight: Weight,
@@ -40,6 +41,7 @@ pub fn pipeline(binary: &str) -> Builder {
         log: Log::Kafka,
         routers: 1,
         dispatchers: 1,
+        cohorts: false,
         settings: Vec::new(),
         loopback: true,
         weight: Weight::Light,
@@ -64,6 +66,15 @@ impl Builder {
     pub fn dispatchers(self, dispatchers: usize) -> Self {
         Self {
             dispatchers,
+            ..self
+        }
+    }
+
+    /// With a cohorts service, which one process has anyway.
+    #[must_use]
+    pub fn cohorts(self) -> Self {
+        Self {
+            cohorts: true,
             ..self
         }
     }

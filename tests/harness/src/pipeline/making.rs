@@ -26,11 +26,12 @@ pub(super) struct Making {
 
 impl Making {
     pub(super) async fn embedded(self) -> Pipeline {
-        let (ingest, control) = (free_port(), free_port());
+        let (ingest, control, cohorts) = (free_port(), free_port(), free_port());
         let data = self.data.path().display().to_string();
         let mut args = vec!["--data-dir".to_owned(), data];
         args.extend(set(&format!("ingest.bind=127.0.0.1:{ingest}")));
         args.extend(set(&format!("control.bind=127.0.0.1:{control}")));
+        args.extend(set(&format!("cohorts.bind=127.0.0.1:{cohorts}")));
         let launch = self.launch();
         let (mut up, admin) = launch.run("up", "up", &args);
         ready(&mut up, admin).await;
@@ -40,7 +41,7 @@ impl Making {
             .trim()
             .to_owned();
         let up = vec![(up, admin)];
-        self.finish((launch, None), key, (ingest, control), up)
+        self.finish((launch, None), key, [ingest, control, cohorts], up)
             .await
     }
 
@@ -51,7 +52,7 @@ impl Making {
         let connection = ["--brokers", &brokers, "--config", &config].map(str::to_owned);
         let mut launch = self.launch();
         launch.shared.splice(0..0, connection);
-        let (ingest, control) = (free_port(), free_port());
+        let (ingest, control, cohorts) = (free_port(), free_port(), free_port());
         let mut bind = set(&format!("control.bind=127.0.0.1:{control}")).to_vec();
         if !self.builder.loopback {
             // Control would refuse the URL; the dispatcher must refuse the address (SS-6).
@@ -60,6 +61,12 @@ impl Making {
         let mut processes = vec![launch.service("control", "control", &bind)];
         let bind = set(&format!("ingest.bind=127.0.0.1:{ingest}"));
         processes.push(launch.service("ingest", "ingest", &bind));
+        if self.builder.cohorts {
+            let store = self.data.path().join("cohorts").display().to_string();
+            let mut bind = set(&format!("cohorts.bind=127.0.0.1:{cohorts}")).to_vec();
+            bind.extend(set(&format!("cohorts.store={store}")));
+            processes.push(launch.service("cohorts", "cohorts", &bind));
+        }
         for (service, count) in [
             ("router", self.builder.routers),
             ("dispatcher", self.builder.dispatchers),
@@ -71,7 +78,8 @@ impl Making {
         for (process, admin) in &mut processes {
             ready(process, *admin).await;
         }
-        self.finish((launch, Some(brokers)), key, (ingest, control), processes)
+        let ports = [ingest, control, cohorts];
+        self.finish((launch, Some(brokers)), key, ports, processes)
             .await
     }
 
@@ -129,7 +137,7 @@ impl Making {
         self,
         (launch, brokers): (Launch, Option<String>),
         operator: String,
-        (ingest, control): (u16, u16),
+        [ingest, control, cohorts]: [u16; 3],
         processes: Vec<(Process, u16)>,
     ) -> Pipeline {
         let control = Api::new(&format!("http://127.0.0.1:{control}"), &operator);
@@ -151,6 +159,7 @@ impl Making {
             operator,
             control: control.with_key(&key),
             ingest: Api::new(&format!("http://127.0.0.1:{ingest}"), &key),
+            cohorts: Api::new(&format!("http://127.0.0.1:{cohorts}"), &key),
             processes,
             data: self.data,
             _turn: self.turn,

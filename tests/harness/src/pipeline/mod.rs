@@ -33,6 +33,7 @@ pub struct Pipeline {
     operator: String,
     control: Api,
     ingest: Api,
+    cohorts: Api,
     processes: Vec<(Process, u16)>,
     data: TempDir,
     _turn: SemaphorePermit<'static>,
@@ -47,6 +48,11 @@ impl Pipeline {
     /// Ingest with the tenant's key.
     pub fn ingest(&self) -> &Api {
         &self.ingest
+    }
+
+    /// The cohorts service with the tenant's key; on Kafka, where the pipeline has one.
+    pub fn cohorts(&self) -> &Api {
+        &self.cohorts
     }
 
     /// The operator's key.
