@@ -1,5 +1,5 @@
-//! The admin API and the state behind it: tenants, API keys, endpoints, subscriptions; and redrives,
-//! which send dead letters again.
+//! The admin API and the state behind it: tenants, API keys, endpoints, subscriptions, cohorts,
+//! syncs; and redrives, which send dead letters again.
 //!
 //! One replica at a time serves and writes; a second says so and ends. It must never answer a
 //! change before it is in the log, nor show a secret twice. The surprise: there is no database: the

@@ -94,8 +94,9 @@ impl App {
 #[openapi(
     info(
         title = "Anabranch control API",
-        description = "Tenants, API keys, endpoints and subscriptions. Every request but the one \
-            for this document needs a key. Changes are durable when they are answered."
+        description = "Tenants, API keys, endpoints, subscriptions, cohorts and syncs. Every \
+            request but the one for this document needs a key. Changes are durable when they are \
+            answered. Members of cohorts and runs of syncs are the cohorts service's."
     ),
     components(schemas(view::ProblemView))
 )]
