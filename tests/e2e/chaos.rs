@@ -11,7 +11,7 @@ use harness::{Broker, Log, Pipeline, eventually, now_ms};
 use runtime::clock::Entropy;
 
 use crate::pipeline;
-use crate::traffic::{Repeat, Traffic, makers};
+use crate::traffic::{Repeat, Traffic, recorded};
 
 const DISPATCHERS: usize = 3;
 const EVENTS_PER_S: u64 = 100;
@@ -159,31 +159,36 @@ impl Chaos {
     /// Rule 13: what came again was in flight, or had ended shortly before, when its dispatcher
     /// died, was stopped or lost its log.
     fn expect_repeats_of_upsets(&self, repeats: &[Repeat]) {
-        let made = makers(&self.pipeline);
+        let made = recorded(&self.pipeline);
         let mut oldest = HashMap::new();
         for repeat in repeats {
-            let by = made.get(&repeat.id).and_then(|made| {
+            let made = made.get(&repeat.id).and_then(|made| {
                 let before = made
                     .iter()
-                    .filter(|(at, _)| *at <= repeat.at + NOTED_LATE_MS);
-                before.max_by_key(|(at, _)| *at).map(|(_, by)| by)
+                    .filter(|made| made.started <= repeat.at + NOTED_LATE_MS);
+                before.max_by_key(|made| made.started)
             });
+            // Its answer took a while; without a record it may have been in flight.
+            let ended = made.map_or(repeat.at, |made| made.ended.max(repeat.at));
             let explains = |upset: &&Upset| {
-                let its = upset.name.is_none() || by.is_none() || upset.name.as_ref() == by;
-                its && (upset.from - UNCOMMITTED_MS..=upset.until).contains(&repeat.at)
+                let is_its = match (&upset.name, made) {
+                    (Some(name), Some(made)) => *name == made.by,
+                    (None, _) | (_, None) => true,
+                };
+                is_its && ended > upset.from - UNCOMMITTED_MS && repeat.at <= upset.until
             };
             let upset = self.upsets.iter().find(explains);
             assert!(
                 upset.is_some(),
-                "{repeat}, made by {by:?}, and nothing had happened to it; upsets: {:?}",
+                "{repeat}, and nothing had happened to {made:?}; upsets: {:?}",
                 self.upsets
             );
-            let before = upset.map_or(0, |upset| upset.from - repeat.at);
+            let before = upset.map_or(0, |upset| upset.from - ended);
             let oldest = oldest.entry(format!("{:?}", repeat.kind)).or_insert(before);
             *oldest = before.max(*oldest);
         }
         eprintln!(
-            "{} repeated; the oldest of each kind had been accepted so many ms before: {oldest:?}",
+            "{} repeated; the oldest of each kind had ended so many ms before: {oldest:?}",
             repeats.len()
         );
     }

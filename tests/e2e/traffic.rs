@@ -290,12 +290,26 @@ impl Traffic {
     }
 }
 
-/// When each delivery was attempted, and by whom, as far as it is recorded.
-pub(crate) fn makers(pipeline: &Pipeline) -> HashMap<String, Vec<(i64, String)>> {
-    let mut made: HashMap<String, Vec<(i64, String)>> = HashMap::new();
+/// An attempt that a dispatcher recorded.
+#[derive(Clone, Debug)]
+pub(crate) struct Made {
+    pub(crate) started: i64,
+    pub(crate) ended: i64,
+    pub(crate) by: String,
+}
+
+/// The attempts of each delivery, as far as they are recorded.
+pub(crate) fn recorded(pipeline: &Pipeline) -> HashMap<String, Vec<Made>> {
+    let mut made: HashMap<String, Vec<Made>> = HashMap::new();
     for attempt in harness::attempts(pipeline.brokers(), pipeline.prefix()) {
-        let of = made.entry(attempt.delivery.to_string()).or_default();
-        of.push((attempt.started_at, attempt.instance));
+        let took_ms = i64::try_from(attempt.duration_us / 1_000).expect("a short time");
+        made.entry(attempt.delivery.to_string())
+            .or_default()
+            .push(Made {
+                started: attempt.started_at,
+                ended: attempt.started_at + took_ms,
+                by: attempt.instance,
+            });
     }
     made
 }
