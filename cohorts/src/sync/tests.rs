@@ -1,6 +1,7 @@
 //! Syncs on the simulated log, in paused time, with a partner in memory: a test's own hands stand
 //! for the dispatcher.
 
+mod partner;
 mod rig;
 
 use std::collections::BTreeMap;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use schemas::resources::{Overlap, SyncState};
 
-use self::rig::{Temper, Yard, paused, seeds};
+use self::partner::{Jobs, Temper};
+use self::rig::{Yard, paused, seeds};
 use super::Ask;
 
 const RUN: Ask = Ask::Run {
@@ -246,6 +248,49 @@ fn a_partner_that_refuses_everyone_ends_the_run() {
         assert_eq!(last.outcome, "failed");
         assert!(yard.partner.requests < 1_000, "{}", yard.partner.requests);
     });
+}
+
+#[test]
+fn members_in_a_partners_job_are_confirmed_by_its_end() {
+    // rule 15
+    for (jobs, made) in [(Jobs::OfChunks, 10), (Jobs::OfRuns, 1)] {
+        paused(async move {
+            let mut yard = Yard::new(Temper {
+                refused: 7,
+                ..Temper::calm(0)
+            })
+            .await;
+            yard.with_jobs(jobs).await;
+            yard.start().await;
+            yard.upload(&members(0..100, 1)).await;
+            yard.ask(RUN).await;
+            // Three polls, ten minutes apart.
+            yard.pass(Duration::from_secs(1_000)).await;
+            let confirmed = yard.note().await.run.unwrap().counts.confirmed;
+            assert_eq!(confirmed, 0, "{jobs:?}: none before the job's end");
+            yard.crash();
+            yard.start().await;
+            yard.until_idle().await;
+            let last = yard.note().await.last.unwrap();
+            let taken = yard.taken(&members(0..100, 1));
+            let counts = last.counts;
+            assert_eq!(last.outcome, "done", "{jobs:?}: {last:?}");
+            assert_eq!(
+                (counts.confirmed, counts.unknown),
+                (taken.len() as u64, 0),
+                "{jobs:?}"
+            );
+            assert_eq!(yard.partner.list, taken);
+            assert_eq!(
+                yard.partner.jobs_made, made,
+                "{jobs:?}: repeats are dropped"
+            );
+            yard.partner.sends.clear();
+            yard.ask(RUN).await;
+            yard.until_idle().await;
+            assert_eq!(yard.partner.sends.len(), 0, "{jobs:?}");
+        });
+    }
 }
 
 #[test]

@@ -13,15 +13,14 @@ use runtime::log::topics::{Shape, Topics};
 use runtime::log::{Headers, ProducerOptions, Record};
 use runtime::task::{TaskKind, Tasks};
 use runtime::telemetry::Metrics;
-use schemas::ids::{CohortId, EndpointId, Mark, SubscriptionId, SyncId};
-use schemas::profile::{Chunk, OperationKind, Profile, ready};
-use schemas::records::{
-    ControlObject, DeadReason, DeliveryRecord, ItemOutcome, ItemResult, ResultRecord, ResultVerdict,
-};
+use schemas::ids::{CohortId, EndpointId, SubscriptionId, SyncId};
+use schemas::profile::{Chunk, Profile, ready};
+use schemas::records::{ControlObject, DeliveryRecord, ResultRecord};
 use schemas::resources::{Cohort as CohortObject, Endpoint, Placement, Quota, Sync, Tenant};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use super::partner::{Jobs, Partner, Temper, is_multiple};
 use crate::doubles::{Faulty, ndjson};
 use crate::sync::{Ask, Bounds, Note, Request, Requests, Summary, identity, roster_folder};
 use crate::{Changes, Cohort, Error, NewSnapshot, Progress, Roster, SortOptions, UploadOptions};
@@ -30,155 +29,9 @@ pub(super) const CHUNKS_AHEAD: usize = 8;
 /// The operator's key.
 pub(super) const OPERATOR: &str = "operator-key-of-the-tests";
 const PARTITIONS: u32 = 4;
-const ITEMS: u32 = 10;
+pub(super) const ITEMS: u32 = 10;
 /// Before a test gives up on a run.
 const PATIENCE: Duration = Duration::from_secs(200 * 3_600);
-
-/// How a partner behaves.
-#[derive(Debug, Clone)]
-pub(super) struct Temper {
-    /// Members whose number is a multiple of it are refused for good, by name; 0 for none.
-    pub(super) refused: u32,
-    /// No request with one of these is taken; 0 for none.
-    pub(super) poison: u32,
-    /// How likely a member is refused for now, or taken and not spoken of.
-    pub(super) busy: f64,
-    pub(super) hidden: f64,
-    /// How likely a chunk is a dead letter though it was taken.
-    pub(super) dead: f64,
-    /// How likely a chunk is never reported.
-    pub(super) silent: f64,
-    /// How likely a chunk that is there is answered in one look.
-    pub(super) answers: f64,
-    pub(super) entropy: Entropy,
-}
-
-impl Temper {
-    pub(super) fn calm(seed: u64) -> Self {
-        Self {
-            refused: 0,
-            poison: 0,
-            busy: 0.0,
-            hidden: 0.0,
-            dead: 0.0,
-            silent: 0.0,
-            answers: 1.0,
-            entropy: Entropy::seeded(seed).fork("partner"),
-        }
-    }
-
-    pub(super) fn wild(seed: u64) -> Self {
-        Self {
-            refused: 13,
-            poison: if seed.is_multiple_of(2) { 37 } else { 0 },
-            busy: 0.05,
-            hidden: 0.02,
-            dead: 0.03,
-            answers: 0.4,
-            ..Self::calm(seed)
-        }
-    }
-}
-
-/// What a partner holds, and what it was asked.
-#[derive(Debug)]
-pub(super) struct Partner {
-    pub(super) temper: Temper,
-    pub(super) list: BTreeMap<String, u32>,
-    /// How often each member was sent.
-    pub(super) sends: BTreeMap<String, u32>,
-    pub(super) lists_made: u32,
-    pub(super) requests: u32,
-    pub(super) unreported_max: usize,
-    read: BTreeMap<u32, usize>,
-    marks: BTreeSet<Mark>,
-    waiting: Vec<DeliveryRecord>,
-}
-
-impl Partner {
-    /// Takes a chunk; says how that is reported.
-    fn take(&mut self, delivery: &DeliveryRecord) -> ResultRecord {
-        let target = &delivery.targets[0];
-        let chunk = Chunk::read(delivery.event.data().unwrap()).unwrap();
-        let mut report = ResultRecord {
-            version: 1,
-            bulk: target.bulk.unwrap(),
-            delivery: delivery.delivery_id(target),
-            endpoint: target.endpoint,
-            subscription: target.subscription,
-            verdict: ResultVerdict::Delivered,
-            reason: None,
-            at: 0,
-            count: Some(chunk.count()),
-            items: Vec::new(),
-            captured: BTreeMap::new(),
-        };
-        self.requests += 1;
-        if chunk.operation == OperationKind::CreateList {
-            self.lists_made += 1;
-            report.captured.insert("list".to_owned(), json!("L1"));
-            return report;
-        }
-        assert_eq!(chunk.list, json!("L1"));
-        assert!(chunk.count() > 0 && chunk.count() <= ITEMS);
-        self.take_members(&chunk, &mut report);
-        report
-    }
-
-    fn take_members(&mut self, chunk: &Chunk, report: &mut ResultRecord) {
-        let is_removal = chunk.operation == OperationKind::Remove;
-        let members: Vec<Value> = chunk
-            .members
-            .iter()
-            .map(|member| serde_json::from_slice(member).unwrap())
-            .collect();
-        let ids: Vec<String> = members
-            .iter()
-            .map(|member| member["id"].as_str().unwrap().to_owned())
-            .collect();
-        let poison = self.temper.poison;
-        if ids.iter().any(|id| is_multiple(id, poison)) {
-            report.verdict = ResultVerdict::Rejected;
-            if ids.len() == 1 {
-                report.verdict = ResultVerdict::Dead;
-                report.reason = Some(DeadReason::Rejected);
-            }
-            return;
-        }
-        for (index, (id, member)) in (0_u32..).zip(ids.iter().zip(&members)) {
-            *self.sends.entry(id.clone()).or_default() += 1;
-            let roll = self.temper.entropy.unit();
-            let verdict = if is_multiple(id, self.temper.refused) {
-                Some(ItemResult::Rejected)
-            } else if roll < self.temper.busy {
-                Some(ItemResult::Retry)
-            } else {
-                match member["v"].as_u64() {
-                    Some(v) if !is_removal => {
-                        self.list.insert(id.clone(), u32::try_from(v).unwrap());
-                    }
-                    _ => drop(self.list.remove(id)),
-                }
-                (roll < self.temper.busy + self.temper.hidden).then_some(ItemResult::Unknown)
-            };
-            report.items.extend(verdict.map(|verdict| ItemOutcome {
-                index,
-                verdict,
-                code: Some("no".to_owned()),
-            }));
-        }
-        if self.temper.entropy.unit() < self.temper.dead {
-            report.verdict = ResultVerdict::Dead;
-            report.reason = Some(DeadReason::MaxAge);
-            report.items.clear();
-        }
-    }
-}
-
-fn is_multiple(id: &str, of: u32) -> bool {
-    let number: u32 = id.trim_start_matches('m').parse().unwrap();
-    of != 0 && number.is_multiple_of(of)
-}
 
 /// Everything.
 pub(super) struct Yard {
@@ -213,6 +66,9 @@ impl Yard {
                 sends: BTreeMap::new(),
                 lists_made: 0,
                 requests: 0,
+                jobs: Jobs::None,
+                jobs_made: 0,
+                polls: BTreeMap::new(),
                 unreported_max: 0,
                 read: BTreeMap::new(),
                 marks: BTreeSet::new(),
@@ -288,6 +144,26 @@ impl Yard {
         change(&mut self.sync);
         self.control(ControlObject::Sync(Box::new(self.sync.clone())))
             .await;
+    }
+
+    /// A partner with jobs, before the service starts.
+    pub(super) async fn with_jobs(&mut self, jobs: Jobs) {
+        self.partner.jobs = jobs;
+        let of = |name: &str| Profile::from_yaml(ready(name).unwrap()).unwrap().operations;
+        let other = of("google-customer-match");
+        self.change_sync(|sync| {
+            let operations = &mut sync.profile.operations;
+            operations.poll = other.poll;
+            if let Some(poll) = &mut operations.poll {
+                let at = poll.done.at.clone();
+                poll.request.capture = BTreeMap::from([("state".to_owned(), at)]);
+                poll.done.values = vec![json!("DONE")];
+            }
+            if jobs == Jobs::OfRuns {
+                (operations.start_job, operations.run_job) = (other.start_job, other.run_job);
+            }
+        })
+        .await;
     }
 
     /// Starts the service as a new process.
