@@ -78,6 +78,7 @@ pub(super) struct Pass<'r> {
     dirty: bool,
     saved_at: Instant,
     shown_at: Option<Instant>,
+    followed_at: Option<Instant>,
     /// No record is written before, as the log has just refused some.
     hold_until: Option<Instant>,
     saves: u32,
@@ -176,6 +177,7 @@ impl<'r> Pass<'r> {
             dirty: true,
             saved_at,
             shown_at: None,
+            followed_at: None,
             hold_until: None,
             saves: 0,
             refusals: 0,
@@ -211,6 +213,12 @@ impl<'r> Pass<'r> {
     /// Takes the sync over as it is in `control`.
     fn follow(&mut self) -> Result<(), Fault> {
         self.sync = self.runner.sync()?;
+        let now = self.runner.means.clock.instant();
+        if self.followed_at.is_some_and(|at| now < at + SHOW_EVERY) {
+            return Ok(());
+        }
+        // Reading a schedule takes as long as many chunks.
+        self.followed_at = Some(now);
         self.runner.follow_schedule(self.run)
     }
 
@@ -480,10 +488,10 @@ impl<'r> Pass<'r> {
         let save = (self.dirty && self.saving.is_none())
             .then_some(self.saved_at + means.bounds.save_every);
         let job = self.jobs.iter().map(|job| job.due).min();
-        let scheduled = self.runner.next_scheduled(&self.sync);
-        let times = [expiry, scheduled].into_iter().flatten();
+        // The schedule and what is shown are looked at so often anyway.
         let soonest = now + SHOW_EVERY;
-        times
+        expiry
+            .into_iter()
             .map(|at| means.clock.instant_at(at) + Duration::from_millis(1))
             .chain(
                 [save, job, self.hold_until.filter(|at| *at > now)]
