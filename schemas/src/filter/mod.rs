@@ -260,11 +260,12 @@ impl Filter {
         match self {
             Self::Exact(entries) | Self::Prefix(entries) | Self::Suffix(entries) => {
                 let few = entries.iter().take(TOUCHED);
-                few.map(|entry| both(&entry.attribute, entry.value.as_bytes())).sum()
+                few.map(|entry| both(&entry.attribute, entry.value.as_bytes()))
+                    .sum()
             }
-            Self::Glob(patterns) => patterns
-                .first()
-                .map_or(0, |entry| both(&entry.attribute, entry.wildcard.suffix().as_bytes())),
+            Self::Glob(patterns) => patterns.first().map_or(0, |entry| {
+                both(&entry.attribute, entry.wildcard.suffix().as_bytes())
+            }),
             Self::Data(clauses) => clauses.iter().take(TOUCHED).map(Clause::touch).sum(),
             Self::Sql(expression) => first(expression.text()),
             Self::All(filters) | Self::Any(filters) => few(filters),
