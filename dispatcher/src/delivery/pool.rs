@@ -16,8 +16,9 @@ use super::http1::Http1;
 use super::http2::Http2;
 
 /// So many connections to one origin are opened at once: more than a listening socket holds are
-/// dropped, and tried again a second later.
-const OPENING_MAX: usize = 32;
+/// dropped, and tried again a second later. As many as one endpoint has attempts by default, so that
+/// what its limit lets go at once is not stretched.
+const OPENING_MAX: usize = 64;
 
 /// A connection that a request can be sent over.
 pub(super) enum Line {
