@@ -346,6 +346,11 @@ impl Lane {
         self.limiter.observe(now, remaining, reset);
     }
 
+    /// Whether a rate is stated.
+    pub(crate) fn is_limited(&self) -> bool {
+        !self.limiter.is_unlimited()
+    }
+
     /// An attempt that was not made after all.
     pub(crate) fn not_started(&mut self, started: Instant, now: Instant) {
         self.in_flight = self.in_flight.saturating_sub(1);

@@ -149,6 +149,7 @@ pub(crate) struct Metrics {
     pub(crate) batches_halved: IntCounter,
     pub(crate) lease_waits: IntCounter,
     pub(crate) commit_waits: IntCounter,
+    pub(crate) late_starts: IntCounter,
     pub(crate) incidents: IntCounter,
     pub(crate) attempt_records_dropped: IntCounter,
     /// How things stand.
@@ -238,6 +239,10 @@ impl Metrics {
             lease_waits: counter(
                 "anabranch_dispatch_lease_waits_total",
                 "Times that attempts stopped because the last acknowledged commit was too old",
+            ),
+            late_starts: counter(
+                "anabranch_dispatch_late_starts_total",
+                "Attempts that were charged to a limit and not sent, since the process was held up",
             ),
             commit_waits: counter(
                 "anabranch_dispatch_commit_waits_total",

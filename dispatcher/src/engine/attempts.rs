@@ -107,6 +107,10 @@ impl Exchange {
     }
 }
 
+/// What is charged to a limit leaves within this, or goes back to its lane: less than what a window
+/// of a second is kept longer.
+const LEAVES_WITHIN: Duration = Duration::from_millis(8);
+
 impl<T: Transport> Engine<T> {
     /// Puts lanes whose time has come back into the ring.
     pub(super) fn wake_lanes(&mut self, now: Instant) {
@@ -136,17 +140,20 @@ impl<T: Transport> Engine<T> {
             let again = parked.min(PARKED_AT_ONCE);
             self.ring.extend(self.parked.drain(..again));
             self.choose_attempts();
-            let has_room = self.sending.in_flight() < self.parts.options.max_in_flight;
-            if !has_room || self.parked.is_empty() || self.parked.len() >= parked {
+            if !self.may_send() || self.parked.is_empty() || self.parked.len() >= parked {
                 break;
             }
         }
-        self.sending.flush();
+    }
+
+    /// Whether another attempt may be handed over, and would be started at once.
+    fn may_send(&self) -> bool {
+        self.sending.in_flight() < self.parts.options.max_in_flight && self.sending.has_room()
     }
 
     fn choose_attempts(&mut self) {
         let max = self.parts.options.max_in_flight;
-        while self.sending.in_flight() < max {
+        while self.may_send() {
             let Some((tenure, quota)) = self.ring.pop_front() else {
                 return;
             };
@@ -183,6 +190,7 @@ impl<T: Transport> Engine<T> {
                 self.parked.push_back((tenure, quota));
                 continue;
             }
+            let is_limited = lane.is_limited();
             let turn = gathers.map_or_else(|| lane.turn(now), Turn::Wait);
             match turn {
                 Turn::Attempt(delivery) => {
@@ -195,6 +203,7 @@ impl<T: Transport> Engine<T> {
                         at: now,
                         is_slow: pace != Pace::Quick,
                         is_probe: self.outage.started(),
+                        leaves_by: is_limited.then(|| now + LEAVES_WITHIN),
                     };
                     self.start_attempt(tenure, delivery, counted);
                 }
@@ -237,8 +246,19 @@ impl<T: Transport> Engine<T> {
         let key = target.id.bits();
         self.parts.metrics.state.in_flight.inc();
         self.slow_in_flight += usize::from(counted.is_slow);
+        let late_starts = self.parts.metrics.late_starts.clone();
         let attempt = async move {
             let id = batch::id(&delivery);
+            if counted.leaves_by.is_some_and(|by| clock.instant() > by) {
+                late_starts.inc();
+                return Finished {
+                    tenure,
+                    delivery,
+                    target,
+                    exchange: None,
+                    counted,
+                };
+            }
             let made = (clock.now(), entropy);
             let own = (&*delivery, id, requests.as_ref());
             let composed = compose(own, &target, made, timeout).await;

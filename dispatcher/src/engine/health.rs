@@ -31,6 +31,9 @@ pub(super) struct Counted {
     pub(super) is_slow: bool,
     /// As the probe of our own network.
     pub(super) is_probe: bool,
+    /// What was charged to a limit is not sent after this: it would count at another time than it is
+    /// charged at.
+    pub(super) leaves_by: Option<Instant>,
 }
 
 /// Whether an attempt of this pace finds room, where `slow` of at most `max` attempts may take long

@@ -216,7 +216,7 @@ impl<T: Transport> Engine<T> {
     async fn work(&mut self, token: CancellationToken) -> Result<(), Stopped> {
         self.report_applied();
         loop {
-            self.pump();
+            self.pump().await;
             if self.stopping && self.owned.is_empty() {
                 self.flush_records();
                 return Ok(());
@@ -243,8 +243,8 @@ impl<T: Transport> Engine<T> {
         }
     }
 
-    /// Everything that can be done now without waiting.
-    fn pump(&mut self) {
+    /// Everything that can be done now without waiting, but for the senders' turn.
+    async fn pump(&mut self) {
         let now = self.now();
         if self.timers.sweep_due(now) {
             self.sweep(now);
@@ -260,6 +260,11 @@ impl<T: Transport> Engine<T> {
         self.wake_lanes(now);
         self.take_turns();
         self.start_attempts();
+        if self.sending.flush() {
+            // What was charged to a limit now is to leave now: a sender beside this task has its turn
+            // before the rest, and before another record is taken in.
+            tokio::task::yield_now().await;
+        }
         self.start_transaction(now);
         self.start_commit(now);
         self.flush_records_when_due(now);

@@ -4,10 +4,14 @@
 //! It decides nothing, and it must never outlive the engine: without it, attempts are abandoned. The
 //! surprise: a sender on a thread has a runtime of its own, so that an endpoint's answer wakes the
 //! thread that waits for it; a sender that is a task runs the same code beside the engine, which
-//! repeats itself in a simulation and is faster where the cores are few.
+//! repeats itself in a simulation and is faster where the cores are few. Few attempts wait there to
+//! be started: a limit is charged when an attempt is handed over, and is exact only if the request
+//! leaves at once.
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -15,6 +19,10 @@ use futures_util::{FutureExt, StreamExt};
 use runtime::task::{TaskKind, Tasks};
 use tokio::sync::mpsc;
 use tokio::task::coop::unconstrained;
+
+/// So many attempts may wait to be started, all senders together: some milliseconds' worth, within
+/// what a window is kept longer than it was stated.
+const UNSTARTED_MAX: usize = 128;
 
 /// Where senders run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +38,15 @@ pub(super) struct Sending<O> {
     queues: Vec<Queue<O>>,
     ended: mpsc::UnboundedReceiver<Vec<O>>,
     in_flight: usize,
+    unstarted: Arc<Unstarted>,
     tasks: Tasks,
+}
+
+/// What was handed over and has not been polled, and whether the engine waits until it has.
+#[derive(Debug, Default)]
+struct Unstarted {
+    count: AtomicUsize,
+    is_awaited: AtomicBool,
 }
 
 /// The way to one sender. What waits in it counts as in flight, which is bounded.
@@ -42,6 +58,7 @@ struct Queue<O> {
 struct Sender<O> {
     attempts: mpsc::UnboundedReceiver<Vec<BoxFuture<'static, O>>>,
     ended: mpsc::UnboundedSender<Vec<O>>,
+    unstarted: Arc<Unstarted>,
 }
 
 // === impl Senders ===
@@ -58,6 +75,29 @@ impl Senders {
     }
 }
 
+// === impl Unstarted ===
+
+impl Unstarted {
+    fn is_full(&self) -> bool {
+        self.count.load(Ordering::SeqCst) >= UNSTARTED_MAX
+    }
+
+    /// Whether there is room; where there is none, a sender will wake the engine. Looked at again
+    /// once that is said: a sender may have caught up in between.
+    fn has_room(&self) -> bool {
+        if self.is_full() {
+            self.is_awaited.store(true, Ordering::SeqCst);
+        }
+        !self.is_full()
+    }
+
+    /// Notes that so many were started; says whether the engine waits for it.
+    fn started(&self, count: usize) -> bool {
+        self.count.fetch_sub(count, Ordering::SeqCst);
+        self.is_awaited.swap(false, Ordering::SeqCst)
+    }
+}
+
 // === impl Sending ===
 
 impl<O: Send + 'static> Sending<O> {
@@ -65,14 +105,18 @@ impl<O: Send + 'static> Sending<O> {
     pub(super) fn start(senders: Senders) -> Self {
         let tasks = Tasks::new("dispatcher/senders");
         let (ended_tx, ended) = mpsc::unbounded_channel();
+        let unstarted = Arc::<Unstarted>::default();
         let number = match senders {
             Senders::Task => 1,
             Senders::Threads(number) => number.get(),
         };
         let queues = (0..number).map(|_| {
             let (attempts_tx, attempts) = mpsc::unbounded_channel();
-            let ended = ended_tx.clone();
-            let sender = Sender { attempts, ended };
+            let sender = Sender {
+                attempts,
+                ended: ended_tx.clone(),
+                unstarted: Arc::clone(&unstarted),
+            };
             match senders {
                 Senders::Task => tasks.spawn(TaskKind::AttemptSender, sender.run()),
                 Senders::Threads(_) => {
@@ -88,6 +132,7 @@ impl<O: Send + 'static> Sending<O> {
             queues: queues.collect(),
             ended,
             in_flight: 0,
+            unstarted,
             tasks,
         }
     }
@@ -95,6 +140,12 @@ impl<O: Send + 'static> Sending<O> {
     /// Attempts that have been pushed and not come back.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    /// Whether another attempt would be started at once. Where it would not, [`next`](Self::next)
+    /// returns, with nothing perhaps, when it would.
+    pub(super) fn has_room(&self) -> bool {
+        self.unstarted.has_room()
     }
 
     /// Takes an attempt, which starts with the next [`flush`](Self::flush). Those of one `key` share
@@ -106,18 +157,22 @@ impl<O: Send + 'static> Sending<O> {
             number => usize::try_from(key % number as u128).unwrap_or(0),
         };
         if let Some(queue) = self.queues.get_mut(at) {
+            self.unstarted.count.fetch_add(1, Ordering::SeqCst);
             queue.batch.push(attempt);
         }
     }
 
-    /// Hands over what was pushed.
-    pub(super) fn flush(&mut self) {
+    /// Hands over what was pushed; says whether there was any.
+    pub(super) fn flush(&mut self) -> bool {
+        let mut any = false;
         for queue in &mut self.queues {
             if !queue.batch.is_empty() {
+                any = true;
                 // That a sender has gone is found by `next`.
                 queue.attempts.send(std::mem::take(&mut queue.batch)).ok();
             }
         }
+        any
     }
 
     /// Waits for attempts that have ended; `None` where a sender has gone before the engine.
@@ -172,13 +227,16 @@ impl<O: Send> Sender<O> {
                     let Some(attempts) = attempts.filter(|_| !self.attempts.is_closed()) else {
                         return Ok(());
                     };
+                    let count = attempts.len();
                     under_way.extend(attempts);
+                    let ended = poll_all(&mut under_way, Vec::new());
+                    let is_awaited = self.unstarted.started(count);
+                    if (is_awaited || !ended.is_empty()) && self.ended.send(ended).is_err() {
+                        return Ok(());
+                    }
                 }
                 Some(first) = under_way.next() => {
-                    let mut ended = vec![first];
-                    while let Some(Some(next)) = under_way.next().now_or_never() {
-                        ended.push(next);
-                    }
+                    let ended = poll_all(&mut under_way, vec![first]);
                     if self.ended.send(ended).is_err() {
                         return Ok(());
                     }
@@ -186,6 +244,17 @@ impl<O: Send> Sender<O> {
             }
         }
     }
+}
+
+/// Polls what can go on, and adds what has ended to `ended`.
+fn poll_all<O>(
+    under_way: &mut FuturesUnordered<BoxFuture<'static, O>>,
+    mut ended: Vec<O>,
+) -> Vec<O> {
+    while let Some(Some(next)) = under_way.next().now_or_never() {
+        ended.push(next);
+    }
+    ended
 }
 
 #[cfg(test)]
@@ -267,6 +336,28 @@ mod tests {
             }
             sending.end().await;
             assert_eq!(Arc::strong_count(&token), 1, "{senders:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn room_comes_back_when_what_was_taken_is_started() {
+        for senders in [Senders::Task, threads(2)] {
+            let mut sending = Sending::<u32>::start(senders);
+            for round in 0..50 {
+                let mut taken = 0;
+                while sending.has_room() {
+                    sending.push(taken, std::future::pending().boxed());
+                    taken += 1;
+                }
+                assert!(taken > 0, "{senders:?}, round {round}");
+                sending.flush();
+                // Nothing ends: only the room itself can be what wakes.
+                while !sending.has_room() {
+                    assert_eq!(sending.next().await, Some(Vec::new()), "{senders:?}");
+                }
+            }
+            assert!(sending.in_flight() >= 50, "{senders:?}");
+            sending.end().await;
         }
     }
 
