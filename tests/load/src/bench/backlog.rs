@@ -34,7 +34,7 @@ const RSS_MIB: f64 = 256.0;
 const GROWTH_MIB: f64 = 16.0;
 const REWRITES: f64 = 10.0;
 const HOPS_PER_SECOND: f64 = 50_000.0;
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Where it all runs.
@@ -101,12 +101,8 @@ async fn measure(plan: &Plan, rounds: &mut Rounds) -> anyhow::Result<()> {
     // The processes' own warm-up belongs to nobody.
     ground.p99(seconds).await?;
     rounds.before.push(ground.p99(seconds).await?);
-    let from = wall_us();
     ground.write(whole / 10).await?;
-    let (hopped, at) = ground.all_deferred().await?;
-    rounds
-        .hops
-        .push(hopped * 1e3 / milliseconds(at - from).max(1.0));
+    rounds.hops.push(ground.all_deferred().await?);
     ground.p99(seconds).await?;
     let (tenth, _) = ground.stack.memory_mib(Service::Dispatcher)?;
     ground.sink.reset().await?;
@@ -171,17 +167,22 @@ impl Ground {
         sent
     }
 
-    /// Waits until all of the backlog but what waits its turn is deferred; says how much was
-    /// written again by then, and when that was.
-    async fn all_deferred(&self) -> anyhow::Result<(f64, i64)> {
+    /// Waits until all of the backlog but what waits its turn is deferred; says how many a second
+    /// were, from the first that were seen on.
+    async fn all_deferred(&self) -> anyhow::Result<f64> {
         // A horizon's worth waits in the lane, and as much may be on its way.
         let kept = LIMIT * 40;
         let expected = f64::from(u32::try_from(self.written.saturating_sub(kept))?);
-        let start = Instant::now();
+        let (start, before) = (Instant::now(), self.hopped().await?);
+        let mut first = None;
         loop {
-            let hopped = self.hopped().await?;
+            let (hopped, at) = (self.hopped().await?, wall_us());
             if hopped >= expected {
-                return Ok((hopped, wall_us()));
+                let (there, since) = first.unwrap_or((before, at));
+                return Ok((hopped - there) * 1e3 / milliseconds(at - since).max(1.0));
+            }
+            if first.is_none() && hopped > before {
+                first = Some((hopped, at));
             }
             ensure!(
                 start.elapsed() < PATIENCE,

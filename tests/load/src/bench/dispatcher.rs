@@ -105,6 +105,19 @@ pub(super) async fn fill(stack: &Stack, hook: &Hook, from: u64, count: u64) -> a
     fill_at(stack, hook, from..from + count, None).await
 }
 
+/// The same with events that were accepted `age_ms` ago.
+///
+/// # Errors
+/// Where the broker does not take them.
+pub(super) async fn fill_aged(
+    stack: &Stack,
+    hook: &Hook,
+    count: u64,
+    age_ms: i64,
+) -> anyhow::Result<()> {
+    write(stack, hook, 0..count, None, age_ms).await
+}
+
 /// The same at a steady rate, where one is given.
 ///
 /// # Errors
@@ -114,6 +127,16 @@ pub(super) async fn fill_at(
     hook: &Hook,
     events: Range<u64>,
     per_second: Option<u64>,
+) -> anyhow::Result<()> {
+    write(stack, hook, events, per_second, 0).await
+}
+
+async fn write(
+    stack: &Stack,
+    hook: &Hook,
+    events: Range<u64>,
+    per_second: Option<u64>,
+    age_ms: i64,
 ) -> anyhow::Result<()> {
     let endpoint = hook.endpoint.parse()?;
     let target = Target::new(hook.subscription.parse()?, endpoint);
@@ -135,7 +158,7 @@ pub(super) async fn fill_at(
                 index: 0,
             },
             router_position: Some(position),
-            accepted_at: crate::pace::wall_us() / 1_000,
+            accepted_at: crate::pace::wall_us() / 1_000 - age_ms,
             control_offset: 0,
             event: events::accepted(number, ACCEPTED)?,
             targets: vec![target.clone()],

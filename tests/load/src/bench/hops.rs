@@ -7,15 +7,17 @@
 use std::time::Duration;
 
 use super::Plan;
-use super::dispatcher::fill;
+use super::dispatcher::{fill, fill_aged};
 use crate::bare;
 use crate::pace::rate;
 use crate::report::{Report, median, note};
 use crate::sink::Sink;
 use crate::stack::{Service, Stack};
 
-/// Where the dispatcher keeps what a paused endpoint cannot take.
-const TOPIC: &str = "delay.30s";
+/// Where the dispatcher keeps what a paused endpoint cannot take, when it is of this age. What is
+/// younger waits a shorter time first, and would come through the topic in two waves.
+const TOPIC: &str = "delay.2m";
+const AGE_MS: i64 = 90_000;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs it.
@@ -45,7 +47,7 @@ async fn defer(plan: &Plan, count: u64) -> anyhow::Result<f64> {
     // Nothing is sent there, so nothing needs to listen.
     let hook = stack.hook("http://127.0.0.1:9/hook".to_owned()).await?;
     stack.pause(&hook).await?;
-    fill(&stack, &hook, 0, count).await?;
+    fill_aged(&stack, &hook, count, AGE_MS).await?;
     stack.start(Service::Dispatcher).await?;
     let content = bare::read(stack.brokers(), &stack.topic(TOPIC), count).await?;
     Ok(rate(count, (content.last_ms - content.first_ms) * 1_000))
