@@ -235,7 +235,8 @@ impl Endpoints {
                 | ControlKey::ApiKey(_)
                 | ControlKey::Redrive(_)
                 | ControlKey::Cohort(_)
-                | ControlKey::Sync(_),
+                | ControlKey::Sync(_)
+                | ControlKey::Source(_),
                 _,
             ) => {}
         }

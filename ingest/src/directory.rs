@@ -90,7 +90,8 @@ impl Directory {
                     | ControlKey::Subscription(_)
                     | ControlKey::Redrive(_)
                     | ControlKey::Cohort(_)
-                    | ControlKey::Sync(_),
+                    | ControlKey::Sync(_)
+                    | ControlKey::Source(_),
                     _,
                 ) => {}
             }

@@ -130,6 +130,10 @@ object_id!(
     SyncId, "syn_"
 );
 object_id!(
+    /// Names a source.
+    SourceId, "src_"
+);
+object_id!(
     /// Names a delivery: the `webhook-id` (WH-1), the same for ever (rule 4).
     DeliveryId, "msg_"
 );

@@ -1,5 +1,5 @@
 //! Contracts between the services: the event, its codecs, the records on the topics, the
-//! resources, the filters and the profiles of partners.
+//! resources, the filters, the profiles of partners and the decoding of sources.
 //!
 //! Everything here is a pure function or a value. It must never do I/O, read a clock or draw
 //! randomness: what it needs is passed in (rule 18).
@@ -11,3 +11,4 @@ pub mod ids;
 pub mod profile;
 pub mod records;
 pub mod resources;
+pub mod source;

@@ -113,7 +113,10 @@ impl Known {
             }
             (ControlKey::Endpoint(id), _) => drop(self.endpoints.remove(&id)),
             (
-                ControlKey::Installation | ControlKey::Subscription(_) | ControlKey::Redrive(_),
+                ControlKey::Installation
+                | ControlKey::Subscription(_)
+                | ControlKey::Redrive(_)
+                | ControlKey::Source(_),
                 _,
             ) => {}
         }

@@ -126,6 +126,9 @@ fn schema(member: &Member) -> RefOr<Schema> {
         Kind::CohortId => text().pattern(Some("^coh_[0-7][0-9a-hjkmnp-tv-z]{25}$")),
         Kind::Profile => return profile(member.doc).into(),
         Kind::Schedule => schedule(member.doc),
+        Kind::Topic => text().pattern(Some("^[A-Za-z0-9._-]{1,249}$")),
+        Kind::Pointer => text().format(Some(SchemaFormat::Custom("json-pointer".to_owned()))),
+        Kind::Expression => return expression(member.doc).into(),
         Kind::Url => text().format(Some(SchemaFormat::Custom("uri".to_owned()))),
         Kind::Secret => text()
             .pattern(Some("^wh(sec|sk)_[A-Za-z0-9+/]+=*$"))
@@ -174,6 +177,64 @@ fn profile(doc: &str) -> Schema {
         .item(of(Type::Object))
         .description(Some(doc));
     Schema::OneOf(either.build())
+}
+
+/// Where an attribute comes from: one of these.
+fn expression(doc: &str) -> Schema {
+    let text = || ObjectBuilder::new().schema_type(Type::String).build();
+    let key = ObjectBuilder::new()
+        .schema_type(Type::Boolean)
+        .enum_values(Some([true]));
+    let members = [
+        ("constant", text()),
+        ("header", text()),
+        ("key", key.build()),
+        ("pointer", text()),
+        ("record", text()),
+    ];
+    let all = members
+        .into_iter()
+        .fold(OneOfBuilder::new(), |all, (name, of)| {
+            all.item(
+                ObjectBuilder::new()
+                    .schema_type(Type::Object)
+                    .property(name, of)
+                    .required(name)
+                    .additional_properties(Some(AdditionalProperties::FreeForm(false))),
+            )
+        });
+    Schema::OneOf(all.description(Some(doc)).build())
+}
+
+/// Steps, of which each has one member, and a request.
+fn transform(doc: &str) -> ObjectBuilder {
+    let of = |of: Type| ObjectBuilder::new().schema_type(of);
+    let closed = || of(Type::Object).additional_properties(Some(AdditionalProperties::FreeForm(false)));
+    let texts = || of(Type::Object).additional_properties(Some(of(Type::String)));
+    let list = || ArrayBuilder::new().items(of(Type::String)).min_items(Some(1));
+    let step = closed()
+        .property("select", list())
+        .property("strip", list())
+        .property("rename", texts())
+        .property("set", of(Type::Object))
+        .property("compute", of(Type::Object))
+        .property("attributes", of(Type::Object))
+        .property("drop", of(Type::String))
+        .min_properties(Some(1))
+        .max_properties(Some(1));
+    let methods = ["POST", "PUT", "PATCH", "DELETE"];
+    let request = closed()
+        .property("method", of(Type::String).enum_values(Some(methods)))
+        .property("path", of(Type::String))
+        .property("query", texts())
+        .property("headers", texts());
+    let steps = ArrayBuilder::new()
+        .items(step)
+        .max_items(Some(schemas::transform::STEPS_MAX));
+    closed()
+        .description(Some(doc))
+        .property("steps", steps)
+        .property("request", request)
 }
 
 fn schedule(doc: &str) -> ObjectBuilder {

@@ -9,10 +9,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use runtime::view::{Change, Update};
-use schemas::ids::{CohortId, EndpointId, KeyId, RedriveId, SubscriptionId, SyncId, TenantId};
+use schemas::ids::{
+    CohortId, EndpointId, KeyId, RedriveId, SourceId, SubscriptionId, SyncId, TenantId,
+};
 use schemas::records::{ControlKey, ControlObject, Installation};
 use schemas::resources::{
-    ApiKey, Cohort, Endpoint, Redrive, RedriveState, Subscription, Sync, Tenant,
+    ApiKey, Cohort, Endpoint, Redrive, RedriveState, Source, Subscription, Sync, Tenant,
 };
 
 /// Everything that control knows.
@@ -32,6 +34,8 @@ pub(crate) struct State {
     pub(crate) cohorts: Table<CohortId, Cohort>,
     /// Syncs.
     pub(crate) syncs: Table<SyncId, Sync>,
+    /// Sources.
+    pub(crate) sources: Table<SourceId, Source>,
     running: BTreeSet<RedriveId>,
     by_endpoint: BTreeMap<EndpointId, BTreeSet<SubscriptionId>>,
     applied: i64,
@@ -159,6 +163,7 @@ impl State {
             }
             ControlObject::Cohort(cohort) => self.cohorts.put(cohort.id, cohort),
             ControlObject::Sync(sync) => self.syncs.put(sync.id, *sync),
+            ControlObject::Source(source) => self.sources.put(source.id, *source),
         }
     }
 
@@ -193,6 +198,9 @@ impl State {
             }
             ControlKey::Sync(id) => {
                 self.syncs.remove(*id);
+            }
+            ControlKey::Source(id) => {
+                self.sources.remove(*id);
             }
         }
     }
@@ -232,6 +240,10 @@ impl State {
             ControlKey::Sync(id) => {
                 let row = self.syncs.get(*id)?;
                 Some(ControlObject::Sync(Box::new(row.as_ref().clone())))
+            }
+            ControlKey::Source(id) => {
+                let row = self.sources.get(*id)?;
+                Some(ControlObject::Source(Box::new(row.as_ref().clone())))
             }
         }
     }
@@ -311,6 +323,12 @@ impl Owned for Cohort {
 }
 
 impl Owned for Sync {
+    fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+}
+
+impl Owned for Source {
     fn tenant(&self) -> &TenantId {
         &self.tenant
     }

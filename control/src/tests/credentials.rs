@@ -27,7 +27,8 @@ fn stored(rig: &Rig) -> Endpoint {
         | ControlObject::Subscription(_)
         | ControlObject::Redrive(_)
         | ControlObject::Cohort(_)
-        | ControlObject::Sync(_) => None,
+        | ControlObject::Sync(_)
+        | ControlObject::Source(_) => None,
     });
     endpoints.next().unwrap()
 }

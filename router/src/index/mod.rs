@@ -85,7 +85,8 @@ impl Index {
                 | ControlKey::Endpoint(_)
                 | ControlKey::Redrive(_)
                 | ControlKey::Cohort(_)
-                | ControlKey::Sync(_),
+                | ControlKey::Sync(_)
+                | ControlKey::Source(_),
                 _,
             ) => {}
         }

@@ -19,7 +19,7 @@ pub use builder::Builder;
 pub use error::{Error, Fault};
 pub use name::{ACCEPTED, AttributeName, Context, LOOP, TENANT, is_reserved};
 pub use value::AttributeValue;
-pub(crate) use value::essence;
+pub(crate) use value::{essence, is_forbidden};
 
 use table::{Span, Table};
 

@@ -11,7 +11,7 @@ mod data;
 mod decimal;
 mod error;
 mod explain;
-mod extract;
+pub(crate) mod extract;
 mod network;
 mod parse;
 mod subject;

@@ -7,8 +7,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use crate::ids::{CohortId, EndpointId, KeyId, RedriveId, SubscriptionId, SyncId, TenantId};
-use crate::resources::{ApiKey, Cohort, Endpoint, Redrive, Subscription, Sync, Tenant};
+use crate::ids::{
+    CohortId, EndpointId, KeyId, RedriveId, SourceId, SubscriptionId, SyncId, TenantId,
+};
+use crate::resources::{ApiKey, Cohort, Endpoint, Redrive, Source, Subscription, Sync, Tenant};
 
 /// Facts about the whole installation that must not change by themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +38,8 @@ pub enum ControlKey {
     Cohort(CohortId),
     /// A sync.
     Sync(SyncId),
+    /// A source.
+    Source(SourceId),
 }
 
 impl fmt::Display for ControlKey {
@@ -49,6 +53,7 @@ impl fmt::Display for ControlKey {
             Self::Redrive(id) => write!(f, "redrive/{id}"),
             Self::Cohort(id) => write!(f, "cohort/{id}"),
             Self::Sync(id) => write!(f, "sync/{id}"),
+            Self::Source(id) => write!(f, "source/{id}"),
         }
     }
 }
@@ -68,6 +73,7 @@ impl FromStr for ControlKey {
             Some(("redrive", rest)) => id(rest).map(Self::Redrive),
             Some(("cohort", rest)) => id(rest).map(Self::Cohort),
             Some(("sync", rest)) => id(rest).map(Self::Sync),
+            Some(("source", rest)) => id(rest).map(Self::Source),
             Some(_) | None => Err(Error::Invalid("control key")),
         }
     }
@@ -93,6 +99,8 @@ pub enum ControlObject {
     Cohort(Cohort),
     /// A sync.
     Sync(Box<Sync>),
+    /// A source.
+    Source(Box<Source>),
 }
 
 impl ControlObject {
@@ -107,6 +115,7 @@ impl ControlObject {
             Self::Redrive(redrive) => ControlKey::Redrive(redrive.id),
             Self::Cohort(cohort) => ControlKey::Cohort(cohort.id),
             Self::Sync(sync) => ControlKey::Sync(sync.id),
+            Self::Source(source) => ControlKey::Source(source.id),
         }
     }
 

@@ -1,5 +1,5 @@
-//! Owns the objects that users make: tenant, API key, endpoint, subscription, cohort, sync, in the
-//! form in which they are stored.
+//! Owns the objects that users make: tenant, API key, endpoint, subscription, cohort, sync, source,
+//! in the form in which they are stored.
 //!
 //! They never hold a secret in the clear: secrets are sealed before they get here (rule 17).
 
@@ -11,6 +11,7 @@ mod placement;
 mod redrive;
 mod schedule;
 mod sending;
+mod source;
 mod sync;
 
 use std::num::NonZeroU32;
@@ -34,6 +35,10 @@ pub use schedule::{CRON_CHARS_MAX, NotASchedule, Schedule};
 pub use sending::{
     Authentication, ClientCertificate, ClientCredentials, ClientIn, HEADERS_MAX, HeaderCase,
     SealedSecret, SealedText, SecretKind, StaticHeader,
+};
+pub use source::{
+    EventExpressions, Expression, NotAnExpression, SOURCE_WEIGHT, SOURCE_WEIGHT_MAX, Source,
+    SourceFormat, SourceStart,
 };
 pub use sync::{Overlap, REMOVALS_MAX_PERCENT, Sync, SyncState};
 

@@ -4,11 +4,11 @@
 //! at a time, and what bytes mean as UTF-8 is somebody else's to check.
 
 /// How deep objects and arrays may be nested.
-pub(super) const DEPTH_MAX: usize = 127;
+pub(crate) const DEPTH_MAX: usize = 127;
 
 /// The first place at or behind `at` that is not white space.
 #[inline]
-pub(super) fn blank(bytes: &[u8], mut at: usize) -> usize {
+pub(crate) fn blank(bytes: &[u8], mut at: usize) -> usize {
     while let Some(b' ' | b'\n' | b'\r' | b'\t') = bytes.get(at) {
         at += 1;
     }
@@ -17,7 +17,7 @@ pub(super) fn blank(bytes: &[u8], mut at: usize) -> usize {
 
 /// The place behind a string whose first letter is at `at`, and whether it has an escape.
 #[inline]
-pub(super) fn string(bytes: &[u8], mut at: usize) -> Option<(usize, bool)> {
+pub(crate) fn string(bytes: &[u8], mut at: usize) -> Option<(usize, bool)> {
     let mut escaped = false;
     loop {
         while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
@@ -69,7 +69,7 @@ fn escape(bytes: &[u8], at: usize) -> Option<usize> {
 
 /// The place behind a number that begins at `at`.
 #[inline]
-pub(super) fn number(bytes: &[u8], mut at: usize) -> Option<usize> {
+pub(crate) fn number(bytes: &[u8], mut at: usize) -> Option<usize> {
     if bytes.get(at) == Some(&b'-') {
         at += 1;
     }
@@ -102,14 +102,14 @@ fn digits(bytes: &[u8], from: usize) -> Option<usize> {
 
 /// The place behind `word`, which must be at `at`.
 #[inline]
-pub(super) fn word(bytes: &[u8], at: usize, word: &[u8]) -> Option<usize> {
+pub(crate) fn word(bytes: &[u8], at: usize, word: &[u8]) -> Option<usize> {
     let end = at + word.len();
     (bytes.get(at..end)? == word).then_some(end)
 }
 
 /// Behind a member's name, whose end is at `at`: the place of its value.
 #[inline]
-pub(super) fn colon(bytes: &[u8], at: usize) -> Option<usize> {
+pub(crate) fn colon(bytes: &[u8], at: usize) -> Option<usize> {
     let at = blank(bytes, at);
     (bytes.get(at) == Some(&b':')).then(|| blank(bytes, at + 1))
 }
@@ -138,7 +138,7 @@ fn scalar(bytes: &[u8], at: usize) -> Option<usize> {
 }
 
 /// The place behind the value that begins at `at`, inside `depth` objects and arrays.
-pub(super) fn skip(bytes: &[u8], mut at: usize, depth: usize) -> Option<usize> {
+pub(crate) fn skip(bytes: &[u8], mut at: usize, depth: usize) -> Option<usize> {
     // What is open, the innermost in the lowest bit: 1 for an object. DEPTH_MAX bits are enough.
     let (mut kinds, mut open) = (0_u128, 0);
     loop {
@@ -193,7 +193,7 @@ pub(super) fn skip(bytes: &[u8], mut at: usize, depth: usize) -> Option<usize> {
 
 /// Appends the text of a string with escapes; `None` where it holds half of a surrogate pair, which
 /// is no text.
-pub(super) fn unescape(raw: &str, out: &mut String) -> Option<()> {
+pub(crate) fn unescape(raw: &str, out: &mut String) -> Option<()> {
     let mut rest = raw;
     while let Some((plain, escape)) = rest.split_once('\\') {
         out.push_str(plain);

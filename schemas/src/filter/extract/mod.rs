@@ -6,7 +6,7 @@
 //! step is taken in each of them, and so is the comparison at the end.
 
 mod found;
-mod lex;
+pub(crate) mod lex;
 mod paths;
 
 use found::Kind;

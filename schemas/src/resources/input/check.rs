@@ -8,7 +8,7 @@ use super::members::{
     self, AGE_MS_MAX, Kind, Member, Members, TYPES_MAX, URL_CHARS_MAX, Variants, WAIT_MS_MAX,
     WAITS_MAX,
 };
-use super::{FAULTS_MAX, Fault, Faults, Fields, UrlPolicy, relations, syncing, text};
+use super::{FAULTS_MAX, Fault, Faults, Fields, UrlPolicy, relations, sourcing, syncing, text};
 use crate::filter::Filters;
 use crate::ids::{CohortId, EndpointId, TenantId};
 use crate::profile::ResponseGrammar;
@@ -165,6 +165,7 @@ impl<'a> Checker<'a> {
             Kind::Grammar => self.faults_of(ResponseGrammar::read(value).err()),
             Kind::Profile => self.faults_of(syncing::profile(value).err()),
             Kind::Schedule => self.faults_of(syncing::schedule(value).err()),
+            Kind::Expression => self.faults_of(sourcing::expression(value).err()),
             // What is in it, the profile says.
             Kind::Settings if value.is_object() => {}
             Kind::Settings => self.fault("must be an object"),
@@ -173,6 +174,8 @@ impl<'a> Checker<'a> {
             | Kind::Slug
             | Kind::EndpointId
             | Kind::CohortId
+            | Kind::Topic
+            | Kind::Pointer
             | Kind::Url
             | Kind::Secret
             | Kind::Hidden { .. }
@@ -199,6 +202,8 @@ impl<'a> Checker<'a> {
             Kind::Slug => given.parse::<TenantId>().map(drop).map_err(id),
             Kind::EndpointId => given.parse::<EndpointId>().map(drop).map_err(id),
             Kind::CohortId => given.parse::<CohortId>().map(drop).map_err(id),
+            Kind::Topic => sourcing::topic(given),
+            Kind::Pointer => sourcing::pointer(given),
             Kind::Url if given.len() > URL_CHARS_MAX => {
                 Err(format!("must be at most {URL_CHARS_MAX} characters"))
             }
@@ -219,6 +224,7 @@ impl<'a> Checker<'a> {
             | Kind::Profile
             | Kind::Settings
             | Kind::Schedule
+            | Kind::Expression
             | Kind::Headers(_)
             | Kind::List { .. }
             | Kind::Object(_)

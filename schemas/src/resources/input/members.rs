@@ -1,8 +1,10 @@
 //! Owns the tables: which members a body has, and the rule for each.
 
 mod sending;
+mod sourcing;
 mod syncing;
 
+pub use sourcing::SOURCE;
 pub use syncing::{COHORT, SYNC};
 
 /// A body's members, in groups that several bodies share.
@@ -65,6 +67,12 @@ pub enum Kind {
     Settings,
     /// When something runs by itself: `cron` and `time_zone`.
     Schedule,
+    /// The name of a topic.
+    Topic,
+    /// A JSON pointer (RFC 6901).
+    Pointer,
+    /// Where an attribute of a source's events comes from.
+    Expression,
     /// True or false.
     Flag,
     /// Text that nobody may read again. A change that leaves it out keeps it.

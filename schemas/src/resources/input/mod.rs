@@ -9,6 +9,7 @@ mod authenticating;
 mod check;
 mod members;
 mod relations;
+mod sourcing;
 mod syncing;
 mod text;
 mod url;
@@ -30,9 +31,10 @@ use crate::profile::ResponseGrammar;
 
 pub use self::authenticating::{AuthenticationInput, ClientCertificateInput};
 pub use self::members::{
-    COHORT, CREDENTIAL, ENDPOINT, KEY, Kind, Member, Members, ROTATION, SUBSCRIPTION, SYNC, TENANT,
-    Variants, WEBHOOK,
+    COHORT, CREDENTIAL, ENDPOINT, KEY, Kind, Member, Members, ROTATION, SOURCE, SUBSCRIPTION, SYNC,
+    TENANT, Variants, WEBHOOK,
 };
+pub use self::sourcing::SourceInput;
 pub use self::syncing::{CohortInput, SyncInput};
 pub(crate) use self::text::header_name;
 pub use self::url::UrlPolicy;
