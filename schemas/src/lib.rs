@@ -12,3 +12,4 @@ pub mod profile;
 pub mod records;
 pub mod resources;
 pub mod source;
+pub mod transform;

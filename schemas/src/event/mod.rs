@@ -294,6 +294,16 @@ impl Event {
         fixed + extensions + table.bytes() + self.data.as_ref().map_or(0, Bytes::len)
     }
 
+    /// The same event with other data; whether that is known to be valid JSON.
+    pub(crate) fn with_data(&self, data: Option<Bytes>, is_json: bool) -> Self {
+        let is_same = self.data == data;
+        Self {
+            attributes: Arc::clone(&self.attributes),
+            json_verified: is_json || (is_same && self.json_verified),
+            data,
+        }
+    }
+
     /// Records that the data was read as JSON by a parser.
     pub(crate) fn mark_json_verified(&mut self) {
         self.json_verified = true;

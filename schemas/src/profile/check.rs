@@ -455,7 +455,7 @@ impl Reader {
         Some(members)
     }
 
-    fn look_at(
+    pub(crate) fn look_at(
         &mut self,
         members: &Map<String, Value>,
         name: &str,

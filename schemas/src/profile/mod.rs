@@ -9,7 +9,7 @@ mod chunk;
 mod file;
 mod identity;
 mod judge;
-mod read;
+pub(crate) mod read;
 mod ready;
 mod settings;
 pub mod template;

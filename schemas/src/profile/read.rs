@@ -30,20 +30,20 @@ impl ResponseGrammar {
 
 /// Walks through a value and notes its faults.
 #[derive(Default)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     pointer: String,
     faults: Vec<Fault>,
 }
 
 impl Reader {
-    pub(super) fn finish(self) -> Result<(), Faults> {
+    pub(crate) fn finish(self) -> Result<(), Faults> {
         match self.faults.is_empty() {
             true => Ok(()),
             false => Err(Faults(self.faults)),
         }
     }
 
-    pub(super) fn fault(&mut self, detail: impl Into<String>) {
+    pub(crate) fn fault(&mut self, detail: impl Into<String>) {
         if self.faults.len() < FAULTS_MAX {
             self.faults.push(Fault {
                 pointer: self.pointer.clone(),
@@ -52,7 +52,7 @@ impl Reader {
         }
     }
 
-    pub(super) fn at(&mut self, step: &str, look: impl FnOnce(&mut Self)) {
+    pub(crate) fn at(&mut self, step: &str, look: impl FnOnce(&mut Self)) {
         let length = self.pointer.len();
         self.pointer.push('/');
         let step: String = step.chars().take(64).collect();
@@ -62,7 +62,7 @@ impl Reader {
         self.pointer.truncate(length);
     }
 
-    pub(super) fn object<'v>(
+    pub(crate) fn object<'v>(
         &mut self,
         value: &'v Value,
         known: &[&str],
@@ -180,7 +180,7 @@ impl Reader {
         }
     }
 
-    pub(super) fn items(&mut self, value: &Value, max: usize, look: impl Fn(&mut Self, &Value)) {
+    pub(crate) fn items(&mut self, value: &Value, max: usize, look: impl Fn(&mut Self, &Value)) {
         let Value::Array(items) = value else {
             return self.fault("must be an array");
         };
@@ -203,7 +203,7 @@ impl Reader {
         });
     }
 
-    pub(super) fn one_of(&mut self, value: &Value, texts: &[&str]) {
+    pub(crate) fn one_of(&mut self, value: &Value, texts: &[&str]) {
         match value.as_str() {
             Some(text) if texts.contains(&text) => {}
             Some(_) => self.fault(format!("must be one of {}", texts.join(", "))),

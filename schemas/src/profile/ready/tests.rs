@@ -299,7 +299,7 @@ fn a_profiles_faults_are_all_told_with_pointers() {
     );
     check(
         &file("{{ m.id|tojson }}", "{{ m.id|nothing }}"),
-        &["/operations/remove"],
+        &["/operations/remove/body"],
     );
     check(
         &file("{{ m.id|tojson }}", "{{ m.nothing|tojson }}"),

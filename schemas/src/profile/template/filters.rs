@@ -23,7 +23,7 @@ const TEXT_BYTES_MAX: usize = 8 << 20;
 /// What a value in a list takes.
 const VALUE_BYTES: usize = 32;
 /// Under which the budget is found: no name that a template can say.
-pub(super) const WORK: &str = " work";
+pub(crate) const WORK: &str = " work";
 
 /// What stands for itself in a segment of a path (RFC 3986 §2.3).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -34,17 +34,22 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
 
 /// What is left of a rendering's budget.
 #[derive(Debug)]
-pub(super) struct Work(AtomicUsize);
+pub(crate) struct Work(AtomicUsize);
 
 impl Object for Work {}
 
 impl Default for Work {
     fn default() -> Self {
-        Self(AtomicUsize::new(WORK_BYTES_MAX))
+        Self::of(WORK_BYTES_MAX)
     }
 }
 
 impl Work {
+    /// A budget of so many bytes.
+    pub(crate) fn of(bytes: usize) -> Self {
+        Self(AtomicUsize::new(bytes))
+    }
+
     fn spend(&self, bytes: usize) -> Result<(), Error> {
         let left = self.0.load(Ordering::Relaxed).checked_sub(bytes);
         let left = left.ok_or_else(|| too_much("filters have made more than they may"))?;
@@ -74,6 +79,14 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
         let text = text_of(state, value)?;
         made(state, 0, text)
     });
+    environment.add_filter("add", |one: &Value, other: &Value| {
+        calculated(one, other, i128::checked_add, |one, other| one + other)
+    });
+    environment.add_filter("times", |one: &Value, other: &Value| {
+        calculated(one, other, i128::checked_mul, |one, other| one * other)
+    });
+    environment.add_filter("round", filters::round);
+    environment.add_filter("float", filters::float);
     environment.add_filter("default", filters::default);
     environment.add_filter("first", filters::first);
     environment.add_filter("int", filters::int);
@@ -118,10 +131,35 @@ fn tojson(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
 }
 
 /// The text as one segment of a path, or as a value in a query: whatever it is, it stays one.
-fn segment(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
+fn segment(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
     let text = text_of(state, value)?;
-    let encoded = utf8_percent_encode(&text, SEGMENT).to_string();
-    made(state, text.len(), encoded)
+    let encoded = made(state, text.len(), encoded(&text))?;
+    Ok(Value::from_safe_string(encoded))
+}
+
+/// What is written of a value in a path whose values are segments: what `segment` made, or what it
+/// would make. Nothing at all is no segment: what is behind it would be another place.
+pub(super) fn as_segment(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
+    let wrong = |reason| Err(Error::new(ErrorKind::InvalidOperation, reason));
+    if value.is_none() {
+        return wrong("none is no part of a path");
+    }
+    let text = match bool::try_from(value.clone()) {
+        Ok(flag) if !value.is_number() => flag.to_string(),
+        Ok(_) | Err(_) => text_of(state, value)?,
+    };
+    if text.is_empty() {
+        return wrong("an empty text is no part of a path");
+    }
+    if value.is_safe() {
+        return Ok(text);
+    }
+    made(state, 0, encoded(&text))
+}
+
+/// The text with everything encoded that could mean something in a URL.
+pub(crate) fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, SEGMENT).to_string()
 }
 
 #[expect(
@@ -145,6 +183,31 @@ fn join(state: &State<'_, '_>, values: &Value, between: Option<&str>) -> Result<
         append(state, &mut all, &value)?;
     }
     Ok(all)
+}
+
+/// A number of two: whole where both are, and within 64 bits then.
+fn calculated(
+    one: &Value,
+    other: &Value,
+    whole: impl Fn(i128, i128) -> Option<i128>,
+    real: impl Fn(f64, f64) -> f64,
+) -> Result<Value, Error> {
+    let wrong = |reason| Error::new(ErrorKind::InvalidOperation, reason);
+    if !(one.is_number() && other.is_number()) {
+        return Err(wrong("must be numbers"));
+    }
+    if one.is_integer() && other.is_integer() {
+        let numbers = (i128::try_from(one.clone())?, i128::try_from(other.clone())?);
+        let made = whole(numbers.0, numbers.1).and_then(|made| i64::try_from(made).ok());
+        return made
+            .map(Value::from)
+            .ok_or_else(|| wrong("the number is too large"));
+    }
+    let made = real(f64::try_from(one.clone())?, f64::try_from(other.clone())?);
+    match made.is_finite() {
+        true => Ok(Value::from(made)),
+        false => Err(wrong("the number is too large")),
+    }
 }
 
 fn replace(state: &State<'_, '_>, text: &str, from: &str, to: &str) -> Result<String, Error> {

@@ -12,6 +12,44 @@ const OPERATORS: [&str; 8] = ["in", "and", "or", "not", "is", "if", "elif", "els
 /// Words that are values.
 const CONSTANTS: [&str; 6] = ["true", "false", "none", "True", "False", "None"];
 
+/// The filters there are.
+pub(super) const FILTERS: [&str; 24] = [
+    "add",
+    "concat",
+    "default",
+    "first",
+    "float",
+    "int",
+    "items",
+    "join",
+    "last",
+    "length",
+    "list",
+    "lower",
+    "map",
+    "rejectattr",
+    "replace",
+    "round",
+    "segment",
+    "selectattr",
+    "sha256",
+    "string",
+    "times",
+    "tojson",
+    "trim",
+    "upper",
+];
+/// The tests there are.
+pub(super) const TESTS: [&str; 7] = [
+    "defined",
+    "mapping",
+    "none",
+    "number",
+    "sequence",
+    "string",
+    "undefined",
+];
+
 /// Why a template is refused, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {reason}")]
@@ -113,6 +151,7 @@ impl<'a> Tag<'a> {
                     self.at += 1;
                 }
                 b'+' => return Err(not_allowed(byte, "use the filter `concat`")),
+                b'|' => self.filter()?,
                 b'{' | b'}' => return Err(not_allowed(byte, "write objects as text")),
                 b'[' if !self.is_value => self.list_literal()?,
                 _ if is_word(byte) => self.name()?,
@@ -142,8 +181,34 @@ impl<'a> Tag<'a> {
         if word == "recursive" {
             return Err("recursive loops are not allowed".to_owned());
         }
+        if word == "is" {
+            self.test()?;
+        }
         self.is_value = !OPERATORS.contains(&word);
         Ok(())
+    }
+
+    fn filter(&mut self) -> Result<(), String> {
+        self.at += 1;
+        self.skip(|byte| byte.is_ascii_whitespace());
+        let word = self.word();
+        self.is_value = true;
+        match word.is_empty() || FILTERS.contains(&word) {
+            true => Ok(()),
+            false => Err(format!("there is no filter `{word}`")),
+        }
+    }
+
+    fn test(&mut self) -> Result<(), String> {
+        let mut word = "not";
+        while word == "not" {
+            self.skip(|byte| byte.is_ascii_whitespace());
+            word = self.word();
+        }
+        match word.is_empty() || TESTS.contains(&word) {
+            true => Ok(()),
+            false => Err(format!("there is no test `{word}`")),
+        }
     }
 
     fn text_literal(&mut self, quote: u8) {
@@ -226,6 +291,7 @@ mod tests {
             "{%- set x = members[0].id -%}{{ x|replace('+*~{', \"}}\") }}",
             "{% if x in ['a', \"b\", 1, -2.5, none] and y[0] == 3 %}a{% elif z %}b{% else %}c{% endif %}",
             "{# {{ a ~ b }} #}a + b * c ~ d {e} [f]",
+            "{{ m is not none }}{{ m is defined and x is  number }}{{ 'is odd' | upper }}",
             "{{ m['key'] }}{{ f(x)[1] }}{{ -1 - 2 }}{% if a +%}{% endif %}{{ 'é'|upper }}{{ é }}",
         ] {
             assert_eq!(check(source), Ok(()), "{source}");
@@ -247,6 +313,8 @@ mod tests {
         check("{% for x in a recursive %}", 1, "recursive");
         check("{{ [[1]] }}", 1, "constants");
         check("{{ [f(x)] }}", 1, "`f`");
+        check("{{ a|upper|\n nothing }}", 1, "no filter `nothing`");
+        check("{% if a is not odd %}", 1, "no test `odd`");
         for statement in [
             "macro m()",
             "include 'x'",

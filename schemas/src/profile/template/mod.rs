@@ -6,18 +6,20 @@
 //! never leaves the endpoint's URL (rule 10). The surprise: templates are a part of Jinja in which
 //! nothing can grow without a filter that counts it.
 
-mod filters;
+pub(crate) mod engine;
+pub(crate) mod filters;
 mod language;
 mod members;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 
-use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value};
+use minijinja::{Environment, Value};
+use url::Url;
 
 use super::{Chunk, Method, Operation, OperationKind, RequestTemplates};
 use crate::resources::input::{Fault, Faults};
+use engine::{Rendering, Text, check_header, check_path, environment};
 use members::Members;
 
 pub use language::Refused;
@@ -50,18 +52,6 @@ struct Parts {
     path: Text,
     headers: Vec<(String, Text)>,
     body: Option<Text>,
-}
-
-/// One chunk's rendering.
-struct Rendering<'a> {
-    environment: &'a Environment<'static>,
-    context: Value,
-}
-
-/// A text that is always the same, or a template's name.
-enum Text {
-    Plain(String),
-    Template(String),
 }
 
 /// A request without its destination.
@@ -146,10 +136,7 @@ impl Compiled {
         let parts = self.parts(kind).ok_or_else(none)?;
         let small = chunk.members.len() <= FEW_MEMBERS;
         let [few, many] = &self.environments;
-        let rendering = Rendering {
-            environment: if small { few } else { many },
-            context: context(chunk),
-        };
+        let rendering = Rendering::new(if small { few } else { many }, context(chunk));
         let path = rendering.line(&parts.path)?;
         check_path(&path).map_err(|reason| not_sendable(kind, "path", reason))?;
         let mut headers = Vec::with_capacity(parts.headers.len());
@@ -189,7 +176,8 @@ impl Compiled {
         };
         let mut text = |member: &str, source: &str, bytes_max: usize| {
             let name = format!("{kind}/{member}");
-            self.text(name, source, bytes_max).unwrap_or_else(|detail| {
+            let environments = &mut self.environments;
+            engine::text(environments, name, source, bytes_max).unwrap_or_else(|detail| {
                 let pointer = format!("{within}/{}", member.replace('~', "~0"));
                 faults.push(Fault { pointer, detail });
                 Text::Plain(String::new())
@@ -209,64 +197,6 @@ impl Compiled {
             body,
         };
         self.made_of.insert(kind, parts);
-    }
-
-    fn text(&mut self, name: String, source: &str, bytes_max: usize) -> Result<Text, String> {
-        if source.len() > bytes_max {
-            return Err(format!("must be at most {bytes_max} bytes"));
-        }
-        if !["{{", "{%", "{#"].iter().any(|mark| source.contains(mark)) {
-            return Ok(Text::Plain(source.to_owned()));
-        }
-        language::check(source).map_err(|refused| refused.to_string())?;
-        for environment in &mut self.environments {
-            environment
-                .add_template_owned(name.clone(), source.to_owned())
-                .map_err(|error| told(&error))?;
-        }
-        Ok(Text::Template(name))
-    }
-}
-
-impl Rendering<'_> {
-    fn line(&self, text: &Text) -> Result<String, RenderError> {
-        match text {
-            Text::Plain(text) => Ok(text.clone()),
-            Text::Template(name) => {
-                let bytes = self.write(text, LINE_BYTES_MAX)?;
-                String::from_utf8(bytes).map_err(|_| RenderError::Text {
-                    template: name.clone(),
-                    reason: "is not UTF-8",
-                })
-            }
-        }
-    }
-
-    fn write(&self, text: &Text, max: usize) -> Result<Vec<u8>, RenderError> {
-        let name = match text {
-            Text::Plain(text) => return Ok(text.clone().into_bytes()),
-            Text::Template(name) => name,
-        };
-        let mut out = Bounded {
-            bytes: Vec::new(),
-            max,
-        };
-        let template = self.environment.get_template(name);
-        let written = template.and_then(|template| {
-            template.render_captured_to(&self.context, &mut out)?;
-            Ok(())
-        });
-        match written {
-            Ok(()) => Ok(out.bytes),
-            Err(error) => Err(RenderError::Template {
-                template: name.clone(),
-                reason: if error.kind() == ErrorKind::WriteFailure {
-                    format!("made more than {max} bytes")
-                } else {
-                    told(&error)
-                },
-            }),
-        }
     }
 }
 
@@ -288,15 +218,6 @@ impl fmt::Debug for Rendered {
     }
 }
 
-fn environment(steps: u64) -> Environment<'static> {
-    let mut environment = Environment::empty();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_fuel(Some(steps));
-    filters::add_to(&mut environment);
-    environment
-}
-
 fn context(chunk: &Chunk) -> Value {
     Value::from_iter([
         ("operation", Value::from(chunk.operation.as_str())),
@@ -310,14 +231,6 @@ fn context(chunk: &Chunk) -> Value {
     ])
 }
 
-/// An error of a template without the data that it was rendered with.
-fn told(error: &minijinja::Error) -> String {
-    let line = error.line().map(|line| format!("line {line}: "));
-    let detail = error.detail().map(|detail| format!(": {detail}"));
-    let (line, detail) = (line.unwrap_or_default(), detail.unwrap_or_default());
-    format!("{line}{}{detail}", error.kind())
-}
-
 fn not_sendable(kind: OperationKind, member: &str, reason: &'static str) -> RenderError {
     RenderError::Text {
         template: format!("{kind}/{member}"),
@@ -325,61 +238,29 @@ fn not_sendable(kind: OperationKind, member: &str, reason: &'static str) -> Rend
     }
 }
 
-/// What may be appended to an endpoint's URL: nothing that could lead to another place than below
-/// it (rule 10).
-fn check_path(path: &str) -> Result<(), &'static str> {
-    if path.is_empty() {
-        return Ok(());
-    }
-    let (way, _query) = path.split_once('?').unwrap_or((path, ""));
-    if !path.starts_with(['/', '?']) {
-        return Err("does not begin with `/` or `?`");
-    }
-    let is_plain =
-        |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\' | b'"' | b'<' | b'>');
-    if !path.bytes().all(is_plain) {
-        return Err("has characters that a URL may not have: use the filter `segment`");
-    }
-    if way.contains("//") {
-        return Err("has an empty segment");
-    }
-    let is_dots = |segment: &str| {
-        let plain = segment.to_ascii_lowercase().replace("%2e", ".");
-        plain == "." || plain == ".."
+/// The place below `url` that `path`, which may have a query, leads to; `None` where that would be
+/// somewhere else (rule 10).
+#[must_use]
+pub fn below(url: &Url, path: &str) -> Option<Url> {
+    let (way, query) = match path.split_once('?') {
+        Some((way, query)) => (way, Some(query)),
+        None => (path, None),
     };
-    if way.split('/').any(is_dots) {
-        return Err("has a segment of dots");
-    }
-    Ok(())
-}
-
-/// No line break, and nothing that some server reads in its own way.
-fn check_header(value: &str) -> Result<(), &'static str> {
-    let is_visible = |byte: u8| byte == b'\t' || (b' '..=b'~').contains(&byte);
-    if value.trim() != value || !value.bytes().all(is_visible) {
-        return Err("is not visible ASCII, without white space around it");
-    }
-    Ok(())
-}
-
-/// A buffer that refuses more than `max`.
-struct Bounded {
-    bytes: Vec<u8>,
-    max: usize,
-}
-
-impl io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.bytes.len() + bytes.len() > self.max {
-            return Err(io::ErrorKind::OutOfMemory.into());
+    let mut joined = url.clone();
+    if !way.is_empty() {
+        let above = url.path().trim_end_matches('/').to_owned();
+        joined.set_path(&format!("{above}{way}"));
+        let below = joined.path().strip_prefix(&above)?;
+        if !below.starts_with('/') {
+            return None;
         }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    match (url.query(), query) {
+        (_, None) => {}
+        (None, Some(query)) => joined.set_query(Some(query)),
+        (Some(own), Some(query)) => joined.set_query(Some(&format!("{own}&{query}"))),
     }
+    Some(joined)
 }
 
 #[cfg(test)]
