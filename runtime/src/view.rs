@@ -12,7 +12,7 @@ use tracing::{error, warn};
 
 use crate::log::{
     Assignment, Error, Fetched, Headers, Producer, Reader, ReaderOptions, Record, SharedLog,
-    StoredRecord, TopicName,
+    StoredRecord, TopicName, patience,
 };
 
 const QUEUE_BYTES: usize = 4 << 20;
@@ -51,7 +51,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Starts at the first record kept.
+    /// Starts at the first record kept. Waits a while for a log that is not there yet.
     ///
     /// # Errors
     /// When the topic cannot be read.
@@ -62,15 +62,16 @@ impl Follower {
             batch_bytes: BATCH_BYTES,
         };
         let (reader, fetched) = log.reader(options).await?;
-        let start = log.bounds(&control.partition(0)).await?.start;
-        let assignment = reader.assign(control.partition(0), start);
+        let partition = control.partition(0);
+        let bounds = patience::at_start(|| log.bounds(&partition)).await?;
+        let assignment = reader.assign(partition, bounds.start);
         Ok(Self {
             reader,
             fetched,
             assignment,
             log: log.clone(),
             control: control.clone(),
-            applied: start,
+            applied: bounds.start,
             caught_up: false,
         })
     }

@@ -15,6 +15,7 @@ mod types;
 pub mod contract;
 pub mod embedded;
 pub mod kafka;
+pub mod patience;
 pub mod simulated;
 pub mod topics;
 

@@ -14,6 +14,7 @@ mod list;
 mod member;
 mod options;
 mod producer;
+mod pulse;
 mod reader;
 mod report;
 mod source;
@@ -32,7 +33,7 @@ use tokio::sync::mpsc;
 use super::{
     Bounds, Committed, Error, Fetched, Log, Member, MemberOptions, Membership, Partition, Position,
     Producer, ProducerOptions, Reader, ReaderOptions, TopicName, TopicSettings, TopicShape,
-    TransactionOptions, Transactions,
+    TransactionOptions, Transactions, patience,
 };
 use crate::clock::Entropy;
 use admin::Admin;
@@ -66,11 +67,10 @@ impl KafkaLog {
         let configured = self.options.session_timeout;
         match self.options.group_protocol {
             GroupProtocol::Classic => Ok(configured),
-            GroupProtocol::Consumer => Ok(self
-                .admin
-                .group_session_timeout(group)
-                .await?
-                .unwrap_or(configured)),
+            GroupProtocol::Consumer => {
+                let ask = || self.admin.group_session_timeout(group);
+                Ok(patience::at_start(ask).await?.unwrap_or(configured))
+            }
         }
     }
 }

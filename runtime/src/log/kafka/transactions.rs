@@ -1,9 +1,10 @@
 //! Owns the transactional producer: one whole transaction at a time, on a thread of its own.
 //!
 //! It must never commit while a record is unacknowledged (a commit would then take 100 ms), nor
-//! call a transaction aborted whose outcome it does not know. The surprise: when a broker refuses
+//! call a transaction aborted whose outcome it does not know. The surprises: when a broker refuses
 //! a batch without naming the record, the same transaction runs once more with one record a
-//! batch, to learn which it was.
+//! batch, to learn which it was. And a call may never return (see `pulse`): then the thread is left
+//! behind with its producer, which the next one of this id fences.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use rdkafka::producer::Producer;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::pulse::{self, Pulse, Silence, Watch};
 use super::report::Outcome;
 use super::writer::Writer;
 use super::{KafkaOptions, errors, list, producer, wake};
@@ -33,11 +35,19 @@ const SERVED: Duration = Duration::from_millis(500);
 /// After this long without an answer the outcome is unknown.
 const GIVE_UP: Duration = Duration::from_secs(30);
 
+/// A call may outlast its bound by this much on a machine that is busy.
+const LATE: Duration = Duration::from_secs(3);
+
+/// A producer that was left behind closes its idle connections after this, which brings the call
+/// that it is stuck in to its end.
+const IDLE: Duration = Duration::from_secs(60);
+
 /// See [`Transactions`].
 #[derive(Debug)]
 pub(super) struct KafkaTransactions {
     id: String,
     jobs: mpsc::Sender<Job>,
+    watch: Watch,
 }
 
 struct Job {
@@ -54,10 +64,12 @@ impl KafkaTransactions {
         let (jobs, receiver) = mpsc::channel();
         let (ready, opened) = oneshot::channel();
         let id = options.id.clone();
-        let subject = subject(&id);
+        let longest = CALL.max(record_timeout(options.timeout));
+        let (pulse, mut watch) = pulse::pair(longest + LATE);
         let mut engine = Engine {
             kafka: kafka.clone(),
             options,
+            pulse,
             writer: None,
             spent: None,
         };
@@ -69,10 +81,9 @@ impl KafkaTransactions {
             }
             engine.work(&receiver);
         })?;
-        opened
-            .await
-            .map_err(|_| Error::new(Class::Unknown, subject, "its thread has ended"))??;
-        Ok(Self { id, jobs })
+        let opened = watch.wait(opened).await;
+        opened.map_err(|silence| Error::new(Class::Unknown, subject(&id), silence))??;
+        Ok(Self { id, jobs, watch })
     }
 }
 
@@ -80,13 +91,17 @@ impl KafkaTransactions {
 impl Transactions for KafkaTransactions {
     // cancel-safe: the transaction runs to its end, its outcome is lost with the future.
     async fn commit(&mut self, transaction: Transaction) -> Result<(), NotCommitted> {
-        let gone = || Error::new(Class::Unknown, subject(&self.id), "its thread has ended");
+        let id = &self.id;
+        let silent = |silence: Silence| {
+            NotCommitted::Unknown(Error::new(Class::Unknown, subject(id), silence))
+        };
+        if self.watch.has_given_up() {
+            return Err(silent(Silence::Stuck));
+        }
         let (reply, outcome) = oneshot::channel();
         let job = Job { transaction, reply };
-        self.jobs
-            .send(job)
-            .map_err(|_| NotCommitted::Unknown(gone()))?;
-        outcome.await.map_err(|_| NotCommitted::Unknown(gone()))?
+        self.jobs.send(job).map_err(|_| silent(Silence::Ended))?;
+        self.watch.wait(outcome).await.map_err(silent)?
     }
 }
 
@@ -97,6 +112,7 @@ fn subject(id: &str) -> String {
 struct Engine {
     kafka: KafkaOptions,
     options: TransactionOptions,
+    pulse: Pulse,
     writer: Option<Writer>,
     spent: Option<NotCommitted>,
 }
@@ -117,9 +133,14 @@ impl Engine {
     fn open(&mut self, single: bool) -> Result<(), Error> {
         // The old one first: a new producer of the same id fences it.
         self.writer = None;
+        if self.pulse.is_given_up() {
+            // Opened now, it would fence the one that took its place.
+            let subject = subject(&self.options.id);
+            return Err(Error::new(Class::Unknown, subject, Silence::Stuck));
+        }
         let writer = Writer::open(&self.settings(single), &self.options.id)?;
         let end = Instant::now() + 2 * GIVE_UP;
-        until(end, || writer.raw().init_transactions(CALL))
+        until(&self.pulse, end, || writer.raw().init_transactions(CALL))
             .map_err(|error| errors::asking(subject(&self.options.id), &error))?;
         self.writer = Some(writer);
         Ok(())
@@ -130,10 +151,9 @@ impl Engine {
         let mut own = producer::durable(&self.kafka);
         own.push(("transactional.id", self.options.id.clone()));
         own.push(("transaction.timeout.ms", timeout));
-        // A record that cannot be written fails well before the broker ends the transaction by
-        // itself: aborted here, the producer goes on; ended there, it is fenced.
-        let record_timeout = self.options.timeout * 3 / 5;
+        let record_timeout = record_timeout(self.options.timeout);
         own.push(("message.timeout.ms", record_timeout.as_millis().to_string()));
+        own.push(("connections.max.idle.ms", IDLE.as_millis().to_string()));
         own.push(("linger.ms", "0.2".to_owned()));
         // The coordinator asks to come again while the last markers are written (trap 5).
         own.push(("retry.backoff.ms", "5".to_owned()));
@@ -176,7 +196,8 @@ impl Engine {
             let gone = Error::new(Class::Unknown, subject(id), "has no producer");
             return Err(NotCommitted::Unknown(gone));
         };
-        let open = Open { writer, id };
+        let pulse = &self.pulse;
+        let open = Open { writer, id, pulse };
         let group = group_of(transaction, id)?;
         writer
             .raw()
@@ -261,11 +282,13 @@ impl Failure {
 struct Open<'w> {
     writer: &'w Writer,
     id: &'w str,
+    pulse: &'w Pulse,
 }
 
 impl Open<'_> {
     /// Waits for every report: trap 1, a commit beside an unacknowledged record takes 100 ms.
     fn write(&self, records: &[Record]) -> Vec<Outcome> {
+        self.pulse.beat();
         let (sender, reports) = oneshot::channel();
         let answer = Box::new(move |outcomes| drop(sender.send(outcomes)));
         self.writer.write(records, answer, None);
@@ -287,7 +310,7 @@ impl Open<'_> {
         group: &ConsumerGroupMetadata,
     ) -> Result<(), NotCommitted> {
         let sent = list::to_commit(positions).and_then(|offsets| {
-            until(Instant::now() + GIVE_UP, || {
+            until(self.pulse, Instant::now() + GIVE_UP, || {
                 self.writer
                     .raw()
                     .send_offsets_to_transaction(&offsets, group, CALL)
@@ -306,7 +329,7 @@ impl Open<'_> {
     }
 
     fn commit(&self) -> Result<(), NotCommitted> {
-        let committed = until(Instant::now() + GIVE_UP, || {
+        let committed = until(self.pulse, Instant::now() + GIVE_UP, || {
             self.writer.raw().commit_transaction(CALL)
         });
         let Err(error) = committed else { return Ok(()) };
@@ -347,7 +370,7 @@ impl Open<'_> {
         if is_fatal(cause) {
             return Err(self.ended(cause));
         }
-        until(Instant::now() + GIVE_UP, || {
+        until(self.pulse, Instant::now() + GIVE_UP, || {
             self.writer.raw().abort_transaction(CALL)
         })
         .map_err(|error| self.ended(&error))
@@ -372,11 +395,23 @@ impl Open<'_> {
     }
 }
 
+/// A record that cannot be written fails well before the broker ends the transaction by itself:
+/// aborted here, the producer goes on; ended there, it is fenced.
+fn record_timeout(transaction: Duration) -> Duration {
+    transaction * 3 / 5
+}
+
 /// Makes `call` until it succeeds, fails for good, or `end` has passed.
-fn until(end: Instant, call: impl Fn() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
+fn until(
+    pulse: &Pulse,
+    end: Instant,
+    call: impl Fn() -> Result<(), KafkaError>,
+) -> Result<(), KafkaError> {
     loop {
+        pulse.beat();
+        let again = || Instant::now() < end && !pulse.is_given_up();
         match call() {
-            Err(error) if is_retriable(&error) && Instant::now() < end => {
+            Err(error) if is_retriable(&error) && again() => {
                 std::thread::park_timeout(Duration::from_millis(20));
             }
             result => return result,
@@ -402,7 +437,66 @@ fn is_fatal(error: &KafkaError) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::mocking::{MockCluster, MockCoordinator};
+
     use super::*;
+    use crate::log::{GroupMetadata, TopicName};
+
+    /// One group coordinator goes away and another takes its place. The call that sends the offsets
+    /// does not return (rule 6 asks for a known outcome all the same).
+    #[tokio::test]
+    async fn a_transaction_that_is_stuck_is_given_up_and_its_place_is_taken() {
+        let brokers = MockCluster::new(3).unwrap();
+        brokers.create_topic("t", 1, 3).unwrap();
+        let coordinates = |broker| {
+            let group = MockCoordinator::Group("g".to_owned());
+            brokers.coordinator(group, broker).unwrap();
+        };
+        let transactional = MockCoordinator::Transaction("tx".to_owned());
+        brokers.coordinator(transactional, 2).unwrap();
+        coordinates(1);
+        let kafka = KafkaOptions::new(brokers.bootstrap_servers());
+        let of_group = [("group.id", "g".to_owned())];
+        let consumer: BaseConsumer = kafka.client("c", &of_group).create().unwrap();
+        let group = GroupMetadata::new(consumer.group_metadata().unwrap());
+        let transaction = |offset| Transaction {
+            records: Vec::new(),
+            positions: vec![Position {
+                partition: TopicName::new("t").partition(0),
+                offset,
+                metadata: String::new(),
+            }],
+            group: Some(group.clone()),
+        };
+        let options = || TransactionOptions {
+            id: "tx".to_owned(),
+            timeout: Duration::from_secs(5),
+        };
+        let mut stuck = KafkaTransactions::open(&kafka, options()).await.unwrap();
+        stuck.commit(transaction(1)).await.unwrap();
+        brokers.broker_down(1).unwrap();
+        let begun = Instant::now();
+        let outcome = stuck.commit(transaction(2)).await;
+        assert!(
+            matches!(outcome, Err(NotCommitted::Unknown(_))),
+            "{outcome:?}"
+        );
+        assert!(
+            begun.elapsed() < GIVE_UP,
+            "given up after {:?}",
+            begun.elapsed()
+        );
+        // It is not waited for twice.
+        let again = tokio::time::timeout(LATE, stuck.commit(transaction(2))).await;
+        assert!(
+            matches!(again, Ok(Err(NotCommitted::Unknown(_)))),
+            "{again:?}"
+        );
+        coordinates(3);
+        let mut next = KafkaTransactions::open(&kafka, options()).await.unwrap();
+        next.commit(transaction(2)).await.unwrap();
+    }
 
     #[test]
     fn a_refused_batch_of_several_names_nobody_and_of_one_its_record() {
