@@ -229,6 +229,11 @@ pub trait Member: fmt::Debug + Send + Sync {
         partitions: &[Partition],
     ) -> Result<Vec<(Partition, Option<Committed>)>, Error>;
 
+    /// Changes the topics whose partitions this member shares: those of topics that are not named
+    /// any more are revoked, those of new ones come as the group settles. A topic that does not
+    /// exist is waited for. Returns at once; what is asked for happens in order.
+    fn subscribe(&self, topics: Vec<TopicName>);
+
     /// What a [`Transaction`] needs to commit under this membership; read anew for each.
     fn group_metadata(&self) -> Result<GroupMetadata, Error>;
 

@@ -1,5 +1,7 @@
 //! Cases about groups: who owns what, hand-over, and committed positions.
 
+use std::collections::BTreeSet;
+
 use super::Names;
 use super::support::{Owner, committed, create, only, partitions, position, retrying, within};
 use crate::log::{Class, SharedLog};
@@ -226,4 +228,87 @@ pub async fn an_empty_group_takes_positions_from_outside(log: &SharedLog, names:
     )
     .await;
     assert_eq!(only(answer.unwrap(), &at), committed(5, "second"));
+}
+
+/// A member that changes its topics keeps what it still wants, is given what is new, and gives up
+/// the rest only when it has said so.
+pub async fn a_member_changes_its_topics(log: &SharedLog, names: &Names) {
+    let first = create(log, &names.settings("first", 2)).await;
+    let second = create(log, &names.settings("second", 3)).await;
+    let (both, of_second) = (
+        &partitions(&first, 2) | &partitions(&second, 3),
+        partitions(&second, 3),
+    );
+    let mut one = Owner::join(log, names, "one", &first).await;
+    one.own(&partitions(&first, 2)).await;
+    one.member.subscribe(vec![first.clone(), second.clone()]);
+    while one.owned != both {
+        assert!(one.step().await.is_none(), "nothing is to be given up");
+    }
+    one.member.subscribe(vec![second.clone()]);
+    let revocation = one.revocation().await;
+    let given_up: BTreeSet<_> = revocation.partitions().iter().cloned().collect();
+    assert!(given_up.is_disjoint(&of_second), "{given_up:?}");
+    let leaving = given_up.first().unwrap().clone();
+    one.commit(vec![position(&leaving, 4, "last")])
+        .await
+        .unwrap();
+    revocation.acknowledge();
+    one.own(&of_second).await;
+    assert_eq!(one.committed(&leaving).await, committed(4, "last"));
+    // And back: its position is where it was.
+    one.member.subscribe(vec![second, first]);
+    one.own(&both).await;
+    assert_eq!(one.committed(&leaving).await, committed(4, "last"));
+    one.member.close().await;
+}
+
+/// A topic that does not exist ends no membership, and is shared when it appears.
+pub async fn a_topic_that_appears_later_is_shared(log: &SharedLog, names: &Names) {
+    let first = create(log, &names.settings("first", 2)).await;
+    let later = names.settings("later", 3);
+    let mut one = Owner::join(log, names, "one", &first).await;
+    one.member
+        .subscribe(vec![first.clone(), later.name.clone()]);
+    one.own(&partitions(&first, 2)).await;
+    let later = create(log, &later).await;
+    one.own(&(&partitions(&first, 2) | &partitions(&later, 3)))
+        .await;
+    one.member.close().await;
+}
+
+/// Nobody is given a partition of a topic that it does not want, whoever else wants it.
+pub async fn members_share_only_what_each_wants(log: &SharedLog, names: &Names) {
+    let first = create(log, &names.settings("first", 2)).await;
+    let second = create(log, &names.settings("second", 4)).await;
+    let both = &partitions(&first, 2) | &partitions(&second, 4);
+    let mut one = Owner::join(log, names, "one", &first).await;
+    one.own(&partitions(&first, 2)).await;
+    let mut two = Owner::join(log, names, "two", &second).await;
+    let settled = |one: &Owner, two: &Owner| {
+        let of_first = |owner: &Owner| owner.owned.iter().all(|at| at.topic == first);
+        assert!(of_first(one), "{:?}", one.owned);
+        one.owned.len() + two.owned.len() == both.len()
+    };
+    while !settled(&one, &two) {
+        tokio::select! {
+            revoked = one.step() => drop(revoked),
+            revoked = two.step() => drop(revoked),
+        }
+    }
+    assert_eq!(two.owned, partitions(&second, 4));
+    one.member.subscribe(vec![first.clone(), second.clone()]);
+    while one.owned.iter().all(|at| at.topic == first)
+        || one.owned.len() + two.owned.len() < both.len()
+    {
+        tokio::select! {
+            revoked = one.step() => drop(revoked),
+            revoked = two.step() => drop(revoked),
+        }
+        assert!(one.owned.is_disjoint(&two.owned));
+        assert!(two.owned.iter().all(|at| at.topic == second));
+    }
+    assert_eq!(&one.owned | &two.owned, both);
+    two.member.close().await;
+    one.member.close().await;
 }

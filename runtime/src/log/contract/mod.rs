@@ -147,6 +147,9 @@ macro_rules! log_contract {
             metadata_beyond_the_limit_is_refused
             a_closed_member_commits_nothing
             an_empty_group_takes_positions_from_outside
+            a_member_changes_its_topics
+            a_topic_that_appears_later_is_shared
+            members_share_only_what_each_wants
         );
     };
     (@each $flags:tt $make:expr; $area:ident: $($case:ident)*) => {

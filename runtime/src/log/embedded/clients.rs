@@ -15,7 +15,7 @@ use super::groups::{Ask, MemberId, Standing};
 use super::writer::{Command, Epoch, Produce};
 use crate::log::{
     Acknowledge, Acks, Class, Committed, Error, GroupMetadata, Member, NotCommitted, NotWritten,
-    Partition, Position, Producer, ProducerOptions, Record, Transaction, Transactions,
+    Partition, Position, Producer, ProducerOptions, Record, TopicName, Transaction, Transactions,
 };
 
 /// Said to services that work by a session's length; nothing here ever times out.
@@ -211,6 +211,16 @@ impl Member for EmbeddedMember {
         partitions: &[Partition],
     ) -> Result<Vec<(Partition, Option<Committed>)>, Error> {
         committed(&self.writer, self.standing.group(), partitions).await
+    }
+
+    fn subscribe(&self, topics: Vec<TopicName>) {
+        let ask = Ask::Subscribe {
+            standing: self.standing.clone(),
+            member: self.member,
+            topics,
+        };
+        // A coordinator that is gone has no members.
+        drop(self.coordinator.send(ask));
     }
 
     fn group_metadata(&self) -> Result<GroupMetadata, Error> {

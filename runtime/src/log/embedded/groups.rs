@@ -74,6 +74,12 @@ pub(super) enum Ask {
         member: MemberId,
         done: Option<oneshot::Sender<()>>,
     },
+    /// Share the partitions of other topics.
+    Subscribe {
+        standing: Standing,
+        member: MemberId,
+        topics: Vec<TopicName>,
+    },
     /// There are partitions that were not there before.
     TopicsChanged,
     /// The store failed.
@@ -173,6 +179,11 @@ impl Coordinator {
                 self.leave(&standing, member);
                 drop(done);
             }
+            Ask::Subscribe {
+                standing,
+                member,
+                topics,
+            } => self.subscribe(&standing, member, topics),
             Ask::TopicsChanged => {
                 for name in self.groups.keys().cloned().collect::<Vec<_>>() {
                     self.rebalance(&name);
@@ -239,6 +250,15 @@ impl Coordinator {
         }
     }
 
+    fn subscribe(&mut self, standing: &Standing, member: MemberId, topics: Vec<TopicName>) {
+        let group = self.groups.get_mut(&standing.group);
+        // A member that is gone shares nothing.
+        if let Some(joined) = group.and_then(|group| group.members.get_mut(&member)) {
+            joined.topics = topics;
+            self.rebalance(&standing.group);
+        }
+    }
+
     fn acknowledged(&mut self, over: &Acknowledged) {
         let Some(group) = self.groups.get_mut(&over.group) else {
             return;
@@ -260,6 +280,16 @@ impl Coordinator {
         let target = balance::balance(&wanted(&self.shared, group), &settled(group));
         let mut assigned: BTreeMap<MemberId, Vec<Partition>> = BTreeMap::new();
         let mut revoked: BTreeMap<MemberId, Vec<Partition>> = BTreeMap::new();
+        for (partition, owned) in &mut group.owners {
+            // Nobody subscribes to it any more.
+            if !owned.leaving && !target.contains_key(partition) {
+                owned.leaving = true;
+                revoked
+                    .entry(owned.member)
+                    .or_default()
+                    .push(partition.clone());
+            }
+        }
         for (partition, member) in target {
             match group.owners.get_mut(&partition) {
                 None => {

@@ -28,7 +28,7 @@ use super::commits::Commits;
 use super::{GroupProtocol, KafkaOptions, context, errors, list, wake};
 use crate::log::{
     Class, Committed, Error, GroupMetadata, Member, MemberOptions, Membership, Partition, Position,
-    Revocation,
+    Revocation, TopicName,
 };
 
 pub(super) type MemberConsumer = BaseConsumer<MemberContext>;
@@ -44,8 +44,16 @@ pub(super) struct KafkaMember {
     // The poll thread owns the consumer: dropping it blocks until the group is left.
     consumer: Weak<MemberConsumer>,
     commits: Commits,
-    close: mpsc::UnboundedSender<oneshot::Sender<()>>,
+    asks: mpsc::UnboundedSender<Ask>,
     thread: Thread,
+}
+
+/// What the poll thread is asked.
+enum Ask {
+    /// Share the partitions of these topics.
+    Subscribe(Vec<TopicName>),
+    /// Leave; the sender is dropped when it is done.
+    Close(oneshot::Sender<()>),
 }
 
 impl KafkaMember {
@@ -69,16 +77,11 @@ impl KafkaMember {
             let alarm = Arc::clone(&alarm);
             move || unpark(&alarm)
         });
-        let topics: Vec<_> = options
-            .topics
-            .iter()
-            .map(crate::log::TopicName::as_str)
-            .collect();
-        consumer.subscribe(&topics).map_err(failed)?;
+        subscribe(&consumer, &options.topics).map_err(failed)?;
 
         let consumer = Arc::new(consumer);
         let (messages, receiver) = mpsc::unbounded_channel();
-        let (close, closing) = mpsc::unbounded_channel();
+        let (asks, asked) = mpsc::unbounded_channel();
         let weak = Arc::downgrade(&consumer);
         let commits = Commits::start(weak.clone())?;
         let keeper = Keeper {
@@ -89,7 +92,7 @@ impl KafkaMember {
             leaving: Vec::new(),
             over: false,
         };
-        let thread = wake::start("kafka-member", move || keeper.run(closing))?;
+        let thread = wake::start("kafka-member", move || keeper.run(asked))?;
         *alarm.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread.clone());
         thread.unpark();
         let kafka = kafka.clone();
@@ -99,7 +102,7 @@ impl KafkaMember {
             session_timeout,
             consumer: weak,
             commits,
-            close,
+            asks,
             thread,
         };
         Ok((member, receiver))
@@ -112,6 +115,11 @@ impl KafkaMember {
     fn left(&self) -> Error {
         Error::new(Class::Fenced, self.subject(), "this member has left")
     }
+}
+
+fn subscribe(consumer: &MemberConsumer, topics: &[TopicName]) -> KafkaResult<()> {
+    let topics: Vec<_> = topics.iter().map(TopicName::as_str).collect();
+    consumer.subscribe(&topics)
 }
 
 fn unpark(alarm: &Mutex<Option<Thread>>) {
@@ -184,6 +192,13 @@ impl Member for KafkaMember {
         ask::committed(&self.kafka, &self.group, partitions).await
     }
 
+    fn subscribe(&self, topics: Vec<TopicName>) {
+        // An error means that the thread has ended, which its last message has told.
+        if self.asks.send(Ask::Subscribe(topics)).is_ok() {
+            self.thread.unpark();
+        }
+    }
+
     fn group_metadata(&self) -> Result<GroupMetadata, Error> {
         let consumer = self.consumer.upgrade().ok_or_else(|| self.left())?;
         let metadata: ConsumerGroupMetadata =
@@ -197,7 +212,7 @@ impl Member for KafkaMember {
 
     async fn close(&self) {
         let (done, closed) = oneshot::channel();
-        if self.close.send(done).is_ok() {
+        if self.asks.send(Ask::Close(done)).is_ok() {
             self.thread.unpark();
             // An error means that the thread has ended: closed as well.
             drop(closed.await);
@@ -309,12 +324,18 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn run(mut self, mut closing: mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
+    fn run(mut self, mut asked: mpsc::UnboundedReceiver<Ask>) {
         let waker = wake::waker();
         let mut cx = std::task::Context::from_waker(&waker);
         let done = loop {
-            if let Poll::Ready(done) = closing.poll_recv(&mut cx) {
-                break done;
+            match asked.poll_recv(&mut cx) {
+                Poll::Ready(Some(Ask::Subscribe(topics))) => {
+                    warn_unless(subscribe(&self.consumer, &topics), "subscribe");
+                    continue;
+                }
+                Poll::Ready(Some(Ask::Close(done))) => break Some(done),
+                Poll::Ready(None) => break None,
+                Poll::Pending => {}
             }
             self.serve();
             self.give_up_acknowledged(&mut cx);

@@ -32,45 +32,23 @@ pub(super) fn plan(
     all: &BTreeSet<Partition>,
     holdings: &BTreeMap<u64, Holding>,
 ) -> BTreeMap<u64, Change> {
-    let staying = |holding: &Holding| -> Vec<Partition> {
-        holding
-            .owned
-            .difference(&holding.leaving)
-            .cloned()
-            .collect()
-    };
-    let mut kept: BTreeMap<u64, Vec<Partition>> = holdings
-        .iter()
-        .map(|(seat, holding)| (*seat, staying(holding)))
-        .collect();
-    let mut changes: BTreeMap<u64, Change> = holdings
-        .keys()
-        .map(|seat| (*seat, Change::default()))
-        .collect();
-
-    // Those who have most keep the extra one.
-    let mut by_count: Vec<u64> = kept.keys().copied().collect();
-    by_count.sort_by_key(|seat| std::cmp::Reverse(kept.get(seat).map_or(0, Vec::len)));
-    let members = holdings.len().max(1);
-    let (each, extra) = (all.len() / members, all.len() % members);
-    for (rank, seat) in by_count.iter().enumerate() {
-        let fair = each + usize::from(rank < extra);
-        if let (Some(kept), Some(change)) = (kept.get_mut(seat), changes.get_mut(seat)) {
-            let above = kept.split_off(fair.min(kept.len()));
-            change.taken.extend(above);
-        }
+    let mut kept: BTreeMap<u64, Vec<Partition>> = BTreeMap::new();
+    let mut changes: BTreeMap<u64, Change> = BTreeMap::new();
+    for (seat, holding) in holdings {
+        let staying = holding.owned.difference(&holding.leaving).cloned();
+        // What it does not subscribe to any more goes whatever its share is.
+        let wanted = |partition: &Partition| holding.topics.contains(&partition.topic);
+        let (stays, goes): (Vec<_>, Vec<_>) = staying.partition(wanted);
+        kept.insert(*seat, stays);
+        changes.entry(*seat).or_default().taken = goes.into_iter().collect();
     }
+    take_back(all.len(), holdings, &mut kept, &mut changes);
 
     let owned: BTreeSet<&Partition> = holdings.values().flat_map(|it| it.owned.iter()).collect();
     for partition in all.iter().filter(|partition| !owned.contains(partition)) {
-        let wants = |seat: &u64| {
-            holdings
-                .get(seat)
-                .is_some_and(|holding| holding.topics.contains(&partition.topic))
-        };
         let least = kept
             .iter()
-            .filter(|(seat, _)| wants(seat))
+            .filter(|(seat, _)| wants(holdings, **seat, partition))
             .min_by_key(|(_, kept)| kept.len())
             .map(|(seat, _)| *seat);
         let Some(seat) = least else { continue };
@@ -80,6 +58,54 @@ pub(super) fn plan(
         }
     }
     changes
+}
+
+fn wants(holdings: &BTreeMap<u64, Holding>, seat: u64, partition: &Partition) -> bool {
+    holdings
+        .get(&seat)
+        .is_some_and(|holding| holding.topics.contains(&partition.topic))
+}
+
+/// Takes what is beyond a fair share of `all` from those who have it, where somebody else may have
+/// it and has less.
+fn take_back(
+    all: usize,
+    holdings: &BTreeMap<u64, Holding>,
+    kept: &mut BTreeMap<u64, Vec<Partition>>,
+    changes: &mut BTreeMap<u64, Change>,
+) {
+    // Those who have most keep the extra one.
+    let mut by_count: Vec<u64> = kept.keys().copied().collect();
+    by_count.sort_by_key(|seat| std::cmp::Reverse(kept.get(seat).map_or(0, Vec::len)));
+    let members = holdings.len().max(1);
+    let (each, extra) = (all / members, all % members);
+    let mut loads: BTreeMap<u64, usize> = kept
+        .iter()
+        .map(|(seat, kept)| (*seat, kept.len()))
+        .collect();
+    for (rank, seat) in by_count.iter().enumerate() {
+        let fair = each + usize::from(rank < extra);
+        let Some(own) = kept.get_mut(seat) else {
+            continue;
+        };
+        for place in (0..own.len()).rev() {
+            let Some(partition) = own.get(place).filter(|_| own.len() > fair) else {
+                continue;
+            };
+            // Only somebody who has less of it by then may get it.
+            let other = loads
+                .iter()
+                .filter(|(other, _)| *other != seat && wants(holdings, **other, partition))
+                .min_by_key(|(_, load)| **load)
+                .filter(|(_, load)| **load + 1 < own.len())
+                .map(|(other, _)| *other);
+            let Some(other) = other else { continue };
+            let taken = own.remove(place);
+            *loads.entry(other).or_default() += 1;
+            *loads.entry(*seat).or_default() -= 1;
+            changes.entry(*seat).or_default().taken.insert(taken);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -111,6 +137,36 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn rounds_settle_where_members_want_different_topics(
+            counts in prop::collection::vec(0_u32..9, 3),
+            steps in prop::collection::vec((0_u64..4, prop::collection::btree_set(0_usize..3, 0..4)), 1..12),
+        ) {
+            let topics: Vec<_> = (0..3).map(|number| TopicName::new(format!("t{number}"))).collect();
+            let mut holdings: BTreeMap<u64, Holding> = BTreeMap::new();
+            for (seat, wanted) in steps {
+                let wanted = wanted.into_iter().map(|number| topics[number].clone()).collect();
+                holdings.entry(seat).or_default().topics = wanted;
+                let subscribed = |topic: &TopicName| {
+                    holdings.values().any(|holding| holding.topics.contains(topic))
+                };
+                let all: BTreeSet<_> = topics
+                    .iter()
+                    .zip(&counts)
+                    .filter(|(topic, _)| subscribed(topic))
+                    .flat_map(|(topic, count)| (0..*count).map(|number| topic.partition(number)))
+                    .collect();
+                settle(&all, &mut holdings);
+                let owned: BTreeSet<_> =
+                    holdings.values().flat_map(|it| it.owned.iter().cloned()).collect();
+                prop_assert_eq!(owned, all);
+                for holding in holdings.values() {
+                    let fits = |partition: &Partition| holding.topics.contains(&partition.topic);
+                    prop_assert!(holding.owned.iter().all(fits));
+                }
+            }
+        }
+
         #[test]
         fn rounds_settle_even_and_disjoint_and_move_no_more_than_needed(
             partitions in 0_u32..40,

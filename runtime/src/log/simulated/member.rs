@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::super::{
     Committed, Error, GroupMetadata, Member, MemberOptions, Membership, Partition, Position,
+    TopicName,
 };
 use super::world::{Lane, Life, Shared};
 
@@ -92,6 +93,16 @@ impl Member for SimulatedMember {
                 move |world, sender| world.ask_positions(life, group, partitions, sender),
             )
             .await
+    }
+
+    fn subscribe(&self, topics: Vec<TopicName>) {
+        let (seat, life) = (self.seat, self.life);
+        self.shared.with(|world| {
+            let delay = world.draw(|latencies| latencies.commit);
+            world.submit(life, Lane::Commit(seat), delay, move |world| {
+                world.subscribe(seat, topics);
+            });
+        });
     }
 
     fn group_metadata(&self) -> Result<GroupMetadata, Error> {

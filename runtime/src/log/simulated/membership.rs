@@ -164,6 +164,19 @@ impl World {
         Some(state)
     }
 
+    /// A member shares the partitions of other topics from now on.
+    pub(super) fn subscribe(&mut self, seat: u64, topics: Vec<TopicName>) {
+        let Some(state) = self.groups.seats.get_mut(&seat) else {
+            return;
+        };
+        state.topics = topics;
+        let (group, member) = (state.group.clone(), state.member);
+        self.note(format!("member {member} of {group} changes its topics"));
+        if self.is_member(&group, member) {
+            self.group_changes(&group);
+        }
+    }
+
     pub(super) fn leave(&mut self, seat: u64) {
         if let Some(state) = self.remove_seat(seat) {
             self.note(format!("{} leaves {}", state.instance, state.group));
