@@ -74,8 +74,12 @@ pub(crate) async fn run_cohorts(settings: Settings) -> anyhow::Result<ExitCode> 
 }
 
 async fn alone(config: Config) -> anyhow::Result<Process> {
-    let process = Process::start(config).await?;
-    topics::must_exist(&process).await?;
+    let mut process = Process::start(config).await?;
+    let (log, config) = (process.log.clone(), process.config.clone());
+    tokio::select! {
+        checked = topics::must_exist(&log, &config) => checked?,
+        cause = process.stopping() => anyhow::bail!("{cause}"),
+    }
     Ok(process)
 }
 

@@ -13,10 +13,11 @@ use clap::Subcommand;
 use runtime::clock::Clock;
 use runtime::config::Config;
 use runtime::log::topics::{Shape, Topics};
-use runtime::log::{Class, Partition, Position, SharedLog, TopicName, TopicSettings, TopicShape};
+use runtime::log::{
+    Class, Partition, Position, SharedLog, TopicName, TopicSettings, TopicShape, patience,
+};
 use tokio::time::Instant;
 
-use crate::process::Process;
 use crate::settings::{Settings, Usage};
 use crate::{open, output};
 
@@ -107,14 +108,16 @@ pub(crate) async fn check(log: &SharedLog, config: &Config) -> anyhow::Result<Ve
     Ok(all)
 }
 
-/// Refuses to go on without the topics; what else is wrong with them is logged.
+/// Refuses to go on without the topics; what else is wrong with them is logged. Waits a while for a
+/// log that is not there yet.
 ///
 /// # Errors
 /// [`Usage`] that names what makes them.
-pub(crate) async fn must_exist(process: &Process) -> anyhow::Result<()> {
-    for expected in wanted(&process.config) {
+pub(crate) async fn must_exist(log: &SharedLog, config: &Config) -> anyhow::Result<()> {
+    for expected in wanted(config) {
         let name = &expected.name;
-        match process.log.describe_topic(name).await.context("topics")? {
+        let found = patience::at_start(|| log.describe_topic(name)).await;
+        match found.context("topics")? {
             Some(found) => {
                 for fault in faults(&expected, Some(&found)) {
                     tracing::warn!(%fault, "topic is not as it should be");

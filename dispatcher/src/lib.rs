@@ -38,8 +38,8 @@ use runtime::clock::{Clock, Entropy};
 use runtime::config::Config;
 use runtime::log::topics::Topics;
 use runtime::log::{
-    Acknowledge, Error, MemberOptions, ProducerOptions, ReaderOptions, SharedLog,
-    TransactionOptions,
+    Acknowledge, Error, Member, MemberOptions, ProducerOptions, ReaderOptions, SharedLog,
+    TransactionOptions, patience,
 };
 use runtime::secret::Sealer;
 use runtime::telemetry::Metrics as Registry;
@@ -163,6 +163,30 @@ pub async fn run<T: Transport>(
     context: Context<T>,
     token: CancellationToken,
 ) -> Result<(), Stopped> {
+    let Started {
+        engine,
+        member,
+        ready,
+    } = tokio::select! {
+        biased;
+        () = token.cancelled() => return Ok(()),
+        started = start(context) => started?,
+    };
+    ready.open();
+    let result = engine.run(token).await;
+    ready.close();
+    member.close().await;
+    result
+}
+
+/// A dispatcher that has joined its group.
+struct Started<T> {
+    engine: Engine<T>,
+    member: Arc<dyn Member>,
+    ready: Gate,
+}
+
+async fn start<T: Transport>(context: Context<T>) -> Result<Started<T>, Stopped> {
     let Context {
         log,
         topics,
@@ -177,10 +201,7 @@ pub async fn run<T: Transport>(
     // `control` is read to its end before the group is joined: what is unknown then is deleted.
     let mut follower = Follower::start(&log, &topics.control, "dispatcher").await?;
     let mut endpoints = Endpoints::new(sealer);
-    tokio::select! {
-        done = follower.catch_up(|update| endpoints.apply(update)) => done?,
-        () = token.cancelled() => return Ok(()),
-    }
+    follower.catch_up(|update| endpoints.apply(update)).await?;
     let reader_options = ReaderOptions {
         name: "dispatcher".to_owned(),
         queue_bytes: READ_AHEAD_BYTES.min(options.memory_bytes / 4),
@@ -196,19 +217,19 @@ pub async fn run<T: Transport>(
             ..ProducerOptions::named("dispatcher-attempts")
         })
         .await?;
-    let transactions = log
-        .transactions(TransactionOptions {
+    let transactions = || {
+        log.transactions(TransactionOptions {
             id: options.transactional_id(),
             timeout: options.transaction_timeout,
         })
-        .await?;
+    };
+    let transactions = patience::at_start(transactions).await?;
     let member_options = MemberOptions {
         group: group(&topics),
         topics: vec![topics.deliveries.clone()],
         instance: options.instance.clone(),
     };
     let (member, membership) = log.member(member_options).await?;
-    ready.open();
     let parts = Parts {
         options,
         topics,
@@ -226,10 +247,11 @@ pub async fn run<T: Transport>(
         entropy,
         metrics: Metrics::register(&registry),
     };
-    let result = Engine::new(parts, transactions).run(token).await;
-    ready.close();
-    member.close().await;
-    result
+    Ok(Started {
+        engine: Engine::new(parts, transactions),
+        member,
+        ready,
+    })
 }
 
 /// The group that dispatchers are members of: it holds their positions in every topic they own.

@@ -37,7 +37,7 @@ pub(super) const RETRY_WAIT: Duration = Duration::from_millis(200);
 /// The same where the membership was changing, which takes a moment.
 pub(super) const REJOIN_WAIT: Duration = Duration::from_millis(25);
 /// So many fenced transactions are another live process of this name. One that the log gave up for
-/// its age fences its producer too, but then it was aborted before.
+/// its age fences its producer too, and does not count.
 const FENCED_MAX: u32 = 3;
 /// A fence is forgotten after this long without another.
 const FENCED_MEMORY: Duration = Duration::from_secs(600);
@@ -98,6 +98,7 @@ pub(crate) struct TransactionDone {
     /// Operational events that it carries.
     pub(super) tellings: Vec<Telling>,
     pub(super) touched: Vec<(Tenure, usize, Position)>,
+    /// Whether somebody else has opened a producer of this name in the meantime.
     pub(super) fenced: bool,
 }
 

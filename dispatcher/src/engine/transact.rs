@@ -51,9 +51,11 @@ pub(super) async fn transact(
             return resolve(context, &positions, done).await;
         }
         Err(NotCommitted::Fenced(cause)) => {
-            warn!(%cause, "transactional producer was fenced");
-            done.fenced = true;
-            if context.gives_way {
+            // The log ends one that outlives its time, and fences its producer: then nobody else has
+            // the name for that.
+            done.fenced = done.sent_at.elapsed() < context.timeout;
+            warn!(%cause, namesake = done.fenced, "transactional producer was fenced");
+            if done.fenced && context.gives_way {
                 // Opening another would fence the one that goes on.
                 return done;
             }

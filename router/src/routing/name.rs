@@ -7,7 +7,9 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use runtime::log::{Assignment, Batch, Class, Error, Partition, Record, SharedLog, TopicName};
+use runtime::log::{
+    Assignment, Batch, Class, Error, Partition, Record, SharedLog, TopicName, patience,
+};
 use runtime::view::applied_record;
 use schemas::records::{Applied, Claim, Incarnation};
 use schemas::resources::{Placement, Quota};
@@ -35,7 +37,7 @@ impl Name {
         instance: &str,
         incarnation: Incarnation,
     ) -> Result<Self, Error> {
-        let shape = log.describe_topic(progress).await?;
+        let shape = patience::at_start(|| log.describe_topic(progress)).await?;
         let partitions = shape.and_then(|shape| NonZeroU32::new(shape.partitions));
         let missing = || Error::new(Class::Never, progress, "topic does not exist");
         let partitions = partitions.ok_or_else(missing)?;
