@@ -82,10 +82,18 @@ impl Profile {
     /// # Errors
     /// When the partner would refuse the sample members.
     pub fn sample_chunk(&self, kind: OperationKind) -> Result<Chunk, Faults> {
-        let members = match kind.has_members() {
+        let mut members = match kind.has_members() {
             true => self.sample_members()?,
             false => Vec::new(),
         };
+        if kind == OperationKind::Remove {
+            // Of one who left nothing else is kept.
+            let known_by = self.known_by();
+            let is_kept = |name: &String| name == "id" || known_by.contains(&name.as_str());
+            for member in &mut members {
+                member.retain(|name, _| is_kept(name));
+            }
+        }
         let raw: Vec<Box<RawValue>> = members
             .iter()
             .filter_map(|member| serde_json::value::to_raw_value(member).ok())

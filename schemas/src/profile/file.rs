@@ -333,6 +333,20 @@ fn invalid() -> String {
 // === impl Profile ===
 
 impl Profile {
+    /// The fields by which the partner knows members, beside the id: what is kept of one who left,
+    /// for telling the partner to let him go.
+    #[must_use]
+    pub fn known_by(&self) -> Vec<&str> {
+        let mut fields: Vec<&str> = Vec::new();
+        let named = self.identity.iter().map(|identity| &identity.field);
+        for field in named.chain(&self.require_any) {
+            if field != "id" && !fields.contains(&field.as_str()) {
+                fields.push(field);
+            }
+        }
+        fields
+    }
+
     /// How many members one request of this kind may hold.
     #[must_use]
     pub fn items_max(&self, kind: OperationKind) -> NonZeroU32 {

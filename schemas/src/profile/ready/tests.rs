@@ -322,3 +322,13 @@ fn a_profiles_faults_are_all_told_with_pointers() {
         &["/operations/create_list"],
     );
 }
+
+#[test]
+fn removals_need_no_more_than_is_kept_of_who_left() {
+    let file = ready("klaviyo").unwrap();
+    let kept = "  - {field: profile_id}\n";
+    assert!(file.contains(kept));
+    let faults = Profile::from_yaml(&file.replace(kept, "")).unwrap_err();
+    let pointers: Vec<&str> = faults.0.iter().map(|fault| fault.pointer.as_str()).collect();
+    assert_eq!(pointers, ["/operations/remove"], "{faults:?}");
+}
