@@ -18,10 +18,29 @@ use crate::{Counts, Diff, Error};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChunkLimits {
-    /// Members.
+    /// Members; of requests that update or remove, where nothing else is said.
     pub items: NonZeroUsize,
+    /// Members of a request that updates.
+    #[serde(default)]
+    pub update_items: Option<NonZeroUsize>,
+    /// Members of a request that removes.
+    #[serde(default)]
+    pub remove_items: Option<NonZeroUsize>,
     /// Bytes of the members as JSON, as they are before a template makes a request of them.
     pub bytes: NonZeroUsize,
+}
+
+impl ChunkLimits {
+    /// The most members of a request.
+    #[must_use]
+    pub fn items(&self, operation: Operation) -> usize {
+        let own = match operation {
+            Operation::Add => None,
+            Operation::Update => self.update_items,
+            Operation::Remove => self.remove_items,
+        };
+        own.unwrap_or(self.items).get()
+    }
 }
 
 /// Where a run is: for each operation the number of the first chunk that is still to be made.
@@ -352,7 +371,7 @@ impl Chunks {
             }
             let held = row.item.map_or(Held::No, |item| item.held);
             chunk.push(row.key, row.body, row.hash, held);
-            if chunk.len() >= limits.items.get() {
+            if chunk.len() >= limits.items(operation) {
                 close(chunk, *from, ready);
             }
         }

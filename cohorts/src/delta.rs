@@ -16,7 +16,9 @@ use crate::snapshot::{Cohort, View};
 use crate::sort::Buffer;
 use crate::{Error, Progress, Store};
 
-const MANIFEST: &str = "manifest.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
+
+const FOLDER: &str = "deltas";
 
 /// Where the parts of all deltas are.
 pub(crate) const DELTA_PARTS: &str = "delta-parts";
@@ -42,13 +44,28 @@ pub struct Delta {
 }
 
 impl Delta {
-    fn folder(&self) -> String {
-        format!("deltas/{:016}-{:016}", self.first, self.last)
+    /// The name of one of its objects.
+    pub(crate) fn name(&self, object: &str) -> String {
+        format!("{FOLDER}/{:016}-{:016}/{object}", self.first, self.last)
     }
 
-    fn covers(&self, other: &Self) -> bool {
-        self.first <= other.first && other.last <= self.last && self != other
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        covers((self.first, self.last), (other.first, other.last))
     }
+}
+
+/// Whether the first has all that the second has, and more.
+fn covers(wide: (u64, u64), narrow: (u64, u64)) -> bool {
+    wide.0 <= narrow.0 && narrow.1 <= wide.1 && wide != narrow
+}
+
+/// The numbers of the delta whose manifest has this name.
+fn numbers(name: &str) -> Option<(u64, u64)> {
+    let rest = name.strip_prefix(FOLDER)?.strip_prefix('/')?;
+    let (numbers, object) = rest.split_once('/')?;
+    let (first, last) = numbers.split_once('-')?;
+    let numbers = (first.parse().ok()?, last.parse().ok()?);
+    (object == MANIFEST).then_some(numbers)
 }
 
 /// Changes being collected for a delta. Of several to one id the last counts.
@@ -158,7 +175,7 @@ impl Cohort {
         let mut sink = PartSink::new(self.parts());
         let written = changes.buffer.write(&mut sink).and_then(|()| sink.finish());
         let taken = written.and_then(|run| {
-            let sequence = newest_of(&self.all_deltas()?) + 1;
+            let sequence = self.last_delta()? + 1;
             let delta = Delta {
                 first: sequence,
                 last: sequence,
@@ -185,11 +202,11 @@ impl Cohort {
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::Conflict(self.folder.path_of(&delta.folder())))
+        Err(Error::Conflict(self.folder.path_of(&delta.name(MANIFEST))))
     }
 
     fn put_delta(&self, sink: &mut PartSink, delta: &Delta) -> Result<(), Error> {
-        let name = format!("{}/{MANIFEST}", delta.folder());
+        let name = delta.name(MANIFEST);
         sink.publish(&self.folder, &name, seal(&name, delta)?)
     }
 
@@ -198,27 +215,47 @@ impl Cohort {
     /// # Errors
     /// The store's, [`Error::Damaged`].
     pub fn deltas(&self, after: u64) -> Result<Vec<Delta>, Error> {
-        let mut deltas = self.all_deltas()?;
-        deltas.retain(|delta| delta.first > after);
-        let all = deltas.clone();
-        deltas.retain(|delta| !all.iter().any(|wide| wide.covers(delta)));
-        Ok(deltas)
+        let mut names = self.delta_names()?;
+        names.retain(|(numbers, _)| numbers.0 > after);
+        let all: Vec<(u64, u64)> = names.iter().map(|(numbers, _)| *numbers).collect();
+        names.retain(|(numbers, _)| !all.iter().any(|wide| covers(*wide, *numbers)));
+        self.read_deltas(&names)
     }
 
     pub(crate) fn all_deltas(&self) -> Result<Vec<Delta>, Error> {
-        let mut deltas: Vec<Delta> = Vec::new();
-        for name in self.folder.list("deltas")? {
-            if !name.ends_with(&format!("/{MANIFEST}")) {
-                continue;
-            }
-            match self.folder.get(&name) {
-                Ok(bytes) => deltas.push(unseal(&name, &bytes)?),
+        self.read_deltas(&self.delta_names()?)
+    }
+
+    /// The highest number that was given.
+    pub(crate) fn last_delta(&self) -> Result<u64, Error> {
+        let names = self.delta_names()?;
+        Ok(names
+            .iter()
+            .map(|(numbers, _)| numbers.1)
+            .max()
+            .unwrap_or(0))
+    }
+
+    /// The numbers of all deltas and the names of their manifests, in order.
+    fn delta_names(&self) -> Result<Vec<((u64, u64), String)>, Error> {
+        let names = self.folder.list(FOLDER)?.into_iter();
+        let mut named: Vec<_> = names
+            .filter_map(|name| Some((numbers(&name)?, name)))
+            .collect();
+        named.sort_unstable();
+        Ok(named)
+    }
+
+    fn read_deltas(&self, names: &[((u64, u64), String)]) -> Result<Vec<Delta>, Error> {
+        let mut deltas = Vec::with_capacity(names.len());
+        for (_, name) in names {
+            match self.folder.get(name) {
+                Ok(bytes) => deltas.push(unseal(name, &bytes)?),
                 // Removed since it was listed.
                 Err(Error::Missing(_)) => {}
                 Err(error) => return Err(error),
             }
         }
-        deltas.sort_by_key(|delta| (delta.first, delta.last));
         Ok(deltas)
     }
 
@@ -279,26 +316,25 @@ impl Cohort {
     /// `pinned` views use; then the parts that no delta names.
     pub(crate) fn retain_deltas(&self, after: u64, pinned: &[View]) -> Result<(), Error> {
         let all = self.all_deltas()?;
-        let newest = newest_of(&all);
+        let newest = all.iter().map(|delta| delta.last).max().unwrap_or(0);
         for delta in &all {
             let used = pinned.iter().any(|view| view.deltas.contains(delta));
             let hidden = all.iter().any(|wide| wide.covers(delta));
             // The last number stays, so that it is never given again.
             if !used && (hidden || (delta.last <= after && delta.last < newest)) {
-                self.folder
-                    .delete(&format!("{}/{MANIFEST}", delta.folder()))?;
-                for part in &delta.run.parts {
-                    self.parts().delete(&part.name)?;
-                }
+                self.delete_delta(delta)?;
             }
         }
         Ok(())
     }
-}
 
-/// The highest number that was given.
-pub(crate) fn newest_of(deltas: &[Delta]) -> u64 {
-    deltas.iter().map(|delta| delta.last).max().unwrap_or(0)
+    pub(crate) fn delete_delta(&self, delta: &Delta) -> Result<(), Error> {
+        self.folder.delete(&delta.name(MANIFEST))?;
+        for part in &delta.run.parts {
+            self.parts().delete(&part.name)?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -42,6 +42,8 @@ pub struct Counts {
     pub refused_removals: u64,
     /// Left, and never taken.
     pub absent: u64,
+    /// Not sent now, as an older request with them may arrive yet.
+    pub held_back: u64,
     /// Of those to be added, updated or removed: sent before, and refused for now or not known.
     pub repairs: u64,
     /// Members that the partner holds, or may hold, before the run.
@@ -82,6 +84,7 @@ impl Counts {
             Decision::Refused => &mut self.refused,
             Decision::RefusedRemoval => &mut self.refused_removals,
             Decision::Absent => &mut self.absent,
+            Decision::HeldBack => &mut self.held_back,
         };
         *count += 1;
         let Some(item) = item else { return };
@@ -118,6 +121,7 @@ pub struct Diff {
     members: Merge,
     items: Items,
     scope: Scope,
+    holds_back: bool,
     identity: Vec<String>,
     side: Side,
     /// The current member's key and identifying fields.
@@ -147,6 +151,7 @@ impl Diff {
             members,
             items: Items::new(roster),
             scope,
+            holds_back: false,
             identity: roster.identity().to_vec(),
             side: Side::Start,
             key: Vec::new(),
@@ -154,6 +159,12 @@ impl Diff {
             last_id: Vec::new(),
             counts: Counts::default(),
         }
+    }
+
+    /// Whether whoever is unknown is left out ([`Decision::HeldBack`]).
+    #[must_use]
+    pub fn holding_back(self, holds_back: bool) -> Self {
+        Self { holds_back, ..self }
     }
 
     /// The counts of the rows that were given so far.
@@ -198,7 +209,8 @@ impl Diff {
                 return Ok(false);
             }
             if self.is_meant()? {
-                let (decision, item) = decision(&self.members, &self.items, self.side)?;
+                let (decision, item) =
+                    decision((&self.members, self.side), &self.items, self.holds_back)?;
                 self.counts.count(decision, item.as_ref());
                 return Ok(true);
             }
@@ -265,7 +277,7 @@ impl Diff {
     }
 
     fn row(&self) -> Result<Row<'_>, Error> {
-        let (decision, item) = decision(&self.members, &self.items, self.side)?;
+        let (decision, item) = decision((&self.members, self.side), &self.items, self.holds_back)?;
         let member = self.members.entry().filter(|_| self.side != Side::Item);
         let (key, hash, body) = match (member, self.items.item()?) {
             (Some(member), _) => (self.key.as_slice(), member.hash, member.body),
@@ -287,9 +299,9 @@ impl Diff {
 
 /// What becomes of what both are at, as far as the row is from them.
 fn decision<'a>(
-    members: &Merge,
+    (members, side): (&Merge, Side),
     items: &'a Items,
-    side: Side,
+    holds_back: bool,
 ) -> Result<(Decision, Option<Item<'a>>), Error> {
     let member = members
         .entry()
@@ -298,10 +310,12 @@ fn decision<'a>(
         .item()?
         .filter(|_| matches!(side, Side::Item | Side::Both));
     let item = item.map(|(_, item)| item);
-    Ok((
-        decide(member.map(|member| member.hash), item.as_ref()),
-        item,
-    ))
+    let decision = decide(member.map(|member| member.hash), item.as_ref());
+    let is_open = item.is_some_and(|item| item.standing == Standing::Unknown);
+    Ok(match decision {
+        Decision::Send(_) if holds_back && is_open => (Decision::HeldBack, item),
+        decision => (decision, item),
+    })
 }
 
 #[cfg(test)]

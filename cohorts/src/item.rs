@@ -193,6 +193,8 @@ pub enum Decision {
     RefusedRemoval,
     /// It left, and the partner never took it: nothing is to be done.
     Absent,
+    /// It is not sent now, as an older request with it may arrive yet.
+    HeldBack,
 }
 
 /// What becomes of a member: `member` is the hash of its content in the cohort, `item` what the

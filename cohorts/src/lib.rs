@@ -32,6 +32,7 @@ mod chunk;
 mod delta;
 mod diff;
 mod error;
+mod fold;
 mod item;
 pub mod member;
 mod progress;
@@ -43,6 +44,7 @@ mod sealed;
 pub mod service;
 mod snapshot;
 mod sort;
+mod staged;
 mod store;
 pub mod sync;
 
@@ -53,6 +55,7 @@ pub use chunk::{Chunk, ChunkLimits, ChunkMember, Chunks, Position};
 pub use delta::{Changes, Delta};
 pub use diff::{Counts, Diff, Row, Scope};
 pub use error::Error;
+pub use fold::DELTAS_MAX;
 pub use item::{
     CODE_BYTES_MAX, Decision, Held, Item, Operation, Standing, Verdict, decide, settle,
 };

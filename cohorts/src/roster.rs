@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::item::{Item, Operation, Verdict, settle};
+use crate::item::{Held, Item, Operation, Verdict, settle};
 use crate::run::{Entry, Merge, PartSink, RunManifest, RunReader, TAG_GONE, write_merged};
 use crate::sealed::{seal, unseal};
 use crate::sort::Buffer;
@@ -38,6 +38,9 @@ struct Generation {
     identity: Vec<String>,
     /// The newest first.
     runs: Vec<RunManifest>,
+    /// How many members the partner holds, or may hold; not known of one that older versions wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    held: Option<u64>,
     note: Value,
 }
 
@@ -74,6 +77,7 @@ impl Roster {
                 writer: String::new(),
                 identity,
                 runs: Vec::new(),
+                held: Some(0),
                 note,
             };
             return Ok(Self { folder, state });
@@ -111,6 +115,23 @@ impl Roster {
     #[must_use]
     pub fn entries_max(&self) -> u64 {
         self.state.runs.iter().map(RunManifest::entries).sum()
+    }
+
+    /// How many members the partner holds, or may hold.
+    ///
+    /// # Errors
+    /// The store's, where older versions have not counted them.
+    pub fn held(&self) -> Result<u64, Error> {
+        self.state.held.map_or_else(|| self.count_held(), Ok)
+    }
+
+    pub(crate) fn count_held(&self) -> Result<u64, Error> {
+        let (mut items, mut held) = (Items::new(self), 0);
+        while items.advance()? {
+            let item = items.item()?;
+            held += u64::from(item.is_some_and(|(_, item)| item.held != Held::No));
+        }
+        Ok(held)
     }
 
     /// What it takes in the store, in bytes, older generations apart.
@@ -151,6 +172,8 @@ impl Roster {
                 .and_then(|()| sink.finish());
             let run = written.inspect_err(|_| sink.abandon())?;
             next.runs.insert(0, run);
+            let change = outcomes.held;
+            next.held = next.held.map(|held| held.saturating_add_signed(change));
         }
         self.become_next(next, &mut sink)?;
         outcomes.clear();
@@ -168,6 +191,7 @@ impl Roster {
             writer: Uuid::now_v7().simple().to_string(),
             identity,
             runs,
+            held: self.state.held,
             note,
         }
     }
@@ -278,6 +302,8 @@ pub struct Outcomes {
     buffer: Buffer,
     bytes: usize,
     body: Vec<u8>,
+    /// By how many more members the partner holds, or may hold.
+    held: i64,
 }
 
 impl Default for Outcomes {
@@ -286,6 +312,7 @@ impl Default for Outcomes {
             buffer: Buffer::new(2 * OUTCOMES_BYTES),
             bytes: 0,
             body: Vec::new(),
+            held: 0,
         }
     }
 }
@@ -318,12 +345,15 @@ impl Outcomes {
     pub(crate) fn record(
         &mut self,
         key: &[u8],
-        (operation, held): (Operation, crate::Held),
+        (operation, held): (Operation, Held),
         sent: (u64, &[u8]),
         verdict: Verdict<'_>,
     ) {
         self.body.clear();
-        let (tag, hash) = match settle(operation, held, sent, verdict) {
+        let settled = settle(operation, held, sent, verdict);
+        let is_held = settled.is_some_and(|item| item.held != Held::No);
+        self.held += i64::from(is_held) - i64::from(held != Held::No);
+        let (tag, hash) = match settled {
             None => (TAG_GONE, 0),
             Some(item) => {
                 item.write_body(&mut self.body);

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
 use tokio_util::io::SyncIoBridge;
 
-use crate::delta::{DELTA_PARTS, Delta, newest_of};
+use crate::delta::{DELTA_PARTS, Delta};
+use crate::fold::upload_of;
 use crate::member::content_hash;
 use crate::read::{self, ReadOptions, Rejects};
 use crate::run::{Entry, Merge, PartSink, RunManifest, write_merged};
@@ -22,8 +23,8 @@ use crate::sealed::{seal, unseal};
 use crate::sort::{SortOptions, Sorter};
 use crate::{Error, Progress, Store};
 
-const MANIFEST: &str = "manifest.json";
-const REJECTS: &str = "rejects.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
+pub(crate) const REJECTS: &str = "rejects.json";
 
 /// What has no manifest for so long is being written by nobody.
 const SWEEP_AFTER: SignedDuration = SignedDuration::from_hours(24);
@@ -162,7 +163,7 @@ impl Cohort {
         progress: &Progress,
     ) -> Result<Uploaded, Error> {
         let folder = self.snapshot_folder(&new.id);
-        let deltas_after = newest_of(&self.all_deltas()?);
+        let deltas_after = self.last_delta()?;
         let mut sorter = Sorter::new(options.sort.clone());
         let counts = read::read(
             input,
@@ -216,7 +217,7 @@ impl Cohort {
         })
     }
 
-    fn snapshot_folder(&self, id: &str) -> Store {
+    pub(crate) fn snapshot_folder(&self, id: &str) -> Store {
         self.folder.folder("snapshots").folder(id)
     }
 
@@ -313,7 +314,7 @@ impl Cohort {
         Ok(())
     }
 
-    /// Keeps the `newest` snapshots and all that the views in `pinned` need; removes other
+    /// Keeps the snapshots of the `newest` uploads and all that the views in `pinned` need; removes other
     /// snapshots, and the deltas that no snapshot and no view needs any more. Gives the removed
     /// snapshots' ids.
     ///
@@ -325,8 +326,13 @@ impl Cohort {
             .filter_map(|view| Some(view.snapshot.as_ref()?.id.as_str()))
             .collect();
         let (mut removed, mut kept) = (Vec::new(), Vec::new());
-        for (rank, snapshot) in self.snapshots()?.snapshots.into_iter().enumerate() {
-            if rank < newest.max(1) || held.contains(snapshot.id.as_str()) {
+        let mut uploads: Vec<String> = Vec::new();
+        for snapshot in self.snapshots()?.snapshots {
+            let upload = upload_of(&snapshot.id);
+            if uploads.last().is_none_or(|last| last != upload) {
+                uploads.push(upload.to_owned());
+            }
+            if uploads.len() <= newest.max(1) || held.contains(snapshot.id.as_str()) {
                 kept.push(snapshot.deltas_after);
             } else {
                 self.delete(&snapshot.id)?;

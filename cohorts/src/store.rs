@@ -8,6 +8,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use tokio::io::AsyncRead;
 use tokio::runtime::Handle;
 use tokio_util::io::StreamReader;
 
-use crate::Error;
+use crate::{Error, staged};
 
 /// How much is read at a time from a local folder.
 const LOCAL_READ_BYTES: u64 = 256 << 10;
@@ -37,6 +38,8 @@ pub struct Store {
     root: Path,
     handle: Handle,
     read_bytes: u64,
+    /// The folder that all of it is in, where it is one of this machine.
+    local: Option<PathBuf>,
 }
 
 impl fmt::Debug for Store {
@@ -57,6 +60,7 @@ impl Store {
             root: Path::from(root),
             handle,
             read_bytes: read_bytes.max(1),
+            local: None,
         }
     }
 
@@ -88,7 +92,10 @@ impl Store {
             .with_automatic_cleanup(true)
             // What a manifest names, and then the manifest, must outlive a power cut in that order.
             .with_fsync(true);
-        Ok(Self::new(Arc::new(objects), "", handle, LOCAL_READ_BYTES))
+        Ok(Self {
+            local: Some(PathBuf::from(folder)),
+            ..Self::new(Arc::new(objects), "", handle, LOCAL_READ_BYTES)
+        })
     }
 
     /// A folder of this store, as a store of its own.
@@ -214,6 +221,21 @@ impl Store {
                 source,
             }),
         }
+    }
+
+    /// Removes what writes that a crash broke off have left in a local folder, everywhere in the
+    /// store, and was written before a time. Says how many files went.
+    ///
+    /// # Errors
+    /// [`Error::Scratch`].
+    pub(crate) fn sweep_staged(&self, before: Timestamp) -> Result<usize, Error> {
+        let Some(folder) = &self.local else {
+            return Ok(0);
+        };
+        staged::sweep(folder, before).map_err(|source| Error::Scratch {
+            folder: folder.display().to_string(),
+            source,
+        })
     }
 
     fn wait<T>(

@@ -68,6 +68,8 @@ pub(super) struct Status {
     rate: f64,
     seconds_left: Option<u64>,
     in_flight: u64,
+    stopping_until: Option<i64>,
+    late: u64,
     last: Option<Last>,
     requests_handled: Vec<String>,
 }
@@ -181,6 +183,18 @@ impl Status {
             let chunks = row("chunks", counts.chunks);
             let ahead = thousands(self.in_flight);
             lines.push(format!("{chunks} heard of, {ahead} under way"));
+        }
+        if let Some(until) = self.stopping_until {
+            let until = time_of_day(until);
+            lines.push(format!(
+                "it ends when what is under way was heard of, at the latest at {until}"
+            ));
+        }
+        if self.late > 0 {
+            let late = row("late", self.late);
+            lines.push(format!(
+                "{late} chunks of ended runs, whose members wait for them"
+            ));
         }
         lines.extend(self.advice());
         if let Some(last) = &self.last {
@@ -328,7 +342,7 @@ mod tests {
             "state": "running", "run": "r-1", "planned": { "add": 900, "remove": 100 },
             "counts": { "confirmed": 400, "rejected": 7, "unknown": 3, "chunks": 9 },
             "left": 593, "rate": 99.7, "seconds_left": 6, "in_flight": 4,
-            "requests_handled": ["a"],
+            "requests_handled": ["a"], "stopping_until": 1_000, "late": 2,
             "last": {
                 "id": "r-0", "outcome": "failed", "reason": "gone\u{1b}", "started_at": 0,
                 "ended_at": 61_000, "counts": { "confirmed": 1 },
@@ -343,6 +357,8 @@ mod tests {
             "confirmed     400 of 1,000",
             "rate          100 members/s, 6 s left",
             "9 heard of, 4 under way",
+            "late          2 chunks",
+            "at the latest at 00:00:01.000",
             "failed (gone\\u{1b}) at 00:01:01.000 after 1 min 1 s: 1 confirmed",
         ] {
             assert!(text.contains(said), "no `{said}` in:\n{text}");

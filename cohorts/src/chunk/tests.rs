@@ -13,6 +13,8 @@ fn limits(items: usize, bytes: usize) -> ChunkLimits {
     let of = |number| NonZeroUsize::new(number).unwrap();
     ChunkLimits {
         items: of(items),
+        update_items: None,
+        remove_items: None,
         bytes: of(bytes),
     }
 }
@@ -306,7 +308,7 @@ proptest! {
                     prop_assert_eq!(row.item.unwrap().code, "invalid");
                 }
                 Decision::Absent => prop_assert_eq!(held, None),
-                Decision::Send(_) => prop_assert!(false, "{} is left to be sent", row.id),
+                Decision::Send(_) | Decision::HeldBack => prop_assert!(false, "{} is left to be sent", row.id),
             }
         }
         for id in partner.list.keys().filter(|id| !last.contains_key(*id)) {

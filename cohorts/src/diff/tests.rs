@@ -124,6 +124,18 @@ fn naive(
     decisions
 }
 
+/// Leaves out whoever is unknown.
+fn hold_back(decisions: &mut BTreeMap<Key, Decision>, known: &BTreeMap<Key, Known>) {
+    for (key, decision) in decisions {
+        let is_open = known
+            .get(key)
+            .is_some_and(|known| known.standing == Standing::Unknown);
+        if is_open && matches!(decision, Decision::Send(_)) {
+            *decision = Decision::HeldBack;
+        }
+    }
+}
+
 /// Goes through a comparison, answers what it sends, and says what it decided. Keys are checked to
 /// come once each.
 fn run(
@@ -201,6 +213,7 @@ fn counted(decisions: &BTreeMap<Key, Decision>, known: &BTreeMap<Key, Known>) ->
         refused: count(Decision::Refused),
         refused_removals: count(Decision::RefusedRemoval),
         absent: count(Decision::Absent),
+        held_back: count(Decision::HeldBack),
         repairs: decisions.iter().filter(|one| sent_again(*one)).count() as u64,
         held: decisions.keys().filter(|key| held(key)).count() as u64,
     }
@@ -214,6 +227,7 @@ proptest! {
         versions in prop::collection::vec(members(), 1..6),
         answers in prop::collection::vec(answer(), 1..40),
         by_mail: bool,
+        holds_back: bool,
     ) {
         let faulty = Faulty::new();
         let cohort = Cohort::new(&faulty.store(), "t1", "c1");
@@ -222,10 +236,14 @@ proptest! {
         let mut known = BTreeMap::new();
         for (number, version) in versions.iter().enumerate() {
             put(&cohort, &format!("s{number}"), i64::try_from(number).unwrap(), version);
-            let expected = naive(version, &known, by_mail, None);
+            let mut expected = naive(version, &known, by_mail, None);
+            let holds_back = holds_back && number % 2 == 1;
+            if holds_back {
+                hold_back(&mut expected, &known);
+            }
             let before = known.clone();
             let view = cohort.view().unwrap();
-            let diff = || Diff::new(cohort.members(&view), &roster, Scope::Whole);
+            let diff = || Diff::new(cohort.members(&view), &roster, Scope::Whole).holding_back(holds_back);
             let plan = diff().plan().unwrap();
             let part = answers.get(number * 7 % answers.len()..).unwrap_or(&answers);
             let (decisions, mut outcomes, counts) = run(diff(), &mut known, version, (by_mail, part));
@@ -233,6 +251,9 @@ proptest! {
             prop_assert_eq!(counts, counted(&expected, &before));
             prop_assert_eq!(plan, counts);
             roster.apply(&mut outcomes, json!(number)).unwrap();
+            let held = known.values().filter(|known| known.held != Held::No).count();
+            prop_assert_eq!(roster.held().unwrap(), held as u64);
+            prop_assert_eq!(roster.count_held().unwrap(), held as u64);
         }
     }
 

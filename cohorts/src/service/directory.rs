@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use runtime::view::Change;
 use schemas::ids::{CohortId, EndpointId, KeyId, SyncId, TenantId};
 use schemas::records::{ControlKey, ControlObject};
-use schemas::resources::{ApiKey, Cohort, EndpointState, RateWindow, Sync};
+use schemas::resources::{ApiKey, Cohort, EndpointState, Quota, RateWindow, Sync};
 
 /// What a sync must know of its endpoint.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +18,7 @@ pub(crate) struct EndpointFacts {
     pub(crate) state: EndpointState,
     pub(crate) max_age_ms: Option<u64>,
     pub(crate) windows: Vec<RateWindow>,
+    pub(crate) quota: Quota,
 }
 
 /// Objects by their ids.
@@ -108,6 +109,7 @@ impl Known {
                     state: endpoint.state,
                     max_age_ms: endpoint.max_age_ms,
                     windows: endpoint.limits.clone(),
+                    quota: endpoint.quota.clone(),
                 };
                 self.endpoints.insert(id, facts);
             }

@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::Store;
-use crate::sync::{Hub, Live, Means, Results};
+use crate::sync::{Hub, Live, Means, Pace, Results};
 
 pub(crate) use directory::Directory;
 pub use options::Options;
@@ -140,6 +140,7 @@ pub(crate) async fn open(
         directory: Arc::clone(&directory),
         root,
         live: Live::default(),
+        pace: Pace::default(),
         turns: Arc::new(Semaphore::new(options.bounds.readers.max(1))),
         bounds: options.bounds.clone(),
         telemetry: telemetry.clone(),

@@ -72,6 +72,7 @@ impl Options {
             bounds: Bounds {
                 chunks: cohorts.chunks_ahead,
                 bytes: cohorts.chunks_memory.as_usize(),
+                stop_wait: cohorts.stop_wait,
                 ..Bounds::default()
             },
             max_connections: cohorts.max_connections,

@@ -21,6 +21,8 @@ use crate::sync::{Means, Requests, Runner, Wake, partitions};
 
 /// How often requests that others took are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often what crashes have left of writes is swept, and how old it is then at least.
+const SWEEP_EVERY: Duration = Duration::from_hours(24);
 
 /// Runs the syncs that this process owns.
 #[derive(Debug)]
@@ -83,6 +85,7 @@ impl Owner {
         let stopped = self.tasks.token().clone();
         let mut looking = tokio::time::interval(LOOK_EVERY);
         looking.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut sweeping = tokio::time::interval(SWEEP_EVERY);
         let nudge = Arc::clone(&self.nudge);
         let over = loop {
             tokio::select! {
@@ -97,6 +100,7 @@ impl Owner {
                     Err(error) => break Err(error),
                 },
                 _ = looking.tick() => self.look().await,
+                _ = sweeping.tick() => self.sweep(),
                 () = nudge.notified() => self.look().await,
             }
         };
@@ -218,6 +222,21 @@ impl Owner {
             }
             Ok::<(), Infallible>(())
         });
+    }
+
+    /// Sweeps the store, beside all else.
+    fn sweep(&self) {
+        let (root, now) = (self.means.root.clone(), self.means.clock.now());
+        let before = now.saturating_sub(runtime::clock::millis(SWEEP_EVERY));
+        let before = jiff::Timestamp::from_millisecond(before).unwrap_or_default();
+        // It ends by itself, whatever becomes of the owner.
+        drop(tokio::task::spawn_blocking(move || {
+            match root.sweep_staged(before) {
+                Ok(0) => {}
+                Ok(files) => info!(files, "what writes had left unfinished is removed"),
+                Err(error) => warn!(error = %runtime::task::chain(&error), "store cannot be swept"),
+            }
+        }));
     }
 
     /// Hands requests over to the syncs that they are for.

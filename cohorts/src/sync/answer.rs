@@ -7,7 +7,7 @@
 use schemas::records::{DeadReason, ItemResult, ResultRecord, ResultVerdict};
 
 use super::note::RunCounts;
-use crate::{Chunk, Outcomes, Verdict};
+use crate::{Chunk, Operation, Outcomes, Verdict};
 
 /// What is to be done about a chunk that was reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,9 @@ pub(crate) enum Taken {
     Confirmed,
     /// The partner has only taken them into a job, whose end will tell.
     Pending,
+    /// The partner refuses one request after the other: what it says of one member may not be
+    /// about him.
+    Doubted,
 }
 
 /// What a report says of a chunk.
@@ -58,33 +61,7 @@ pub(crate) fn settle(
         chunk.settle(*index, verdict, outcomes);
     }
     let sent = chunk.len() - refused.len();
-    let rest = match report.verdict {
-        ResultVerdict::Delivered => match (taken, report.count.map(usize::try_from)) {
-            (_, Some(Ok(reported))) if reported != sent => Verdict::Unknown,
-            (_, Some(Err(_))) | (Taken::Pending, _) => Verdict::Unknown,
-            (Taken::Confirmed, _) => Verdict::Confirmed,
-        },
-        ResultVerdict::Rejected => Verdict::Rejected("refused"),
-        ResultVerdict::Dead => match report.reason {
-            Some(
-                reason @ (DeadReason::Rejected
-                | DeadReason::Template
-                | DeadReason::Unencodable
-                | DeadReason::TooLarge),
-            ) => Verdict::Rejected(reason.as_str()),
-            Some(
-                DeadReason::AttemptsExhausted
-                | DeadReason::MaxAge
-                | DeadReason::EndpointGone
-                | DeadReason::EndpointDisabled
-                | DeadReason::Deleted
-                | DeadReason::Undecodable
-                | DeadReason::RetentionLost
-                | DeadReason::Loop,
-            )
-            | None => Verdict::Unknown,
-        },
-    };
+    let rest = of_all(report, taken, sent);
     let mut named = report.items.iter().peekable();
     let mut left_out = refused.iter().map(|(index, _)| *index).peekable();
     let mut place: u32 = 0;
@@ -105,8 +82,55 @@ pub(crate) fn settle(
             None => rest,
         };
         count(verdict, counts);
+        let is_removed = verdict == Verdict::Confirmed && chunk.operation() == Operation::Remove;
+        counts.removed += u64::from(is_removed);
         chunk.settle(index, verdict, outcomes);
         place += 1;
+    }
+}
+
+/// What a report says of those of `sent` members that it does not name.
+fn of_all(report: &ResultRecord, taken: Taken, sent: usize) -> Verdict<'_> {
+    let words = |otherwise| report.words.as_deref().unwrap_or(otherwise);
+    let refused = |otherwise| match taken {
+        Taken::Doubted => Verdict::Retry(words(otherwise)),
+        Taken::Confirmed | Taken::Pending => Verdict::Rejected(words(otherwise)),
+    };
+    match report.verdict {
+        ResultVerdict::Delivered => match (taken, report.count.map(usize::try_from)) {
+            (_, Some(Ok(reported))) if reported != sent => Verdict::Unknown,
+            (_, Some(Err(_))) | (Taken::Pending, _) => Verdict::Unknown,
+            (Taken::Confirmed | Taken::Doubted, _) => Verdict::Confirmed,
+        },
+        ResultVerdict::Rejected => refused("refused"),
+        ResultVerdict::Dead => match report.reason {
+            Some(
+                reason @ (DeadReason::Rejected
+                | DeadReason::Template
+                | DeadReason::Unencodable
+                | DeadReason::TooLarge),
+            ) => refused(reason.as_str()),
+            Some(
+                DeadReason::AttemptsExhausted
+                | DeadReason::MaxAge
+                | DeadReason::EndpointGone
+                | DeadReason::EndpointDisabled
+                | DeadReason::Deleted
+                | DeadReason::Undecodable
+                | DeadReason::RetentionLost
+                | DeadReason::Loop,
+            )
+            | None => Verdict::Unknown,
+        },
+    }
+}
+
+/// Whether the partner has refused the request as a whole.
+pub(crate) fn is_refusal(report: &ResultRecord) -> bool {
+    match report.verdict {
+        ResultVerdict::Rejected => true,
+        ResultVerdict::Dead => report.reason == Some(DeadReason::Rejected),
+        ResultVerdict::Delivered => false,
     }
 }
 

@@ -10,9 +10,11 @@ use std::time::Duration;
 use runtime::log::NotWritten;
 use schemas::profile::{JobState, OperationKind, Poll};
 use schemas::records::{ResultRecord, ResultVerdict};
+use schemas::resources::{Quota, Sync};
 use serde_json::Value;
 
 use super::note::{RunNote, Stop};
+use super::pace::Turn;
 use super::record::Call;
 use super::runner::{Ears, Runner};
 use super::{Fault, Means};
@@ -22,17 +24,20 @@ use crate::{Error, Operation, Outcomes, Roster, Verdict};
 
 /// Before a record is written again.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
+/// Before a partner whose windows for polls are full may be asked.
+pub(super) const PACE_WAIT: Duration = Duration::from_millis(250);
 
 /// What an answer held, or why there was none that counts.
 pub(super) type Called = Result<BTreeMap<String, Value>, String>;
 
 impl Runner {
-    /// Makes one request and waits for its outcome.
+    /// Makes one request and waits for its outcome: until a deadline; without one, as long as any
+    /// delivery lives, or until the run is to end.
     pub(super) async fn call(
         &mut self,
         run: &mut RunNote,
         ears: &mut Ears,
-        call: &Call,
+        (call, deadline): (&Call, Option<i64>),
     ) -> Result<Called, Fault> {
         let maker = self.maker(run)?;
         let id = maker.call_id(call);
@@ -55,16 +60,19 @@ impl Runner {
                 }
             }
         }
-        let until = self.means.clock.now().saturating_add(self.life_ms(&sync));
-        let until = self.means.clock.instant_at(until);
+        let life = self.means.clock.now().saturating_add(self.life_ms(&sync));
         loop {
+            let until = deadline.or(run.stop_until).unwrap_or(life).min(life);
+            let until = self.means.clock.instant_at(until);
             tokio::select! {
                 report = ears.reports.recv() => {
                     let report = report.ok_or(Fault::Stopped)?;
                     if report.bulk == id {
                         return Ok(called(report));
                     }
-                    ears.early.insert(report.bulk, report);
+                    if !self.note.late.hear(report.bulk) {
+                        ears.early.insert(report.bulk, report);
+                    }
                 }
                 wake = self.wake() => self.take(Some(run), wake)?,
                 () = tokio::time::sleep_until(until) => {
@@ -97,7 +105,7 @@ impl Runner {
                 name: side.to_owned(),
                 job: None,
             };
-            match self.call(run, ears, &call).await? {
+            match self.call(run, ears, (&call, None)).await? {
                 Ok(mut captured) => {
                     let job = captured.remove("job").unwrap_or_default();
                     run.jobs.insert(side.to_owned(), job);
@@ -149,33 +157,57 @@ impl Runner {
             name,
             job: Some(job.clone()),
         };
+        // A job is waited for to its end, whatever becomes of the run: it changes the list.
+        let life = operations.poll.as_ref().map(job_life_ms);
+        let now = self.means.clock.now();
+        let deadline = life.map(|life| now.saturating_add(life));
         if operations.run_job.is_some() {
             let run_job = call(OperationKind::RunJob, side.to_owned());
-            if self.call(run, ears, &run_job).await?.is_err() {
+            if self.call(run, ears, (&run_job, deadline)).await?.is_err() {
                 return Ok(JobState::Failed);
             }
         }
-        let Some(poll) = &operations.poll else {
+        let (Some(poll), Some(deadline)) = (&operations.poll, deadline) else {
             return Ok(JobState::Done);
         };
         let every = Duration::from_secs(poll.every.get().into());
-        for number in 0..polls_max(poll) {
+        let mut number = 0_u32;
+        while self.means.clock.now() < deadline {
+            let Some(_turn) = self.poll_turn(&sync, poll) else {
+                self.pause(run, PACE_WAIT).await?;
+                continue;
+            };
             let asked = call(OperationKind::Poll, format!("{side}/{number}"));
-            if let Ok(captured) = self.call(run, ears, &asked).await? {
+            number += 1;
+            if let Ok(captured) = self.call(run, ears, (&asked, Some(deadline))).await? {
                 match job_state(poll, &captured) {
                     JobState::Running => {}
                     ended @ (JobState::Done | JobState::Failed) => return Ok(ended),
                 }
             }
-            let until = self.means.clock.instant() + every;
-            while self.means.clock.instant() < until {
-                tokio::select! {
-                    wake = self.wake() => self.take(Some(run), wake)?,
-                    () = tokio::time::sleep_until(until) => {}
-                }
-            }
+            self.pause(run, every).await?;
         }
         Ok(JobState::Failed)
+    }
+
+    /// The turn of a poll, by the windows that its partner has for those.
+    pub(super) fn poll_turn(&self, sync: &Sync, poll: &Poll) -> Option<Turn> {
+        let facts = self.means.directory.endpoint(sync.endpoint);
+        let own = || Quota::of_endpoint(sync.endpoint);
+        let quota = facts.map_or_else(own, |facts| facts.quota);
+        self.means.pace.take(&quota, poll, &self.means.clock)
+    }
+
+    /// Takes up what comes from outside for so long.
+    async fn pause(&mut self, run: &mut RunNote, time: Duration) -> Result<(), Fault> {
+        let until = self.means.clock.instant() + time;
+        while self.means.clock.instant() < until {
+            tokio::select! {
+                wake = self.wake() => self.take(Some(run), wake)?,
+                () = tokio::time::sleep_until(until) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Confirms the members that the roster says are unknown on one side: those that the job held.
@@ -187,6 +219,9 @@ impl Runner {
         let (roster, outcomes, confirmed) = Means::blocking(turns, work).await?;
         self.roster = Some(roster);
         run.counts.confirmed += confirmed;
+        if is_removal {
+            run.counts.removed += confirmed;
+        }
         run.counts.unknown = run.counts.unknown.saturating_sub(confirmed);
         self.save(Some(run), outcomes).await
     }
@@ -219,9 +254,9 @@ fn confirm_unknown(mut roster: Roster, is_removal: bool) -> Result<(Roster, Outc
     Ok((roster, outcomes, confirmed))
 }
 
-/// How often a job is asked after.
-pub(super) fn polls_max(poll: &Poll) -> u32 {
-    poll.until.get().div_ceil(poll.every.get()).max(1)
+/// How long something is expected of a job, in milliseconds.
+pub(super) fn job_life_ms(poll: &Poll) -> i64 {
+    i64::from(poll.until.get()).saturating_mul(1_000)
 }
 
 /// What was kept of an answer to a poll says of its job.

@@ -28,11 +28,11 @@ impl Desk {
     /// The chunks of a comparison from a position on.
     pub(super) fn open(
         (members, scope): (Merge, Scope),
-        roster: &Roster,
+        (roster, holds_back): (&Roster, bool),
         (limits, from): (ChunkLimits, Position),
         maker: Arc<Maker>,
     ) -> Self {
-        let diff = Diff::new(members, roster, scope);
+        let diff = Diff::new(members, roster, scope).holding_back(holds_back);
         Self {
             chunks: Chunks::new(diff, limits, from),
             maker,
@@ -82,8 +82,10 @@ pub(super) fn members(cohort: &Cohort, view: &View, scope: &RunScope) -> (Merge,
 pub(crate) fn plan(
     cohort: &Cohort,
     (view, scope): (&View, &RunScope),
-    roster: &Roster,
+    (roster, holds_back): (&Roster, bool),
 ) -> Result<Counts, Error> {
     let (members, named) = members(cohort, view, scope);
-    Diff::new(members, roster, named).plan()
+    Diff::new(members, roster, named)
+        .holding_back(holds_back)
+        .plan()
 }

@@ -19,6 +19,8 @@ pub enum StatusState {
     Running,
     /// Held by its owner.
     Paused,
+    /// The run makes nothing new, and waits for what is on its way.
+    Stopping,
     /// The run would remove more than is allowed without approval.
     WaitsForApproval,
     /// Its endpoint takes nothing now.
@@ -46,6 +48,11 @@ pub struct Status {
     pub seconds_left: Option<u64>,
     /// Chunks written and not yet reported.
     pub in_flight: u64,
+    /// Until when a run that is to end waits for them, unix milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopping_until: Option<i64>,
+    /// Chunks of ended runs that may arrive yet: whoever is unknown is held back until then.
+    pub late: u64,
     /// When the run began, unix milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<i64>,
@@ -77,6 +84,8 @@ impl Status {
             rate,
             seconds_left: seconds(left, rate).filter(|_| run.is_some()),
             in_flight,
+            stopping_until: run.and_then(|run| run.stop_until),
+            late: u64::try_from(note.late.len()).unwrap_or(u64::MAX),
             started_at,
             last: note.last.clone(),
         }
@@ -85,6 +94,7 @@ impl Status {
     /// What a note says of itself, where nobody here owns the sync.
     pub(crate) fn stored(note: &Note, is_paused: bool, now: i64) -> Self {
         let state = match &note.run {
+            Some(run) if run.stop.is_some() => StatusState::Stopping,
             Some(run) if run.waits => StatusState::WaitsForApproval,
             Some(_) | None if is_paused => StatusState::Paused,
             Some(_) => StatusState::Running,

@@ -7,11 +7,14 @@
 //! just that.
 
 mod answer;
+mod begin;
 mod call;
 mod desk;
+mod late;
 mod ledger;
 mod live;
 mod note;
+mod pace;
 mod pass;
 mod record;
 mod request;
@@ -37,11 +40,13 @@ pub use live::{Status, StatusState};
 pub use note::{RunCounts, Summary};
 pub use request::{Ask, Request};
 
+pub(crate) use begin::{limits, needs_approval};
 pub(crate) use live::Live;
-pub(crate) use note::Note;
+pub(crate) use note::{Note, RunNote};
+pub(crate) use pace::Pace;
 pub(crate) use request::Requests;
 pub(crate) use results::{Hub, Results, partitions};
-pub(crate) use runner::{Runner, Wake, limits, needs_approval};
+pub(crate) use runner::{Runner, Wake};
 
 /// Bounds of the runs of one process.
 #[derive(Debug, Clone)]
@@ -54,6 +59,8 @@ pub struct Bounds {
     pub passes: u32,
     /// Between two comparisons of a run.
     pub pass_wait: Duration,
+    /// How long a run that is to end before its time waits for what is on its way.
+    pub stop_wait: Duration,
     /// Between two generations of a roster while a run is under way.
     pub save_every: Duration,
     /// Passes over members at once, on blocking threads.
@@ -67,6 +74,7 @@ impl Default for Bounds {
             bytes: 256 << 20,
             passes: 4,
             pass_wait: Duration::from_secs(5),
+            stop_wait: Duration::from_secs(60),
             save_every: Duration::from_secs(2),
             readers: 4,
         }
@@ -86,6 +94,8 @@ pub(crate) struct Means {
     pub(crate) live: Live,
     /// Who may read members now; first come, first served, so that all runs get their turns.
     pub(crate) turns: Arc<Semaphore>,
+    /// How often partners are asked after jobs.
+    pub(crate) pace: Pace,
     pub(crate) bounds: Bounds,
     pub(crate) telemetry: Telemetry,
 }
@@ -133,13 +143,6 @@ pub(crate) fn roster_folder(root: &Store, sync: SyncId) -> Store {
 
 /// The fields by which a sync's partner knows members, beside the id.
 pub(crate) fn identity(sync: &Sync) -> Vec<String> {
-    let profile = &sync.profile;
-    let mut fields: Vec<String> = Vec::new();
-    let named = profile.identity.iter().map(|identity| &identity.field);
-    for field in named.chain(&profile.require_any) {
-        if field != "id" && !fields.contains(field) {
-            fields.push(field.clone());
-        }
-    }
-    fields
+    let fields = sync.profile.known_by();
+    fields.into_iter().map(str::to_owned).collect()
 }

@@ -7,10 +7,12 @@
 //! are: what a crash forgets is made again with the same ids.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::late::Late;
 use super::ledger::LedgerState;
 use crate::{ChunkLimits, Counts, Delta, Error, Position, View};
 
@@ -38,6 +40,10 @@ pub(crate) struct Note {
     pub(crate) queued: Option<bool>,
     /// Requests that have been dealt with, the newest last.
     pub(crate) handled: Vec<String>,
+    /// Chunks of ended runs that may arrive yet.
+    pub(crate) late: Late,
+    /// A run has left members out for their sake: a whole one is to follow.
+    pub(crate) held_back: bool,
 }
 
 /// A run that is under way.
@@ -68,6 +74,12 @@ pub(crate) struct RunNote {
     pub(crate) waits: bool,
     /// Makes no further chunks, and why.
     pub(crate) stop: Option<Stop>,
+    /// Then, until when what is on its way is waited for, unix milliseconds.
+    #[serde(default)]
+    pub(crate) stop_until: Option<i64>,
+    /// Of this pass: whoever is unknown is left out, as a late chunk may be about him.
+    #[serde(default)]
+    pub(crate) holds_back: bool,
     pub(crate) started_at: i64,
     /// Jobs at the partner that members were put into, which are to be run and asked after.
     #[serde(default)]
@@ -104,6 +116,8 @@ pub struct RunCounts {
     pub sent: u64,
     /// Confirmed.
     pub confirmed: u64,
+    /// Of those, removed.
+    pub removed: u64,
     /// Refused for good.
     pub rejected: u64,
     /// Refused for now.
@@ -175,9 +189,32 @@ impl Note {
 }
 
 impl RunNote {
+    /// What of the cohort it needs.
+    pub(crate) fn views(self) -> Vec<View> {
+        let deltas = match self.scope {
+            RunScope::Whole => Vec::new(),
+            RunScope::Deltas(deltas) => deltas,
+        };
+        let named = View {
+            snapshot: None,
+            deltas,
+        };
+        vec![self.view, named]
+    }
+
     /// What ids of chunks are made with: chunks of two passes are different chunks.
     pub(crate) fn name(&self) -> String {
         format!("{}/{}", self.id, self.pass)
+    }
+
+    /// Says until when a run that is to end waits for what is on its way; whether that is news.
+    pub(crate) fn bound_stop(&mut self, now: i64, wait: Duration) -> bool {
+        if self.stop.is_none() || self.stop_until.is_some() {
+            return false;
+        }
+        let wait = runtime::clock::millis(wait);
+        self.stop_until = Some(now.saturating_add(wait));
+        true
     }
 
     pub(crate) fn summary(&self, now: i64) -> Summary {

@@ -5,7 +5,9 @@
 //! written again then; its record has the same mark, so that dispatchers drop the repeat (rule 3),
 //! and what was reported meanwhile is found before it is written.
 
+mod ending;
 mod hearing;
+mod refusals;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -21,10 +23,12 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tracing::warn;
 
+use self::refusals::{PIECES_AT_ONCE, Refusals};
 use super::desk::{self, Batch, Desk};
 use super::ledger::Ledger;
 use super::live::StatusState;
 use super::note::{Ahead, RunNote};
+use super::pace::Turn;
 use super::record::{Made, Maker};
 use super::runner::{Ears, Runner, Wake};
 use super::{Fault, Means, roster_folder};
@@ -41,8 +45,6 @@ const AHEAD: u64 = 2_048;
 const EARLY_MAX: usize = 262_144;
 /// Generations of the roster between two sweeps.
 const SWEEP_EVERY: u32 = 32;
-/// Single members that are refused as requests, with none confirmed, before the run gives up.
-const REFUSALS_MAX: u32 = 100;
 /// How often what is shown is renewed.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 /// Before a record is written again.
@@ -82,7 +84,7 @@ pub(super) struct Pass<'r> {
     /// No record is written before, as the log has just refused some.
     hold_until: Option<Instant>,
     saves: u32,
-    refusals: u32,
+    refusals: Refusals,
 }
 
 type Blocking<T> = BoxFuture<'static, Result<T, Error>>;
@@ -110,6 +112,10 @@ struct Job {
     report: ResultRecord,
     id: Value,
     polls: u32,
+    /// Its poll that is under way.
+    turn: Option<Turn>,
+    /// Nothing is expected of it after that, unix milliseconds.
+    until: i64,
 }
 
 struct InJob {
@@ -148,10 +154,11 @@ impl<'r> Pass<'r> {
         let (base, identity) = (run.base, super::identity(&sync));
         let (view, scope) = (run.view.clone(), run.scope.clone());
         let (limits, from, own) = (run.limits, ledger.lowest(), Arc::clone(&maker));
+        let holds_back = run.holds_back;
         let work = move || {
             let base = Roster::open_at(roster, base, &identity)?;
             let members = desk::members(&cohort, &view, &scope);
-            let desk = Desk::open(members, &base, (limits, from), own);
+            let desk = Desk::open(members, (&base, holds_back), (limits, from), own);
             Ok((desk, read_ahead(&folder, &name)?))
         };
         let (desk, below) = Means::blocking(Arc::clone(&runner.means.turns), work).await?;
@@ -180,7 +187,7 @@ impl<'r> Pass<'r> {
             followed_at: None,
             hold_until: None,
             saves: 0,
-            refusals: 0,
+            refusals: Refusals::default(),
             runner,
             run,
             ears,
@@ -190,6 +197,7 @@ impl<'r> Pass<'r> {
     async fn drive(&mut self) -> Result<(), Fault> {
         loop {
             self.follow()?;
+            self.follow_stop();
             self.hear_all()?;
             self.expire();
             self.ask_after_jobs()?;
@@ -198,6 +206,7 @@ impl<'r> Pass<'r> {
                 // What was never written is left out; what may be in the log is seen through.
                 self.ready.retain(|ready| ready.is_tried);
             }
+            self.give_up()?;
             self.stretch();
             self.write().await?;
             self.end_resuming();
@@ -234,6 +243,24 @@ impl<'r> Pass<'r> {
         self.flying.len() + self.jobs.len() < self.runner.means.bounds.chunks
     }
 
+    /// Whether what is ready first may be written now: with its turn, its number, and, where a
+    /// partner refuses one request after the other, only a piece of what it refused.
+    fn is_first_due(&self) -> bool {
+        let Some(first) = self.ready.front() else {
+            return false;
+        };
+        let is_below = first.chunk.number() < self.below.of(first.chunk.operation());
+        let is_sought = !self.refusals.are_many()
+            || self.flying.is_empty()
+            || (!first.chunk.path().is_empty() && self.flying.len() < PIECES_AT_ONCE);
+        is_below && is_sought && self.has_credit()
+    }
+
+    /// Whether pieces of refused requests are to be sent before anything else.
+    fn has_pieces(&self) -> bool {
+        self.refusals.are_many() && !self.ready.is_empty()
+    }
+
     /// This run's share of the bytes of all runs.
     fn bytes_max(&self) -> usize {
         let running = self.runner.means.live.running().max(1);
@@ -245,10 +272,6 @@ impl<'r> Pass<'r> {
         is_idle || (self.credit_left() > 0 && self.bytes < self.bytes_max())
     }
 
-    fn is_stopped(&self) -> bool {
-        self.run.stop.is_some() && !self.is_resuming
-    }
-
     fn may_send(&self) -> bool {
         let facts = self.runner.means.directory.endpoint(self.sync.endpoint);
         let is_held = facts.is_none_or(|facts| facts.state == EndpointState::Disabled);
@@ -256,7 +279,9 @@ impl<'r> Pass<'r> {
     }
 
     fn make(&mut self) {
-        if self.ended || self.is_stopped() || !self.may_send() || !self.has_room() {
+        // What is given up is made without being sent.
+        let is_of_use = self.gives_up() || (self.may_send() && !self.has_pieces());
+        if self.ended || self.is_stopped() || !is_of_use || !self.has_room() {
             return;
         }
         let Some(mut desk) = self.desk.take() else {
@@ -331,11 +356,8 @@ impl<'r> Pass<'r> {
         }
         let life = self.runner.life_ms(&self.sync);
         let (mut records, mut ids) = (Vec::new(), Vec::new());
-        while records.len() < TURN_CHUNKS && self.has_credit() {
-            let below = self.below;
-            let may_be_written =
-                |ready: &mut Ready| ready.chunk.number() < below.of(ready.chunk.operation());
-            let Some(Ready { chunk, made, .. }) = self.ready.pop_front_if(may_be_written) else {
+        while records.len() < TURN_CHUNKS && self.is_first_due() {
+            let Some(Ready { chunk, made, .. }) = self.ready.pop_front() else {
                 break;
             };
             let made = match made {
@@ -504,16 +526,9 @@ impl<'r> Pass<'r> {
     async fn wait(&mut self) -> Result<(), Fault> {
         let until = self.wake_at();
         let can_hear = self.saving.is_none() || !self.outcomes.are_many();
-        let can_write = self.has_credit()
-            && self.may_send()
-            && self
-                .hold_until
-                .is_none_or(|at| at <= self.runner.means.clock.instant())
-            && self
-                .ready
-                .front()
-                .is_some_and(|ready| ready.chunk.number() < self.below.of(ready.chunk.operation()));
-        if can_write {
+        let now = self.runner.means.clock.instant();
+        let is_held = self.hold_until.is_some_and(|at| now < at);
+        if self.is_first_due() && self.may_send() && !is_held {
             return Ok(());
         }
         let mut wake: Option<Option<Wake>> = None;

@@ -18,16 +18,16 @@ use tracing::{info, warn};
 use super::note::{RunNote, RunScope, Stop};
 use super::record::{Call, Maker};
 use super::request::{Ask, Request, Requests};
-use super::results::{Positions, between};
-use super::{Fault, Means, Note, Status, StatusState, desk, folder, identity, pass, roster_folder};
-use crate::{ChunkLimits, Cohort, Counts, Error, Outcomes, Roster, Store};
+use super::results::between;
+use super::{Fault, Means, Note, Status, StatusState, folder, identity, pass, roster_folder};
+use crate::{Cohort, Error, Outcomes, Roster, Store};
 
 /// Before the store or the log is asked again.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
+/// Between two looks at what was reported of late chunks.
+const LATE_WAIT: Duration = Duration::from_secs(5);
 /// Nothing is due for so long.
 const LONG: Duration = Duration::from_secs(3_600);
-/// The most bytes of members in one request, whatever the partner takes: the log takes 4 MiB.
-const CHUNK_BYTES_MAX: u64 = 2 << 20;
 /// A delivery's longest life where its endpoint says nothing.
 const MAX_AGE_MS: i64 = 76 * 3_600_000;
 /// For the last attempt and the report, beyond the maximum age.
@@ -48,7 +48,7 @@ pub(crate) enum Wake {
 #[derive(Debug)]
 pub(crate) struct Runner {
     pub(super) means: Means,
-    id: SyncId,
+    pub(super) id: SyncId,
     wakes: mpsc::UnboundedReceiver<Wake>,
     pub(super) requests: Requests,
     pub(super) note: Note,
@@ -56,7 +56,7 @@ pub(crate) struct Runner {
     /// Requests that are dealt with, once the note is stored.
     pub(super) done: Vec<String>,
     /// The cohort may have changed.
-    look: bool,
+    pub(super) look: bool,
 }
 
 /// Reports about one sync.
@@ -65,12 +65,6 @@ pub(super) struct Ears {
     pub(super) reports: mpsc::UnboundedReceiver<ResultRecord>,
     /// Reports about chunks that are not made yet, after a restart.
     pub(super) early: HashMap<u128, ResultRecord>,
-}
-
-/// Why a run begins.
-enum Begin {
-    Whole { approved: bool },
-    Deltas(Vec<crate::Delta>),
 }
 
 impl Runner {
@@ -109,12 +103,17 @@ impl Runner {
         loop {
             if let Some(run) = self.note.run.take() {
                 self.carry_out(run).await?;
-            } else if let Some(begin) = self.due().await? {
+                continue;
+            }
+            self.follow_late().await?;
+            if let Some(begin) = self.due().await? {
                 self.begin(begin).await?;
             } else {
                 self.save_requests().await?;
                 self.show(None, StatusState::Idle, 0);
-                self.rest(None, None).await?;
+                let is_late = !self.note.late.is_empty();
+                let soon = is_late.then(|| self.means.clock.instant() + LATE_WAIT);
+                self.rest(None, soon).await?;
             }
         }
     }
@@ -129,6 +128,7 @@ impl Runner {
         let roster = Means::blocking(Arc::clone(&self.means.turns), work).await?;
         self.note = Note::read(roster.note())?;
         self.roster = Some(roster);
+        self.look = true;
         Ok(())
     }
 
@@ -167,7 +167,9 @@ impl Runner {
         let is_paused = self
             .sync()
             .is_ok_and(|sync| sync.state == SyncState::Paused);
-        let state = if is_paused {
+        let state = if run.is_some_and(|run| run.stop.is_some()) {
+            StatusState::Stopping
+        } else if is_paused {
             StatusState::Paused
         } else {
             state
@@ -175,113 +177,6 @@ impl Runner {
         let now = self.means.clock.now();
         let status = Status::of(&note, (state, in_flight), now);
         self.means.live.set(self.id, Some(status));
-    }
-
-    // === When a run begins ===
-
-    /// What is to be begun now.
-    async fn due(&mut self) -> Result<Option<Begin>, Fault> {
-        let sync = self.sync()?;
-        if sync.state == SyncState::Paused {
-            return Ok(None);
-        }
-        let now = self.means.clock.now();
-        if self.next_scheduled(&sync).is_some_and(|at| at <= now) {
-            self.note.scheduled = Some(now);
-            self.note.queued.get_or_insert(false);
-        }
-        if let Some(approved) = self.note.queued.take() {
-            return Ok(Some(Begin::Whole { approved }));
-        }
-        let Some(after) = self.note.last_delta.filter(|_| self.look) else {
-            return Ok(None);
-        };
-        self.look = false;
-        let cohort = self.cohort()?;
-        let work = move || cohort.deltas(after);
-        let deltas = Means::blocking(Arc::clone(&self.means.turns), work).await?;
-        let Some(first) = deltas.first() else {
-            return Ok(None);
-        };
-        let is_gapless = first.first == after + 1
-            && deltas.windows(2).all(|pair| match pair {
-                [one, next] => next.first == one.last + 1,
-                _ => false,
-            });
-        Ok(Some(if is_gapless {
-            Begin::Deltas(deltas)
-        } else {
-            // What was between is folded away: the whole has it.
-            Begin::Whole { approved: false }
-        }))
-    }
-
-    /// When the schedule says that a run is due: once for all that were missed.
-    pub(super) fn next_scheduled(&self, sync: &Sync) -> Option<i64> {
-        let followed = self.note.scheduled.unwrap_or(sync.created_at);
-        let from = followed.max(sync.updated_at);
-        sync.schedule.as_ref()?.next_after(from)
-    }
-
-    /// Plans a run and stores that it is under way.
-    async fn begin(&mut self, begin: Begin) -> Result<(), Fault> {
-        let sync = self.sync()?;
-        let (cohort, roster) = (self.cohort()?, self.lend()?);
-        let (scope, approved) = match begin {
-            Begin::Whole { approved } => (RunScope::Whole, approved),
-            Begin::Deltas(deltas) => (RunScope::Deltas(deltas), true),
-        };
-        let has_jobs = sync.profile.operations.start_job.is_some();
-        let work = move || {
-            let view = cohort.view()?;
-            let planned = match &scope {
-                // Reading a roster of millions for a few members would take the seconds that
-                // deltas have.
-                RunScope::Deltas(deltas) if !has_jobs => Counts {
-                    add: deltas.iter().map(|delta| delta.run.entries()).sum(),
-                    ..Counts::default()
-                },
-                RunScope::Whole if roster.entries_max() == 0 && view.deltas.is_empty() => Counts {
-                    add: view
-                        .snapshot
-                        .as_ref()
-                        .map_or(0, |snapshot| snapshot.members),
-                    ..Counts::default()
-                },
-                RunScope::Whole | RunScope::Deltas(_) => {
-                    desk::plan(&cohort, (&view, &scope), &roster)?
-                }
-            };
-            Ok((roster, view, scope, planned))
-        };
-        let planning = Means::blocking(Arc::clone(&self.means.turns), work);
-        let (roster, view, scope, planned) = planning.await?;
-        self.note.runs += 1;
-        let waits = !approved && needs_approval(&sync, &planned);
-        let run = RunNote {
-            id: format!("run_{:06}", self.note.runs),
-            scope,
-            view,
-            pass: 0,
-            base: roster.generation(),
-            limits: limits(&sync),
-            ledger: Default::default(),
-            results: Positions::default(),
-            planned,
-            counts: Default::default(),
-            again: 0,
-            lost: 0,
-            approved,
-            waits,
-            stop: None,
-            started_at: self.means.clock.now(),
-            jobs: Default::default(),
-        };
-        info!(sync = %self.id, run = run.id, ?planned, waits, "run begins");
-        self.roster = Some(roster);
-        self.save(Some(&run), Outcomes::default()).await?;
-        self.note.run = Some(run);
-        Ok(())
     }
 
     // === Storing ===
@@ -366,7 +261,7 @@ impl Runner {
     /// Takes up what came from outside.
     pub(super) fn take(
         &mut self,
-        run: Option<&mut RunNote>,
+        mut run: Option<&mut RunNote>,
         wake: Option<Wake>,
     ) -> Result<(), Fault> {
         let request = match wake {
@@ -376,16 +271,29 @@ impl Runner {
         };
         if !self.note.has_handled(&request.id) {
             match request.ask {
-                Ask::Look => self.look = true,
-                Ask::Cancel => self.cancel(run),
-                Ask::Run { approve_removals } => self.ask_run(run, approve_removals)?,
+                Ask::Look => self.look_at(run.as_deref_mut()),
+                Ask::Cancel => self.cancel(run.as_deref_mut()),
+                Ask::Run { approve_removals } => {
+                    self.ask_run(run.as_deref_mut(), approve_removals)?;
+                }
             }
             self.note.handle(request.id.clone());
+        }
+        if let Some(run) = run {
+            run.bound_stop(self.means.clock.now(), self.means.bounds.stop_wait);
         }
         if !self.done.contains(&request.id) {
             self.done.push(request.id);
         }
         Ok(())
+    }
+
+    /// The cohort has changed: deltas that wait for approval are looked at with the newer ones.
+    fn look_at(&mut self, run: Option<&mut RunNote>) {
+        self.look = true;
+        if let Some(run) = run.filter(|run| run.waits && run.scope != RunScope::Whole) {
+            run.stop.get_or_insert(Stop::Replaced);
+        }
     }
 
     fn cancel(&mut self, run: Option<&mut RunNote>) {
@@ -483,6 +391,7 @@ impl Runner {
     /// From here on the roster as it is now is compared with.
     async fn next_pass(&mut self, run: &mut RunNote) -> Result<(), Fault> {
         run.pass += 1;
+        run.holds_back = !self.note.late.is_empty();
         run.base = self.roster.as_ref().map_or(run.base, Roster::generation);
         run.ledger = Default::default();
         run.lost = 0;
@@ -495,6 +404,7 @@ impl Runner {
         let (reports, positions) = self.means.hub.listen(sync.subscription);
         let mut early = HashMap::new();
         if run.results.is_empty() {
+            self.hear_late(&positions).await?;
             run.results.clone_from(&positions);
             // Stored before anything is written: whatever is reported is behind it.
             self.save(Some(run), Outcomes::default()).await?;
@@ -502,7 +412,9 @@ impl Runner {
             let (log, topic) = (&self.means.log, &self.means.topics.results);
             let span = (&run.results, &positions);
             let missed = between(log, topic, sync.subscription, span).await?;
-            early.extend(missed.into_iter().map(|report| (report.bulk, report)));
+            let missed = missed.into_iter();
+            let own = missed.filter(|report| !self.note.late.hear(report.bulk));
+            early.extend(own.map(|report| (report.bulk, report)));
         }
         Ok(Ears { reports, early })
     }
@@ -533,7 +445,7 @@ impl Runner {
             name: String::new(),
             job: None,
         };
-        match self.call(run, ears, &call).await? {
+        match self.call(run, ears, (&call, None)).await? {
             Ok(mut captured) => {
                 self.note.list = captured.remove("list");
                 self.save(Some(run), Outcomes::default()).await?;
@@ -560,6 +472,7 @@ impl Runner {
             self.look = true;
         }
         self.means.telemetry.ended(&summary);
+        self.leave_late(&run);
         self.note.last = Some(summary);
         self.note.run = None;
         let roster = self.lend()?;
@@ -567,32 +480,5 @@ impl Runner {
         let saving = self.saving(roster, None, Outcomes::default(), Some(base));
         self.roster = Some(saving.await?);
         Ok(())
-    }
-}
-
-/// Whether a run removes more than its sync lets it without approval. An empty cohort never empties
-/// a partner's list by itself.
-pub(crate) fn needs_approval(sync: &Sync, planned: &Counts) -> bool {
-    if planned.remove == 0 {
-        return false;
-    }
-    let is_emptied = planned.add + planned.update + planned.keep == 0;
-    let share = f64::from(sync.removals_max_percent);
-    is_emptied || (share < 100.0 && planned.removed_percent() > share)
-}
-
-/// The most that one request of a sync holds.
-pub(crate) fn limits(sync: &Sync) -> ChunkLimits {
-    use std::num::NonZeroUsize;
-    let profile = &sync.profile;
-    let kinds = crate::Operation::ALL.map(super::record::kind_of);
-    let items = kinds.map(|kind| profile.items_max(kind).get());
-    let items = items.into_iter().min().unwrap_or(1);
-    // A template writes more than the members; what is too large after all is halved.
-    let bytes = (profile.limits.bytes.get() / 4 * 3).min(CHUNK_BYTES_MAX);
-    let at_least_one = |number| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN);
-    ChunkLimits {
-        items: at_least_one(usize::try_from(items).unwrap_or(usize::MAX)),
-        bytes: at_least_one(usize::try_from(bytes).unwrap_or(usize::MAX)),
     }
 }

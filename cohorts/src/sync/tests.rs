@@ -1,16 +1,21 @@
 //! Syncs on the simulated log, in paused time, with a partner in memory: a test's own hands stand
 //! for the dispatcher.
 
+mod deltas;
+mod http;
+mod jobs;
+mod ledger;
 mod partner;
+mod refusals;
 mod rig;
+mod stopping;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use proptest::prelude::*;
 use schemas::resources::{Overlap, SyncState};
 
-use self::partner::{Jobs, Temper};
+use self::partner::Temper;
 use self::rig::{Yard, paused, seeds};
 use super::Ask;
 
@@ -29,11 +34,7 @@ fn members(ids: std::ops::Range<u32>, v: u32) -> BTreeMap<String, u32> {
 fn the_partners_list_becomes_the_cohort_and_each_member_is_sent_once() {
     // rules 14 and 15
     paused(async {
-        let mut yard = Yard::new(Temper::calm(0)).await;
-        yard.start().await;
-        yard.upload(&members(0..300, 1)).await;
-        yard.ask(RUN).await;
-        yard.until_idle().await;
+        let mut yard = Yard::synced(Temper::calm(0), &members(0..300, 1)).await;
         assert_eq!(yard.partner.list, members(0..300, 1));
         assert!(yard.partner.sends.values().all(|sends| *sends == 1));
         let last = yard.note().await.last.unwrap();
@@ -58,16 +59,12 @@ fn the_partners_list_becomes_the_cohort_and_each_member_is_sent_once() {
 #[test]
 fn a_refused_member_is_reported_and_not_sent_again() {
     paused(async {
-        let mut yard = Yard::new(Temper {
+        let temper = Temper {
             refused: 7,
             poison: 31,
             ..Temper::calm(0)
-        })
-        .await;
-        yard.start().await;
-        yard.upload(&members(0..200, 1)).await;
-        yard.ask(RUN).await;
-        yard.until_idle().await;
+        };
+        let mut yard = Yard::synced(temper, &members(0..200, 1)).await;
         assert_eq!(yard.partner.list, yard.taken(&members(0..200, 1)));
         let counts = yard.note().await.last.unwrap().counts;
         let refused = 200 - yard.partner.list.len() as u64;
@@ -87,11 +84,7 @@ fn a_refused_member_is_reported_and_not_sent_again() {
 fn a_run_that_removes_too_much_waits_for_approval() {
     // rule 14
     paused(async {
-        let mut yard = Yard::new(Temper::calm(0)).await;
-        yard.start().await;
-        yard.upload(&members(0..100, 1)).await;
-        yard.ask(RUN).await;
-        yard.until_idle().await;
+        let mut yard = Yard::synced(Temper::calm(0), &members(0..100, 1)).await;
         yard.upload(&BTreeMap::new()).await;
         yard.ask(RUN).await;
         yard.pass(Duration::from_secs(30)).await;
@@ -111,11 +104,7 @@ fn a_run_that_removes_too_much_waits_for_approval() {
 #[test]
 fn changes_reach_the_partner_within_seconds() {
     paused(async {
-        let mut yard = Yard::new(Temper::calm(0)).await;
-        yard.start().await;
-        yard.upload(&members(0..100, 1)).await;
-        yard.ask(RUN).await;
-        yard.until_idle().await;
+        let mut yard = Yard::synced(Temper::calm(0), &members(0..100, 1)).await;
         yard.partner.sends.clear();
         let began = tokio::time::Instant::now();
         yard.change(&members(98..103, 5), &["m0001"]).await;
@@ -232,124 +221,6 @@ fn whatever_is_never_reported_is_unknown_and_sent_again() {
     });
 }
 
-#[test]
-fn a_partner_that_refuses_everyone_ends_the_run() {
-    paused(async {
-        let mut yard = Yard::new(Temper {
-            poison: 1,
-            ..Temper::calm(0)
-        })
-        .await;
-        yard.start().await;
-        yard.upload(&members(0..5_000, 1)).await;
-        yard.ask(RUN).await;
-        yard.until_idle().await;
-        let last = yard.note().await.last.unwrap();
-        assert_eq!(last.outcome, "failed");
-        assert!(yard.partner.requests < 1_000, "{}", yard.partner.requests);
-    });
-}
-
-#[test]
-fn members_in_a_partners_job_are_confirmed_by_its_end() {
-    // rule 15
-    for (jobs, made) in [(Jobs::OfChunks, 10), (Jobs::OfRuns, 1)] {
-        paused(async move {
-            let mut yard = Yard::new(Temper {
-                refused: 7,
-                ..Temper::calm(0)
-            })
-            .await;
-            yard.with_jobs(jobs).await;
-            yard.start().await;
-            yard.upload(&members(0..100, 1)).await;
-            yard.ask(RUN).await;
-            // Three polls, ten minutes apart.
-            yard.pass(Duration::from_secs(1_000)).await;
-            let confirmed = yard.note().await.run.unwrap().counts.confirmed;
-            assert_eq!(confirmed, 0, "{jobs:?}: none before the job's end");
-            yard.crash();
-            yard.start().await;
-            yard.until_idle().await;
-            let last = yard.note().await.last.unwrap();
-            let taken = yard.taken(&members(0..100, 1));
-            let counts = last.counts;
-            assert_eq!(last.outcome, "done", "{jobs:?}: {last:?}");
-            assert_eq!(
-                (counts.confirmed, counts.unknown),
-                (taken.len() as u64, 0),
-                "{jobs:?}"
-            );
-            assert_eq!(yard.partner.list, taken);
-            assert_eq!(
-                yard.partner.jobs_made, made,
-                "{jobs:?}: repeats are dropped"
-            );
-            yard.partner.sends.clear();
-            yard.ask(RUN).await;
-            yard.until_idle().await;
-            assert_eq!(yard.partner.sends.len(), 0, "{jobs:?}");
-        });
-    }
-}
-
-#[test]
-fn a_cohort_goes_to_a_partner_over_http() {
-    paused(async {
-        let mut yard = Yard::new(Temper {
-            refused: 7,
-            ..Temper::calm(0)
-        })
-        .await;
-        yard.start().await;
-        let key = rig::OPERATOR;
-        let snapshots = "POST /v1/tenants/acme/cohorts/{cohort}/snapshots";
-        let rows = "id,v\nm0001,1\nm0002,1\n\nm0007,1\n";
-        assert_eq!(yard.call(snapshots, "another-key", rows).await.0, 401);
-        let other = snapshots.replace("acme", "other");
-        assert_eq!(yard.call(&other, key, rows).await.0, 404);
-        let bad = yard
-            .call(&format!("{snapshots}?format=xls"), key, rows)
-            .await;
-        assert_eq!(bad.0, 422, "{}", bad.1);
-        let bad = yard.call(snapshots, key, "{\"id\":1}\nno\n").await;
-        assert!(bad.0 == 422 && bad.1.contains("\"line\":2"), "{}", bad.1);
-        let missing = format!("{snapshots}?from=/no/such/file.csv");
-        assert_eq!(yard.call(&missing, key, "").await.0, 422);
-        let rows =
-            "{\"id\":\"m0001\",\"v\":1}\n{\"id\":\"m0002\",\"v\":1}\n{\"id\":\"m0007\",\"v\":1}\n";
-        let (status, body) = yard.call(snapshots, key, rows).await;
-        assert!(status == 201 && body.contains("\"members\":3"), "{body}");
-        let (_, listed) = yard.call(&snapshots.replace("POST", "GET"), key, "").await;
-        assert_eq!(listed.matches("snap_").count(), 1, "{listed}");
-        let sync = yard.sync_path();
-        let (_, plan) = yard.call(&format!("GET {sync}/plan"), key, "").await;
-        assert!(
-            plan.contains("\"add\":3") && plan.contains("\"requests\":1"),
-            "{plan}"
-        );
-        assert_eq!(
-            yard.call(&format!("POST {sync}/runs"), key, "").await.0,
-            202
-        );
-        yard.until_idle().await;
-        let (_, status) = yard.call(&format!("GET {sync}"), key, "").await;
-        assert!(status.contains("\"state\":\"idle\""), "{status}");
-        assert!(status.contains("\"confirmed\":2"), "{status}");
-        let (_, report) = yard.call(&format!("GET {sync}/report"), key, "").await;
-        let expected =
-            "{\"id\":\"m0007\",\"state\":\"rejected\",\"operation\":\"add\",\"code\":\"no\"}\n";
-        assert_eq!(report, expected);
-        let changes = r#"{"add":[{"id":"m0003","v":2}],"remove":["m0001"]}"#;
-        let members = "PATCH /v1/tenants/acme/cohorts/{cohort}/members";
-        assert_eq!(yard.call(members, key, changes).await.0, 200);
-        assert_eq!(yard.call(members, key, "{}").await.0, 422);
-        yard.until_idle().await;
-        let held: Vec<&str> = yard.partner.list.keys().map(String::as_str).collect();
-        assert_eq!(held, ["m0002", "m0003"]);
-    });
-}
-
 /// Any mix of snapshots, changes, rejections, partial answers, silence, pauses and crashes: in the
 /// end the partner's list is the cohort less who was refused.
 async fn storm(seed: u64) {
@@ -399,80 +270,4 @@ async fn storm(seed: u64) {
 fn the_list_is_the_cohort_less_who_was_refused_whatever_happens() {
     // rules 13, 14 and 15
     seeds(12, |seed| paused(storm(seed)));
-}
-
-proptest! {
-    #[test]
-    fn a_ledger_that_is_stored_and_read_gives_what_is_open(
-        steps in proptest::collection::vec(0_u8..4, 1..40),
-    ) {
-        use super::ledger::Ledger;
-        use crate::doubles::{Faulty, ndjson, upload};
-        use crate::{ChunkLimits, Chunks, Cohort, Diff, Position, Roster, Scope};
-        let store = Faulty::new().store();
-        let cohort = Cohort::new(&store, "acme", "c");
-        let ids: Vec<String> = (0..90).map(|id| format!("m{id:02}")).collect();
-        let rows = ndjson(ids.iter().map(|id| (id.as_str(), 1)));
-        upload(&cohort, "s", 1, rows.as_bytes(), Default::default()).unwrap();
-        let roster = Roster::open(store.folder("r"), &[]).unwrap();
-        let chunks = |from: Position| {
-            let members = cohort.members(&cohort.view().unwrap());
-            let limit = std::num::NonZeroUsize::new(8).unwrap();
-            let bytes = std::num::NonZeroUsize::new(9_999).unwrap();
-            let limits = ChunkLimits { items: limit, bytes };
-            Chunks::new(Diff::new(members, &roster, Scope::Whole), limits, from)
-        };
-        let mut ledger = Ledger::default();
-        let mut source = chunks(ledger.lowest());
-        let mut open: Vec<crate::Chunk> = Vec::new();
-        let mut settled: Vec<String> = Vec::new();
-        let key = |chunk: &crate::Chunk| format!("{}{}", chunk.number(), chunk.path());
-        for step in steps {
-            match step {
-                0 => if let Some(chunk) = source.next_chunk().unwrap() {
-                    open.extend(ledger.take(chunk));
-                },
-                1 => if !open.is_empty() {
-                    let chunk = open.remove(open.len() / 2);
-                    ledger.settle(&chunk);
-                    settled.extend(chunk.members().map(|member| member.id.to_owned()));
-                },
-                2 => if let Some(chunk) = open.pop() {
-                    match chunk.split() {
-                        Some((front, behind)) => {
-                            ledger.split(&chunk);
-                            open.extend([front, behind]);
-                        }
-                        None => open.push(chunk),
-                    }
-                },
-                _ => {
-                    // A crash: what is open is made again, and nothing else of what was made.
-                    let stored = serde_json::to_string(&ledger.state()).unwrap();
-                    let made = ledger.made();
-                    ledger = Ledger::restore(&serde_json::from_str(&stored).unwrap());
-                    source = chunks(ledger.lowest());
-                    let expected: Vec<String> = open.drain(..).map(|c| key(&c)).collect();
-                    while ledger.lowest() != Position::default() || !expected.is_empty() {
-                        let Some(chunk) = source.next_chunk().unwrap() else { break };
-                        let is_last = chunk.number() + 1 >= made.add;
-                        open.extend(ledger.take(chunk));
-                        if is_last { break }
-                    }
-                    let found: Vec<String> = open.iter().map(key).collect();
-                    for key in expected {
-                        prop_assert!(found.contains(&key), "{key} is open");
-                    }
-                }
-            }
-        }
-        while let Some(chunk) = source.next_chunk().unwrap() {
-            open.extend(ledger.take(chunk));
-        }
-        settled.extend(open.iter().flat_map(|chunk| {
-            chunk.members().map(|member| member.id.to_owned()).collect::<Vec<_>>()
-        }));
-        settled.sort();
-        prop_assert_eq!(settled, ids, "each member once");
-    }
 }

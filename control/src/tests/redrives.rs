@@ -172,6 +172,7 @@ impl Yard {
             subscription: target.subscription,
             verdict,
             reason: None,
+            words: None,
             at: self.rig.sim.clock().now(),
             count: None,
             items: Vec::new(),

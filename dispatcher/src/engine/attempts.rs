@@ -427,7 +427,7 @@ impl<T: Transport> Engine<T> {
                 self.parts.metrics.event_age_seconds.observe(seconds(age));
                 if delivery.target.report {
                     let chunk = exchange.chunk.as_ref();
-                    self.report(tenure, &delivery, ResultVerdict::Delivered, chunk);
+                    self.report(tenure, &delivery, (ResultVerdict::Delivered, None), chunk);
                 } else {
                     self.complete_in_order(tenure, &delivery);
                 }

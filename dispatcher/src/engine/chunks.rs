@@ -17,6 +17,7 @@ use super::Engine;
 use super::attempts::Exchange;
 use super::moves::{Move, What};
 use crate::chunk::ChunkSaid;
+use crate::dead_letter;
 use crate::delivery::classify::Reason;
 use crate::delivery::{Answer, Transport};
 use crate::endpoints::Target;
@@ -60,7 +61,7 @@ impl<T: Transport> Engine<T> {
         &mut self,
         tenure: Tenure,
         delivery: &Delivery,
-        verdict: ResultVerdict,
+        (verdict, words): (ResultVerdict, Option<String>),
         chunk: Option<&ChunkSaid>,
     ) {
         let record = &delivery.loaded.record;
@@ -72,6 +73,7 @@ impl<T: Transport> Engine<T> {
             subscription: delivery.target.subscription,
             verdict,
             reason: None,
+            words,
             at: self.wall(),
             count: chunk.map(|chunk| chunk.count),
             items: chunk.map(|chunk| chunk.items.clone()).unwrap_or_default(),
@@ -100,7 +102,9 @@ impl<T: Transport> Engine<T> {
         let can_be_halved = chunk.is_some_and(|chunk| chunk.count > 1);
         if can_be_halved && delivery.target.report {
             self.parts.metrics.batches_halved.inc();
-            return self.report(tenure, &delivery, ResultVerdict::Rejected, chunk);
+            let (answer, at) = (&exchange.answer, exchange.started_at);
+            let words = dead_letter::last_attempt(answer, reason.as_str(), at).words();
+            return self.report(tenure, &delivery, (ResultVerdict::Rejected, words), chunk);
         }
         let dead = if reason == Reason::Template {
             DeadReason::Template

@@ -325,6 +325,10 @@ section! {
         /// Bytes of chunks that are written and not reported, of all runs; one run has at most 32
         /// MiB of them.
         pub chunks_memory: ByteSize = ByteSize::mib(256), in ByteSize::mib(1)..=ByteSize::gib(16);
+        /// How long a run that is cancelled, replaced or cannot go on waits for what is on its way;
+        /// whoever is not heard of by then is unknown.
+        // Two attempts' worth: beyond it, an endpoint that answers has answered.
+        pub stop_wait: Duration = secs(60), in secs(1)..=secs(86_400);
         /// Connections at once; beyond it, clients wait to be accepted.
         pub max_connections: usize = 256, in 1..=1_000_000;
     }

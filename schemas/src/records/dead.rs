@@ -79,6 +79,9 @@ impl DeadReason {
     }
 }
 
+/// The most characters of an endpoint's words in a report.
+const WORDS_CHARS_MAX: usize = 256;
+
 /// How the last attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastAttempt {
@@ -141,6 +144,25 @@ pub struct DeadLetter {
     pub last_attempt: Option<LastAttempt>,
 }
 
+impl LastAttempt {
+    /// What the endpoint answered, in a line of at most 256 characters; none where it did not.
+    #[must_use]
+    pub fn words(&self) -> Option<String> {
+        let status = self.status?;
+        let body = self.response.as_deref().unwrap_or_default();
+        let mut words = format!("{status}:");
+        for word in body.split_whitespace() {
+            words.push(' ');
+            words.push_str(word);
+            if words.len() > WORDS_CHARS_MAX * 4 {
+                break;
+            }
+        }
+        let words: String = words.chars().take(WORDS_CHARS_MAX).collect();
+        Some(words.trim_end_matches(':').to_owned())
+    }
+}
+
 impl DeadLetter {
     /// A dead letter of `origin` with nothing else known.
     pub fn new(reason: DeadReason, at: i64, origin: &Origin) -> Self {
@@ -176,6 +198,7 @@ impl DeadLetter {
             subscription: self.subscription?,
             verdict: ResultVerdict::Dead,
             reason: Some(self.reason),
+            words: self.last_attempt.as_ref().and_then(LastAttempt::words),
             at: self.at,
             count: None,
             items: Vec::new(),
@@ -204,5 +227,32 @@ impl DeadLetter {
         let letter: Self = super::decode_json(json)?;
         let delivery = value.and_then(|value| DeliveryRecord::decode(headers, value).ok());
         Ok((letter, delivery))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(status: Option<u16>, response: Option<&str>, expected: Option<&str>) {
+        let last = LastAttempt {
+            started_at: 0,
+            reason: "forbidden".to_owned(),
+            status,
+            error: None,
+            response: response.map(str::to_owned),
+        };
+        assert_eq!(last.words().as_deref(), expected);
+    }
+
+    #[test]
+    fn an_endpoints_words_are_one_short_line() {
+        check(Some(403), Some("{\n  \"error\": \"no\"\n}"), Some("403: { \"error\": \"no\" }"));
+        check(Some(400), None, Some("400"));
+        check(None, None, None);
+        let long = "é".repeat(5_000);
+        let cut = format!("400: {}", "é".repeat(WORDS_CHARS_MAX - 5));
+        check(Some(400), Some(&long), Some(&cut));
     }
 }

@@ -69,6 +69,9 @@ pub struct ResultRecord {
     /// Why, where it is dead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<DeadReason>,
+    /// What the endpoint answered where it refused, at most 256 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<String>,
     /// When, unix milliseconds.
     pub at: i64,
     /// How many items a chunk held; `None` for all else.
@@ -157,6 +160,7 @@ mod tests {
             subscription: SubscriptionId::from_bits(3),
             verdict: ResultVerdict::Dead,
             reason: Some(DeadReason::Rejected),
+            words: None,
             at: 5,
             count: None,
             items: Vec::new(),
@@ -195,8 +199,9 @@ mod tests {
                 subscription: SubscriptionId::from_bits(delivery),
                 verdict: if delivered { ResultVerdict::Delivered } else { ResultVerdict::Dead },
                 reason: (!delivered).then_some(DeadReason::MaxAge),
+                words: (!delivered).then(|| "400: no".to_owned()),
                 at,
-                count: delivered.then_some(3),
+                    count: delivered.then_some(3),
                 items: Vec::new(),
                 captured: BTreeMap::new(),
             };

@@ -16,14 +16,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio_util::io::StreamReader;
+use tracing::warn;
 
 use super::{App, blocking, json, problem_of, roster};
 use crate::service::telemetry::UploadResult;
-use crate::sync::Note;
+use crate::sync::{Note, RunNote};
 use crate::{
     Changes, Cohort, Compression, Error, Format, NewSnapshot, Progress, ReadOptions, Snapshot,
-    UploadOptions, Uploaded,
+    UploadOptions, Uploaded, View,
 };
+
+/// After so many deltas it is looked whether they are to be folded.
+const FOLD_EVERY: u64 = 16;
 
 /// How an upload is to be read.
 #[derive(Debug, Default, Deserialize)]
@@ -131,15 +135,44 @@ async fn read_from(
     worked.map_err(|error| Error::Worker(error.to_string()))?
 }
 
+/// What runs of a cohort's syncs need of it. Blocks.
+fn pinned(app: &App, id: CohortId) -> Result<Vec<View>, Error> {
+    let mut pinned = Vec::new();
+    for sync in app.directory.syncs_of(id) {
+        let note = Note::read(roster(&app.root, &sync)?.note())?;
+        pinned.extend(note.run.into_iter().flat_map(RunNote::views));
+    }
+    Ok(pinned)
+}
+
+/// Folds a cohort's deltas, where they are many, beside all requests; what fails now is done after
+/// later deltas.
+fn fold(app: &Arc<App>, id: CohortId, members: Cohort) {
+    // It sorts as much as an upload does, and so waits for its place.
+    let Ok(slot) = Arc::clone(&app.uploads).try_acquire_owned() else {
+        return;
+    };
+    let (own, now) = (Arc::clone(app), app.now());
+    drop(tokio::task::spawn_blocking(move || {
+        let folded = members.fold(now).and_then(|is_folded| {
+            if is_folded {
+                members.retire(now, &pinned(&own, id)?)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = folded {
+            warn!(cohort = %id, error = %runtime::task::chain(&error), "deltas were not folded");
+        }
+        drop(slot);
+    }));
+}
+
 /// Removes snapshots that are kept no longer; what fails now is done after the next upload.
 async fn keep_newest(app: &Arc<App>, id: CohortId, members: Cohort) {
     let (own, now) = (Arc::clone(app), app.now());
     let work = move || {
-        let mut pinned = Vec::new();
-        for sync in own.directory.syncs_of(id) {
-            let note = Note::read(roster(&own.root, &sync)?.note())?;
-            pinned.extend(note.run.map(|run| run.view));
-        }
+        let pinned = pinned(&own, id)?;
+        members.retire(now, &pinned)?;
         members.retain(own.options.snapshots_kept, &pinned)?;
         members.sweep(now).map(drop)
     };
@@ -268,8 +301,12 @@ pub(super) async fn change(
         return Err(Problem::validation([("", "nobody is added or removed")]));
     }
     let (count, now) = (changes.len(), app.now());
-    let delta = blocking(move || members.add_delta(changes, now)).await?;
+    let to = members.clone();
+    let delta = blocking(move || to.add_delta(changes, now)).await?;
     app.tell(id).await?;
+    if delta.last.is_multiple_of(FOLD_EVERY) {
+        fold(&app, id, members);
+    }
     let body = json!({ "delta": delta.last, "members": count });
     Ok(json(StatusCode::OK, &body))
 }

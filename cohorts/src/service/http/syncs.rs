@@ -58,12 +58,15 @@ fn make_plan(app: &App, sync: &Sync) -> Result<Plan, Error> {
     let cohort = cohort_of(app, sync);
     let view = cohort.view()?;
     let roster = roster(&app.root, sync)?;
-    let counts = Diff::new(cohort.members(&view), &roster, Scope::Whole).plan()?;
-    let items = u64::try_from(limits(sync).items.get()).unwrap_or(u64::MAX);
-    let requests = Operation::ALL
-        .into_iter()
-        .map(|operation| counts.of(operation).div_ceil(items))
-        .sum();
+    let is_late = !Note::read(roster.note())?.late.is_empty();
+    let diff = Diff::new(cohort.members(&view), &roster, Scope::Whole);
+    let counts = diff.holding_back(is_late).plan()?;
+    let limits = limits(sync);
+    let requests = Operation::ALL.into_iter().map(|operation| {
+        let items = u64::try_from(limits.items(operation)).unwrap_or(u64::MAX);
+        counts.of(operation).div_ceil(items)
+    });
+    let requests = requests.sum();
     let facts = app.directory.endpoint(sync.endpoint);
     let windows = facts.map(|facts| facts.windows).unwrap_or_default();
     let seconds = seconds_at(&windows, requests);
@@ -236,7 +239,7 @@ fn write_report(
 fn line<'a>(row: &crate::Row<'a>) -> Option<Line<'a>> {
     use crate::Standing;
     let operation = match row.decision {
-        Decision::Keep | Decision::Absent => return None,
+        Decision::Keep | Decision::Absent | Decision::HeldBack => return None,
         Decision::Send(operation) => operation.name(),
         Decision::RefusedRemoval => "remove",
         Decision::Refused => "add",

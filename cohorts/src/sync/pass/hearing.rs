@@ -7,14 +7,18 @@ use std::time::Duration;
 use schemas::profile::{JobState, OperationKind};
 use schemas::records::{ResultRecord, ResultVerdict};
 
-use super::{EARLY_MAX, Flying, InJob, Job, Pass, REFUSALS_MAX, RETRY_WAIT, Ready, count};
+use super::{EARLY_MAX, Flying, InJob, Job, Pass, RETRY_WAIT, Ready, count};
 use crate::Chunk;
 use crate::sync::Fault;
 use crate::sync::answer::{self, Heard, Taken};
-use crate::sync::call::{job_state, polls_max};
+use crate::sync::call::{PACE_WAIT, job_life_ms, job_state};
 use crate::sync::note::Stop;
+use crate::sync::pace::Turn;
 use crate::sync::record::Call;
 use futures_util::FutureExt;
+
+/// For the last poll of a job and its report.
+const POLL_GRACE_MS: i64 = 60_000;
 
 impl Pass<'_> {
     pub(super) fn hear_all(&mut self) -> Result<(), Fault> {
@@ -33,6 +37,7 @@ impl Pass<'_> {
     pub(super) fn hear(&mut self, report: ResultRecord) {
         match self.flying.remove(&report.bulk) {
             Some(flying) => self.conclude(flying, report),
+            None if self.runner.note.late.hear(report.bulk) => self.dirty = true,
             None if self.is_resuming && self.ears.early.len() < EARLY_MAX => {
                 self.ears.early.insert(report.bulk, report);
             }
@@ -48,7 +53,16 @@ impl Pass<'_> {
         if let Some(why) = answer::is_over(&report) {
             self.run.stop.get_or_insert(Stop::Failed(why.to_owned()));
         }
-        if answer::heard(&flying.chunk, &report) == Heard::Halves {
+        let heard = answer::heard(&flying.chunk, &report);
+        if heard == Heard::Halves || answer::is_refusal(&report) || is_delivered(&report) {
+            let chunk = (flying.chunk.len(), !flying.chunk.path().is_empty());
+            self.refusals
+                .hear(chunk, report.verdict, report.words.as_deref());
+            if let Some(why) = self.refusals.verdict(self.run.counts.confirmed) {
+                self.run.stop.get_or_insert(Stop::Failed(why));
+            }
+        }
+        if heard == Heard::Halves {
             return self.halve(&flying.chunk);
         }
         let operations = &self.sync.profile.operations;
@@ -58,14 +72,21 @@ impl Pass<'_> {
             .filter(|_| operations.poll.is_some() && operations.start_job.is_none())
             .filter(|_| report.verdict == ResultVerdict::Delivered);
         if let Some(id) = job.cloned() {
+            let poll = operations.poll.as_ref();
+            let until = self.runner.means.clock.now() + poll.map_or(0, job_life_ms);
             let job = Box::new(Job {
                 report,
                 id,
                 polls: 0,
+                turn: None,
+                until,
             });
             return self.wait_for_job(flying, job);
         }
-        let taken = if self.run.jobs.is_empty() {
+        let confirmed = self.run.counts.confirmed;
+        let taken = if self.refusals.are_doubtful(confirmed) && answer::is_refusal(&report) {
+            Taken::Doubted
+        } else if self.run.jobs.is_empty() {
             Taken::Confirmed
         } else {
             Taken::Pending
@@ -106,20 +127,9 @@ impl Pass<'_> {
             (Taken::Pending, ResultVerdict::Dead | ResultVerdict::Rejected) => {
                 self.run.lost += unknown;
             }
-            (Taken::Confirmed, _) => self.run.again += unknown,
+            (Taken::Confirmed | Taken::Doubted, _) => self.run.again += unknown,
         }
-        self.look_for_poison(&flying.chunk, report);
         self.close(&flying.chunk);
-    }
-
-    /// A partner that takes no single member of the first hundred takes none of a million.
-    fn look_for_poison(&mut self, chunk: &Chunk, report: &ResultRecord) {
-        let is_refusal = report.verdict != ResultVerdict::Delivered && chunk.len() == 1;
-        self.refusals += u32::from(is_refusal);
-        if self.refusals >= REFUSALS_MAX && self.run.counts.confirmed == 0 {
-            let why = "the partner refuses every member".to_owned();
-            self.run.stop.get_or_insert(Stop::Failed(why));
-        }
     }
 
     /// Nothing is heard, or nothing of it could be sent.
@@ -162,7 +172,8 @@ impl Pass<'_> {
 
     // === Jobs of single chunks ===
 
-    fn wait_for_job(&mut self, flying: Flying, job: Box<Job>) {
+    fn wait_for_job(&mut self, flying: Flying, mut job: Box<Job>) {
+        job.turn = None;
         let poll = self.sync.profile.operations.poll.as_ref();
         let every = poll.map_or(RETRY_WAIT, |poll| {
             Duration::from_secs(poll.every.get().into())
@@ -183,20 +194,28 @@ impl Pass<'_> {
 
     pub(super) fn ask_after_jobs(&mut self) -> Result<(), Fault> {
         let now = self.runner.means.clock.instant();
-        let life = self.runner.life_ms(&self.sync);
         let due: Vec<InJob> = self.jobs.extract_if(.., |job| job.due <= now).collect();
         for mut waiting in due {
+            let expires_at = waiting.job.until.saturating_add(POLL_GRACE_MS);
             let call = Call {
                 operation: OperationKind::Poll,
                 name: format!("{:032x}/{}", waiting.job.report.bulk, waiting.job.polls),
                 job: Some(waiting.job.id.clone()),
             };
-            waiting.job.polls += 1;
             let id = self.maker.call_id(&call);
+            if !self.ears.early.contains_key(&id) {
+                waiting.job.turn = self.poll_turn();
+                if waiting.job.turn.is_none() {
+                    waiting.due = now + PACE_WAIT;
+                    self.jobs.push(waiting);
+                    continue;
+                }
+            }
+            waiting.job.polls += 1;
             let flying = Flying {
                 chunk: waiting.chunk,
                 refused: waiting.refused,
-                expires_at: self.runner.means.clock.now().saturating_add(life),
+                expires_at,
                 poll: Some(waiting.job),
             };
             if let Some(report) = self.ears.early.remove(&id) {
@@ -216,6 +235,11 @@ impl Pass<'_> {
         Ok(())
     }
 
+    fn poll_turn(&self) -> Option<Turn> {
+        let poll = self.sync.profile.operations.poll.as_ref()?;
+        self.runner.poll_turn(&self.sync, poll)
+    }
+
     fn polled(&mut self, flying: Flying, job: Box<Job>, report: &ResultRecord) {
         let poll = self.sync.profile.operations.poll.as_ref();
         let state = match (poll, report.verdict) {
@@ -223,11 +247,15 @@ impl Pass<'_> {
             (Some(_), ResultVerdict::Dead | ResultVerdict::Rejected) => JobState::Running,
             (None, _) => JobState::Done,
         };
-        let is_given_up = poll.is_some_and(|poll| job.polls >= polls_max(poll));
+        let is_given_up = job.until <= self.runner.means.clock.now();
         match state {
             JobState::Done => self.settle(&flying, (&job.report, Taken::Confirmed)),
             JobState::Running if !is_given_up => self.wait_for_job(flying, job),
             JobState::Running | JobState::Failed => self.settle_unknown(&flying, true),
         }
     }
+}
+
+fn is_delivered(report: &ResultRecord) -> bool {
+    report.verdict == ResultVerdict::Delivered
 }

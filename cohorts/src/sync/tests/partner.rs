@@ -9,6 +9,7 @@ use schemas::records::{
     DeadReason, DeliveryRecord, ItemOutcome, ItemResult, ResultRecord, ResultVerdict,
 };
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::rig::ITEMS;
 
@@ -80,6 +81,10 @@ pub(super) struct Partner {
     pub(super) jobs: Jobs,
     pub(super) jobs_made: u64,
     pub(super) polls: BTreeMap<u64, u32>,
+    /// When it was asked after jobs.
+    pub(super) polled_at: Vec<Instant>,
+    /// The most members of a request, by what was done with them.
+    pub(super) largest: BTreeMap<OperationKind, u32>,
     pub(super) unreported_max: usize,
     pub(super) read: BTreeMap<u32, usize>,
     pub(super) marks: BTreeSet<Mark>,
@@ -99,6 +104,7 @@ impl Partner {
             subscription: target.subscription,
             verdict: ResultVerdict::Delivered,
             reason: None,
+            words: None,
             at: 0,
             count: Some(chunk.count()),
             items: Vec::new(),
@@ -119,6 +125,8 @@ impl Partner {
         let in_job = chunk.variables.get("job").is_some();
         assert_eq!(in_job, self.jobs == Jobs::OfRuns);
         assert!(chunk.count() > 0 && chunk.count() <= ITEMS);
+        let largest = self.largest.entry(chunk.operation).or_default();
+        *largest = chunk.count().max(*largest);
         self.take_members(&chunk, &mut report);
         report
     }
@@ -139,6 +147,7 @@ impl Partner {
                 let job = chunk.variables["job"].as_u64().unwrap();
                 let polls = self.polls.entry(job).or_default();
                 *polls += 1;
+                self.polled_at.push(Instant::now());
                 let state = if *polls < 3 { "PROCESSING" } else { "DONE" };
                 ("state", json!(state))
             }
@@ -166,6 +175,7 @@ impl Partner {
         let poison = self.temper.poison;
         if ids.iter().any(|id| is_multiple(id, poison)) {
             report.verdict = ResultVerdict::Rejected;
+            report.words = Some("400: poison".to_owned());
             if ids.len() == 1 {
                 report.verdict = ResultVerdict::Dead;
                 report.reason = Some(DeadReason::Rejected);

@@ -22,8 +22,10 @@ use tower::ServiceExt;
 
 use super::partner::{Jobs, Partner, Temper, is_multiple};
 use crate::doubles::{Faulty, ndjson};
-use crate::sync::{Ask, Bounds, Note, Request, Requests, Summary, identity, roster_folder};
-use crate::{Changes, Cohort, Error, NewSnapshot, Progress, Roster, SortOptions, UploadOptions};
+use crate::sync::{Ask, Note, Request, Requests, Summary, identity, roster_folder};
+use crate::{
+    Changes, Cohort, Error, NewSnapshot, Progress, Roster, SortOptions, UploadOptions, View,
+};
 
 pub(super) const CHUNKS_AHEAD: usize = 8;
 /// The operator's key.
@@ -36,6 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(200 * 3_600);
 /// Everything.
 pub(super) struct Yard {
     pub(super) partner: Partner,
+    pub(super) chunks_ahead: usize,
     sim: SimulatedLog,
     topics: Topics,
     store: Arc<Faulty>,
@@ -69,11 +72,14 @@ impl Yard {
                 jobs: Jobs::None,
                 jobs_made: 0,
                 polls: BTreeMap::new(),
+                polled_at: Vec::new(),
+                largest: BTreeMap::new(),
                 unreported_max: 0,
                 read: BTreeMap::new(),
                 marks: BTreeSet::new(),
                 waiting: Vec::new(),
             },
+            chunks_ahead: CHUNKS_AHEAD,
             sync: sync(sim.clock().now()),
             sim,
             topics,
@@ -87,6 +93,17 @@ impl Yard {
         for object in yard.objects() {
             yard.control(object).await;
         }
+        yard
+    }
+
+    /// With a cohort that was synced.
+    pub(super) async fn synced(temper: Temper, members: &BTreeMap<String, u32>) -> Self {
+        let mut yard = Self::new(temper).await;
+        yard.start().await;
+        yard.upload(members).await;
+        let approve_removals = false;
+        yard.ask(Ask::Run { approve_removals }).await;
+        yard.until_idle().await;
         yard
     }
 
@@ -180,7 +197,9 @@ impl Yard {
             metrics: Metrics::new(),
             gate: Readiness::new().gate("cohorts"),
         };
-        let opened = crate::service::open(options(&name), environment, self.store.store());
+        let mut options = options(&name);
+        options.bounds.chunks = self.chunks_ahead;
+        let opened = crate::service::open(options, environment, self.store.store());
         let (app, owner, _) = opened.await.unwrap();
         self.router = crate::service::http::router(app);
         tasks.spawn(TaskKind::Reporter, owner.run());
@@ -311,6 +330,32 @@ impl Yard {
         (status, String::from_utf8(body.unwrap().to_vec()).unwrap())
     }
 
+    /// What the service says of the sync.
+    pub(super) async fn status(&self) -> (u16, Value) {
+        self.ask_for("").await
+    }
+
+    /// What it says that a run would do.
+    pub(super) async fn plan(&self) -> (u16, Value) {
+        self.ask_for("/plan").await
+    }
+
+    async fn ask_for(&self, what: &str) -> (u16, Value) {
+        let call = format!("GET {}{what}", self.sync_path());
+        let (status, body) = self.call(&call, OPERATOR, "").await;
+        (status, serde_json::from_str(&body).unwrap())
+    }
+
+    pub(super) async fn report(&self) -> String {
+        let call = format!("GET {}/report", self.sync_path());
+        self.call(&call, OPERATOR, "").await.1
+    }
+
+    pub(super) async fn cohort_view(&self) -> View {
+        let cohort = self.cohort();
+        blocking(move || cohort.view()).await
+    }
+
     pub(super) fn sync_path(&self) -> String {
         format!("/v1/tenants/acme/syncs/{}", self.sync.id)
     }
@@ -358,7 +403,8 @@ impl Yard {
         // Deltas before the first run wait for it.
         let is_up_to_date = note.last_delta.is_none_or(|last| last >= newest)
             || note.last.is_some_and(|last| last.outcome != "done");
-        note.run.is_none() && note.queued.is_none() && asked.is_empty() && is_up_to_date
+        let is_heard = note.late.is_empty() && !note.held_back;
+        note.run.is_none() && note.queued.is_none() && asked.is_empty() && is_up_to_date && is_heard
     }
 
     /// Lets the partner work until nothing is to be done.
@@ -427,10 +473,6 @@ fn options(name: &str) -> crate::service::Options {
         instance: name.to_owned(),
         operator_key: Some(OPERATOR.into()),
         sort: sort(),
-        bounds: Bounds {
-            chunks: CHUNKS_AHEAD,
-            ..Bounds::default()
-        },
         ..crate::service::Options::from_config(&config)
     }
 }
