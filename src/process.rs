@@ -15,6 +15,7 @@ use runtime::config::Config;
 use runtime::log::SharedLog;
 use runtime::log::embedded::Closed;
 use runtime::log::topics::Topics;
+use runtime::service::Environment;
 use runtime::task::{Cause, Ended, Shutdown, Signals, Tasks};
 use runtime::telemetry::{Metrics, add_process_metrics};
 use tokio::net::TcpListener;
@@ -118,6 +119,20 @@ impl Process {
         let tasks = self.tasks.child(part.name());
         self.parts.push((part, tasks.clone()));
         tasks
+    }
+
+    /// What a new part that answers HTTP works with.
+    pub(crate) fn environment(&mut self, part: Part) -> Environment {
+        let name = part.name();
+        Environment {
+            log: self.log.clone(),
+            topics: self.topics.clone(),
+            clock: self.clock.clone(),
+            entropy: self.entropy.fork(name),
+            tasks: self.part(part),
+            metrics: self.metrics.clone(),
+            gate: self.readiness.gate(name),
+        }
     }
 
     /// Says that every part has its own gate: from here on they decide.

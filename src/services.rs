@@ -99,16 +99,8 @@ fn announce(process: &Process, what: &str) {
 pub(crate) async fn start_ingest(process: &mut Process) -> anyhow::Result<SocketAddr> {
     let listener = bind(Part::Ingest, process.config.ingest.bind).await?;
     let address = listener.local_addr()?;
-    let tasks = process.part(Part::Ingest);
-    let environment = ingest::Environment {
-        log: process.log.clone(),
-        topics: process.topics.clone(),
-        clock: process.clock.clone(),
-        entropy: process.entropy.fork("ingest"),
-        tasks: tasks.clone(),
-        metrics: process.metrics.clone(),
-        gate: process.readiness.gate("ingest"),
-    };
+    let environment = process.environment(Part::Ingest);
+    let tasks = environment.tasks.clone();
     let options = ingest::Options::from_config(&process.config);
     tasks.spawn(
         TaskKind::Service,
@@ -199,16 +191,8 @@ pub(crate) async fn start_control(process: &mut Process) -> anyhow::Result<Socke
     let listener = bind(Part::Control, process.config.control.bind).await?;
     let address = listener.local_addr()?;
     let options = control::Options::from_config(&process.config)?;
-    let tasks = process.part(Part::Control);
-    let environment = control::Environment {
-        log: process.log.clone(),
-        topics: process.topics.clone(),
-        clock: process.clock.clone(),
-        entropy: process.entropy.fork("control"),
-        tasks: tasks.clone(),
-        metrics: process.metrics.clone(),
-        gate: process.readiness.gate("control"),
-    };
+    let environment = process.environment(Part::Control);
+    let tasks = environment.tasks.clone();
     tasks.spawn(
         TaskKind::Service,
         control::run(options, environment, listener),
@@ -224,16 +208,8 @@ pub(crate) async fn start_cohorts(process: &mut Process) -> anyhow::Result<Socke
     let listener = bind(Part::Cohorts, process.config.cohorts.bind).await?;
     let address = listener.local_addr()?;
     let options = cohorts::service::Options::from_config(&process.config);
-    let tasks = process.part(Part::Cohorts);
-    let environment = cohorts::service::Environment {
-        log: process.log.clone(),
-        topics: process.topics.clone(),
-        clock: process.clock.clone(),
-        entropy: process.entropy.fork("cohorts"),
-        tasks: tasks.clone(),
-        metrics: process.metrics.clone(),
-        gate: process.readiness.gate("cohorts"),
-    };
+    let environment = process.environment(Part::Cohorts);
+    let tasks = environment.tasks.clone();
     let service = cohorts::service::run(options, environment, listener);
     tasks.spawn(TaskKind::Service, service);
     Ok(address)

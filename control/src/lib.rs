@@ -20,12 +20,10 @@ mod store;
 use std::io;
 use std::sync::Arc;
 
-use runtime::admin::{ConnectionMetrics, Gate, ServerName, serve};
-use runtime::clock::{Clock, Entropy};
-use runtime::log::topics::Topics;
-use runtime::log::{self, SharedLog};
-use runtime::task::{TaskKind, Tasks};
-use runtime::telemetry::Metrics;
+use runtime::admin::{ConnectionMetrics, ServerName, serve};
+use runtime::log;
+use runtime::service::Environment;
+use runtime::task::TaskKind;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -43,25 +41,6 @@ use leader::Leader;
 use metrics::ControlMetrics;
 use redrive::Redrives;
 use store::{Store, Writer, WriterOptions};
-
-/// What the service works with.
-#[derive(Debug)]
-pub struct Environment {
-    /// The event log.
-    pub log: SharedLog,
-    /// The names of the topics.
-    pub topics: Topics,
-    /// Time.
-    pub clock: Clock,
-    /// Randomness, for ids, keys and secrets.
-    pub entropy: Entropy,
-    /// The group that the service's tasks belong to; cancelled when it must end.
-    pub tasks: Tasks,
-    /// Where its metrics go.
-    pub metrics: Metrics,
-    /// Opened when it takes requests, closed when it stops.
-    pub gate: Gate,
-}
 
 /// Why the service ended without being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -191,20 +170,14 @@ async fn lead(
     let stop_writing = CancellationToken::new();
     let connections = ConnectionMetrics::new(&environment.metrics, ServerName::Control);
     let router = api::router(app.clone(), options.max_body_bytes);
-    environment.gate.open();
     // What requests under way have asked for is written before the writer ends.
     let serving = async {
-        let served = serve(
-            listener,
-            router,
-            options.limits(),
-            connections,
-            http.clone(),
-        )
-        .await;
+        let limits = options.limits();
+        let served = serve(listener, router, limits, connections, http.clone()).await;
         stop_writing.cancel();
         served
     };
+    let serving = environment.gate.open_while(http.token(), serving);
     // Who is not the leader answers nothing more.
     let writing = async {
         let ended = tokio::select! {
@@ -226,13 +199,7 @@ async fn lead(
             () = redrives.run() => {}
         }
     };
-    // Unready as soon as it drains, so that a balancer sends its clients elsewhere.
-    let closing = async {
-        http.token().cancelled().await;
-        environment.gate.close();
-    };
-    let (served, written, (), (), ()) =
-        tokio::join!(serving, writing, closing, rewrapping, redriving);
+    let (served, written, (), ()) = tokio::join!(serving, writing, rewrapping, redriving);
     written?;
     Ok(served?)
 }

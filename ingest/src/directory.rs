@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use runtime::auth::Keys;
 use runtime::view::Change;
 use schemas::ids::{KeyId, TenantId};
 use schemas::records::{ControlKey, ControlObject};
@@ -42,6 +43,13 @@ struct Known {
     keys: HashMap<KeyId, Arc<ApiKey>>,
 }
 
+impl Keys for Directory {
+    fn key(&self, id: KeyId) -> Option<Arc<ApiKey>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.keys.get(&id).cloned()
+    }
+}
+
 impl Directory {
     pub(crate) fn new(options: &Options) -> Self {
         let defaults = Quota {
@@ -58,12 +66,6 @@ impl Directory {
     pub(crate) fn tenant(&self, id: &TenantId) -> Option<Arc<TenantEntry>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.tenants.get(id).cloned()
-    }
-
-    /// The key of that id.
-    pub(crate) fn key(&self, id: KeyId) -> Option<Arc<ApiKey>> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.keys.get(&id).cloned()
     }
 
     /// Takes over what changed, in order.

@@ -15,12 +15,10 @@ mod telemetry;
 
 use std::sync::Arc;
 
-use runtime::admin::{ConnectionMetrics, Gate, ServerName, serve};
-use runtime::clock::{Clock, Entropy};
-use runtime::log::topics::Topics;
-use runtime::log::{self, SharedLog};
+use runtime::admin::{ConnectionMetrics, ServerName, serve};
+use runtime::log;
+use runtime::service::Environment;
 use runtime::task::{TaskKind, Tasks};
-use runtime::telemetry::Metrics;
 use runtime::view::Follower;
 use tokio::net::TcpListener;
 
@@ -32,25 +30,6 @@ use crate::publish::Publisher;
 use crate::telemetry::Telemetry;
 
 pub use crate::options::Options;
-
-/// What the service is given by its process.
-#[derive(Debug)]
-pub struct Environment {
-    /// The event log.
-    pub log: SharedLog,
-    /// The names of the topics.
-    pub topics: Topics,
-    /// Time.
-    pub clock: Clock,
-    /// Randomness, for the ids of events that have none.
-    pub entropy: Entropy,
-    /// The group that the service's tasks belong to; cancelled when it must end.
-    pub tasks: Tasks,
-    /// Where its metrics go.
-    pub metrics: Metrics,
-    /// Opened when it takes events, closed when it stops.
-    pub gate: Gate,
-}
 
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -109,13 +88,6 @@ pub async fn run(
         options,
     };
     let connections = ConnectionMetrics::new(&metrics, ServerName::Ingest);
-    let stopped = tasks.token().clone();
-    gate.open();
-    // Unready as soon as it drains, so that a balancer sends its clients elsewhere.
-    let close = async {
-        stopped.cancelled().await;
-        gate.close();
-    };
     let server = serve(
         listener,
         http::router(app),
@@ -123,8 +95,7 @@ pub async fn run(
         connections,
         tasks.child("http"),
     );
-    let ((), served) = tokio::join!(close, server);
-    Ok(served?)
+    Ok(gate.open_while(tasks.token(), server).await?)
 }
 
 /// Keeps tenants and keys as `control` has them: a deleted key is refused from then on.

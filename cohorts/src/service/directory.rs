@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use runtime::auth::Keys;
 use runtime::view::Change;
 use schemas::ids::{CohortId, EndpointId, KeyId, SyncId, TenantId};
 use schemas::records::{ControlKey, ControlObject};
@@ -37,6 +38,12 @@ struct Known {
     endpoints: HashMap<EndpointId, EndpointFacts>,
 }
 
+impl Keys for Directory {
+    fn key(&self, id: KeyId) -> Option<Arc<ApiKey>> {
+        self.read(|known| known.keys.get(&id).cloned())
+    }
+}
+
 impl Directory {
     fn read<T>(&self, look: impl FnOnce(&Known) -> T) -> T {
         look(&self.known.read().unwrap_or_else(PoisonError::into_inner))
@@ -49,10 +56,6 @@ impl Directory {
 
     pub(crate) fn has_tenant(&self, id: &TenantId) -> bool {
         self.read(|known| known.tenants.contains(id))
-    }
-
-    pub(crate) fn key(&self, id: KeyId) -> Option<Arc<ApiKey>> {
-        self.read(|known| known.keys.get(&id).cloned())
     }
 
     pub(crate) fn cohort(&self, id: CohortId) -> Option<Arc<Cohort>> {

@@ -15,11 +15,9 @@ mod telemetry;
 use std::sync::Arc;
 
 use runtime::admin::{ConnectionMetrics, Gate, ServerName, serve};
-use runtime::clock::{Clock, Entropy};
-use runtime::log::topics::Topics;
-use runtime::log::{self, ProducerOptions, SharedLog};
-use runtime::task::{TaskKind, Tasks};
-use runtime::telemetry::Metrics;
+use runtime::log::{self, ProducerOptions};
+use runtime::service::Environment;
+use runtime::task::TaskKind;
 use runtime::view::Follower;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
@@ -30,25 +28,6 @@ use crate::sync::{Hub, Live, Means, Pace, Results};
 pub(crate) use directory::Directory;
 pub use options::Options;
 pub(crate) use telemetry::Telemetry;
-
-/// What the service is given by its process.
-#[derive(Debug)]
-pub struct Environment {
-    /// The event log.
-    pub log: SharedLog,
-    /// The names of the topics.
-    pub topics: Topics,
-    /// Time.
-    pub clock: Clock,
-    /// Randomness, for ids.
-    pub entropy: Entropy,
-    /// The group that the service's tasks belong to; cancelled when it must end.
-    pub tasks: Tasks,
-    /// Where its metrics go.
-    pub metrics: Metrics,
-    /// Opened when it serves, closed when it stops.
-    pub gate: Gate,
-}
 
 /// Why the service could not start, or go on.
 #[derive(Debug, thiserror::Error)]
@@ -78,12 +57,6 @@ pub async fn run(
     let connections = ConnectionMetrics::new(&environment.metrics, ServerName::Cohorts);
     let tasks = environment.tasks.clone();
     let (app, owner, gate) = open(options, environment, root).await?;
-    let stopped = tasks.token().clone();
-    gate.open();
-    let close = async {
-        stopped.cancelled().await;
-        gate.close();
-    };
     let server = serve(
         listener,
         http::router(app),
@@ -91,7 +64,7 @@ pub async fn run(
         connections,
         tasks.child("http"),
     );
-    let ((), served, owned) = tokio::join!(close, server, async {
+    let (served, owned) = tokio::join!(gate.open_while(tasks.token(), server), async {
         let owned = owner.run().await;
         if owned.is_err() {
             tasks.stop("cohorts own nothing any more");

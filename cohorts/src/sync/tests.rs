@@ -5,6 +5,7 @@ mod deltas;
 mod http;
 mod jobs;
 mod ledger;
+mod access;
 mod partner;
 mod refusals;
 mod rig;

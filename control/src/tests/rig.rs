@@ -12,6 +12,7 @@ use runtime::clock::Entropy;
 use runtime::log::simulated::{SimulatedLog, SimulationOptions};
 use runtime::log::topics::{Shape, Topics};
 use runtime::secret::{Sealer, SecretString};
+use runtime::service::Environment;
 use runtime::task::{TaskKind, Tasks};
 use runtime::telemetry::Metrics;
 use schemas::resources::input::UrlPolicy;
@@ -21,7 +22,7 @@ use tower::ServiceExt;
 
 use crate::leader::Leader;
 use crate::metrics::ControlMetrics;
-use crate::{Environment, Options, api, open};
+use crate::{Options, api, open};
 
 /// The operator's key.
 pub(super) const OPERATOR: &str = "operator-key-of-the-tests";

@@ -11,6 +11,7 @@ use runtime::log::simulated::{SimulatedLog, SimulationOptions};
 use runtime::log::topics::{Shape, Topics};
 use runtime::log::{Headers, ProducerOptions, Record};
 use runtime::secret::ExposeSecret;
+use runtime::service::Environment;
 use runtime::task::{TaskKind, Tasks};
 use runtime::telemetry::Metrics;
 use schemas::codec::kafka;
@@ -23,7 +24,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::{Environment, Options};
+use crate::Options;
 
 pub(super) const PARTITIONS: u32 = 2;
 pub(super) const OPERATOR: &str = "the operator's key";

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// The gates of a process; it is ready when all are open. Clones are handles to the same gates.
 #[derive(Clone, Debug)]
@@ -82,6 +83,27 @@ impl Gate {
     /// The part is not ready any more.
     pub fn close(&self) {
         self.put(false);
+    }
+
+    /// Open while `serving` runs; closed as soon as it is to stop, so that a balancer sends its
+    /// clients elsewhere while it drains.
+    pub async fn open_while<T>(
+        &self,
+        stopped: &CancellationToken,
+        serving: impl Future<Output = T>,
+    ) -> T {
+        let mut serving = std::pin::pin!(serving);
+        self.open();
+        tokio::select! {
+            served = serving.as_mut() => {
+                self.close();
+                served
+            }
+            () = stopped.cancelled() => {
+                self.close();
+                serving.await
+            }
+        }
     }
 
     fn put(&self, open: bool) {

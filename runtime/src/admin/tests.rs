@@ -60,6 +60,33 @@ async fn readiness_lists_the_gates_that_are_closed() {
 }
 
 #[tokio::test]
+async fn a_gate_is_open_while_something_serves_and_until_it_drains() {
+    let (readiness, stopped) = (Readiness::new(), tokio_util::sync::CancellationToken::new());
+    let gate = readiness.gate("http");
+    let seen = readiness.clone();
+    let (stop, drained) = (stopped.clone(), tokio::sync::Notify::new());
+    let serving = async {
+        assert!(seen.is_ready());
+        stop.cancel();
+        drained.notified().await;
+        "drained"
+    };
+    let looking = async {
+        stopped.cancelled().await;
+        while readiness.is_ready() {
+            tokio::task::yield_now().await;
+        }
+        drained.notify_one();
+    };
+    let (served, ()) = tokio::join!(gate.open_while(&stopped, serving), looking);
+    assert_eq!((served, readiness.is_ready()), ("drained", false));
+    let never = tokio_util::sync::CancellationToken::new();
+    let failed = gate.open_while(&never, async { Err::<(), _>("failed") });
+    assert_eq!(failed.await, Err("failed"));
+    assert!(!readiness.is_ready(), "nobody serves any more");
+}
+
+#[tokio::test]
 async fn the_admin_port_serves_metrics_and_stops_when_cancelled() {
     let (metrics, tasks) = (Metrics::new(), Tasks::new("test"));
     metrics

@@ -15,6 +15,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
+use runtime::auth::not_found;
 use runtime::clock::{Clock, Entropy};
 use runtime::problem::{self, Problem, ProblemType};
 use schemas::ids::{CohortId, SyncId, TenantId};
@@ -105,7 +106,7 @@ impl App {
         let id = cohort.parse::<CohortId>().ok();
         let found = id.and_then(|id| self.directory.cohort(id));
         let found = found.filter(|cohort| cohort.tenant == tenant);
-        let found = found.ok_or_else(|| missing("cohort"))?;
+        let found = found.ok_or_else(|| not_found("cohort"))?;
         let members = Cohort::new(&self.root, tenant.as_str(), &found.id.to_string());
         Ok((found.id, members))
     }
@@ -120,7 +121,7 @@ impl App {
         let id = sync.parse::<SyncId>().ok();
         let found = id.and_then(|id| self.directory.sync(id));
         let found = found.filter(|sync| sync.tenant == tenant);
-        found.ok_or_else(|| missing("sync"))
+        found.ok_or_else(|| not_found("sync"))
     }
 
     /// Leaves requests for the owners of syncs, of which this process may be one.
@@ -163,10 +164,6 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-fn missing(what: &str) -> Problem {
-    Problem::new(ProblemType::NotFound).detail(format!("there is no such {what}"))
-}
-
 /// What a client is told of an error: everything of its own input, nothing of our store.
 fn problem_of(error: &Error) -> Problem {
     match error {
@@ -174,7 +171,7 @@ fn problem_of(error: &Error) -> Problem {
             Problem::new(ProblemType::Validation).detail(error.to_string())
         }
         Error::Limit { .. } => Problem::new(ProblemType::TooLarge).detail(error.to_string()),
-        Error::Missing(_) => missing("snapshot"),
+        Error::Missing(_) => not_found("snapshot"),
         Error::Reading(_) => Problem::new(ProblemType::Malformed).detail("the body broke off"),
         Error::Conflict(_) => {
             Problem::new(ProblemType::Conflict).detail("it was changed at the same moment")

@@ -11,6 +11,7 @@ use runtime::clock::Entropy;
 use runtime::log::simulated::{SimulatedLog, SimulationOptions};
 use runtime::log::topics::{Shape, Topics};
 use runtime::log::{Headers, ProducerOptions, Record};
+use runtime::service::Environment;
 use runtime::task::{TaskKind, Tasks};
 use runtime::telemetry::Metrics;
 use schemas::ids::{CohortId, EndpointId, SubscriptionId, SyncId};
@@ -136,7 +137,7 @@ impl Yard {
         ]
     }
 
-    async fn control(&self, object: ControlObject) {
+    pub(super) async fn control(&self, object: ControlObject) {
         let record = Record {
             topic: self.topics.control.clone(),
             partition: Some(0),
@@ -188,7 +189,7 @@ impl Yard {
         self.starts += 1;
         let name = format!("c{}", self.starts);
         let tasks = Tasks::new(&name);
-        let environment = crate::service::Environment {
+        let environment = Environment {
             log: self.sim.process(&name),
             topics: self.topics.clone(),
             clock: self.sim.clock(),
