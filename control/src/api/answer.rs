@@ -95,15 +95,17 @@ impl<T> Page<T> {
     }
 }
 
-/// The answer with a page: the body, and `Link: <…>; rel="next"` (HT-6).
-pub(crate) fn page<B: Serialize>(body: B, next: Option<&str>, limit: usize) -> Response {
-    let mut response = Json(body).into_response();
-    if let Some(next) = next {
-        // Relative: it resolves against the request, whatever stands before us.
-        let link = format!("<?limit={limit}&cursor={next}>; rel=\"next\"");
-        if let Ok(link) = HeaderValue::try_from(link) {
-            response.headers_mut().insert(LINK, link);
-        }
+/// The answer with a page shown as `B`: the body, and `Link: <…>; rel="next"` (HT-6).
+pub(crate) fn page<B, T>(page: Page<T>, limit: usize) -> Response
+where
+    B: Serialize + From<Page<T>>,
+{
+    // Relative: it resolves against the request, whatever stands before us.
+    let link = |next: &String| format!("<?limit={limit}&cursor={next}>; rel=\"next\"");
+    let link = page.next.as_ref().map(link);
+    let mut response = Json(B::from(page)).into_response();
+    if let Some(link) = link.and_then(|link| HeaderValue::try_from(link).ok()) {
+        response.headers_mut().insert(LINK, link);
     }
     response
 }

@@ -3,22 +3,22 @@
 use axum::extract::State;
 use axum::response::Response;
 use runtime::problem::Problem;
-use schemas::ids::{CohortId, TenantId};
+use schemas::ids::CohortId;
 use schemas::records::{ControlKey, ControlObject};
 use schemas::resources::Cohort;
 use schemas::resources::input::CohortInput;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::{self, Page, Paging};
+use super::answer::{self, Paging};
 use super::auth::Principal;
 use super::kind::{self, Changing, Kind};
 use super::request::{IdempotencyKey, JsonBody, Order, Params, Segments, Waiting, invalid};
 use super::schema::{CohortBody, CohortPatch};
 use super::tenants::known as known_tenant;
-use super::view::time;
-use super::{App, conflict, other_body, remove};
-use crate::store::{Plan, State as Objects, Table};
+use super::view::{pages, time};
+use super::{App, conflict, other_body};
+use crate::store::{State as Objects, Table};
 
 /// A tenant's cohorts.
 const COHORTS_MAX: usize = 10_000;
@@ -38,13 +38,9 @@ pub(crate) struct CohortView {
     updated_at: String,
 }
 
-/// A page of cohorts.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct CohortPage {
-    /// The page's objects.
-    items: Vec<CohortView>,
-    /// The cursor of the next page; null at the end.
-    next: Option<String>,
+pages! {
+    /// A page of cohorts.
+    pub(crate) CohortPage of CohortView;
 }
 
 /// Makes a cohort, with no members yet.
@@ -128,9 +124,9 @@ pub(super) async fn list(
 pub(super) async fn read(
     State(app): State<App>,
     principal: Principal,
-    Segments((tenant, cohort)): Segments<(String, String)>,
+    Segments(path): Segments<(String, String)>,
 ) -> Result<axum::Json<CohortView>, Problem> {
-    kind::read::<Cohort>(&app, &place(&principal, &tenant, &cohort)?)
+    kind::read::<Cohort>(&app, &kind::place::<Cohort>(&principal, &path)?)
 }
 
 /// Changes a cohort by a merge patch.
@@ -143,11 +139,11 @@ pub(super) async fn read(
 pub(super) async fn patch(
     State(app): State<App>,
     principal: Principal,
-    Segments((tenant, cohort)): Segments<(String, String)>,
+    Segments(path): Segments<(String, String)>,
     Params(waiting): Params<Waiting>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let place = place(&principal, &tenant, &cohort)?;
+    let place = kind::place::<Cohort>(&principal, &path)?;
     kind::change(&app, waiting, place, move |old: &Cohort| {
         let CohortInput { name } = CohortInput::patched(old, &body).map_err(invalid)?;
         Ok(Cohort {
@@ -167,44 +163,22 @@ pub(super) async fn patch(
 pub(super) async fn delete(
     State(app): State<App>,
     principal: Principal,
-    Segments((tenant, cohort)): Segments<(String, String)>,
+    Segments(path): Segments<(String, String)>,
     Params(waiting): Params<Waiting>,
 ) -> Result<Response, Problem> {
-    let place = place(&principal, &tenant, &cohort)?;
-    let written = app
-        .store
-        .write(move |objects| {
-            kind::known::<Cohort>(objects, &place)?;
-            let mut syncs = objects.syncs.page(&place.0, None);
-            if let Some((sync, _)) = syncs.find(|(_, sync)| sync.cohort == place.1) {
+    let place = kind::place::<Cohort>(&principal, &path)?;
+    let (tenant, cohort) = place.clone();
+    kind::delete::<Cohort>(&app, waiting, place, move |objects| {
+        let mut syncs = objects.syncs.page(&tenant, None);
+        match syncs.find(|(_, sync)| sync.cohort == cohort) {
+            Some((sync, _)) => {
                 let detail = format!("the cohort is sent by {sync}: delete that sync first");
-                return Err(conflict(detail));
+                Err(conflict(detail))
             }
-            Ok(Plan {
-                changes: vec![remove(ControlKey::Cohort(place.1))],
-                answer: (),
-            })
-        })
-        .await?;
-    Ok(answer::deleted(&app, waiting, written).await)
-}
-
-fn place(
-    principal: &Principal,
-    tenant: &str,
-    cohort: &str,
-) -> Result<(TenantId, CohortId), Problem> {
-    let tenant = principal.tenant(tenant)?;
-    Ok((tenant, kind::id::<Cohort>(cohort)?))
-}
-
-impl From<Page<CohortView>> for CohortPage {
-    fn from(page: Page<CohortView>) -> Self {
-        Self {
-            items: page.items,
-            next: page.next,
+            None => Ok(Vec::new()),
         }
-    }
+    })
+    .await
 }
 
 impl Kind for Cohort {

@@ -22,10 +22,10 @@ use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use super::App;
-use super::answer::{self, Paging};
+use super::answer::{self, Page, Paging};
 use super::auth::{Principal, not_found};
 use super::request::{Params, Segments};
-use super::view::time;
+use super::view::{pages, time};
 use crate::dead::{Letter, NotRead, Query};
 
 /// The most bytes of a payload, or of a record that cannot be read, that are shown.
@@ -118,13 +118,10 @@ struct ContentView {
     base64: Option<String>,
 }
 
-/// A page of dead letters. It may be empty and have a next one.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct DeadPage {
-    /// The page's letters: those of one endpoint from the oldest on.
-    items: Vec<DeadView>,
-    /// The cursor of the next page; null at the end.
-    next: Option<String>,
+pages! {
+    /// A page of dead letters, those of one endpoint from the oldest on. It may be empty and have a
+    /// next one.
+    pub(super) DeadPage of DeadView;
 }
 
 impl ContentView {
@@ -274,12 +271,11 @@ fn unread(error: &NotRead) -> Problem {
 async fn page(app: &App, query: Query) -> Result<Response, Problem> {
     let read = app.dead.page(&query).await;
     let (found, next) = read.map_err(|error| unread(&error))?;
-    let next = next.map(|place| answer::cursor(&place.to_string()));
-    let body = DeadPage {
+    let page = Page {
         items: found.iter().map(DeadView::of).collect(),
-        next: next.clone(),
+        next: next.map(|place| answer::cursor(&place.to_string())),
     };
-    Ok(answer::page(body, next.as_deref(), query.limit))
+    Ok(answer::page::<DeadPage, _>(page, query.limit))
 }
 
 async fn one(app: &App, letter: &str) -> Result<Letter, Problem> {

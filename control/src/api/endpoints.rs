@@ -286,7 +286,7 @@ pub(super) async fn delete(
         let syncs = syncs
             .filter(|(_, sync)| sync.endpoint == id)
             .map(|(sync, _)| ControlKey::Sync(sync));
-        subscriptions.chain(syncs).chain(own_keys).collect()
+        Ok(subscriptions.chain(syncs).chain(own_keys).collect())
     })
     .await
 }

@@ -25,12 +25,12 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::App;
-use super::answer::{self, Paging};
+use super::answer::{self, Page, Paging};
 use super::auth::{Principal, not_found};
 use super::kind::{self, known};
 use super::request::{JsonBody, JsonText, Params, Segments, not_json};
 use super::tenants::known as known_tenant;
-use super::view::time;
+use super::view::{pages, time};
 use crate::dry_run::{Ended, LAST_MAX, NotTried, Seen, Tried};
 
 /// Clauses in one answer: a page with more ends early.
@@ -69,13 +69,9 @@ pub(super) struct ExplanationView {
     explanation: Explanation,
 }
 
-/// A page of explanations, in the order of the subscriptions.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ExplanationPage {
-    /// The page's explanations.
-    items: Vec<ExplanationView>,
-    /// The cursor of the next page; null at the end.
-    next: Option<String>,
+pages! {
+    /// A page of explanations, in the order of the subscriptions.
+    pub(super) ExplanationPage of ExplanationView;
 }
 
 /// Filters to try.
@@ -225,13 +221,11 @@ pub(super) async fn explain(
         tokio::task::yield_now().await;
     }
     let next = last.filter(|_| more);
-    let next = next.map(|id| answer::cursor(&id.to_string()));
-    let limit = paging.limit()?;
-    let body = ExplanationPage {
+    let page = Page {
         items,
-        next: next.clone(),
+        next: next.map(|id| answer::cursor(&id.to_string())),
     };
-    Ok(answer::page(body, next.as_deref(), limit))
+    Ok(answer::page::<ExplanationPage, _>(page, paging.limit()?))
 }
 
 fn one(app: &App, tenant: &TenantId, id: &str) -> Result<Arc<Subscription>, Problem> {

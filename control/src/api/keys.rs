@@ -110,9 +110,9 @@ pub(super) async fn list(
 pub(super) async fn delete(
     State(app): State<App>,
     principal: Principal,
-    Segments((tenant, key)): Segments<(String, String)>,
+    Segments(path): Segments<(String, String)>,
     Params(waiting): Params<Waiting>,
 ) -> Result<Response, Problem> {
-    let place = (principal.tenant(&tenant)?, kind::id::<ApiKey>(&key)?);
-    kind::delete::<ApiKey>(&app, waiting, place, |_| Vec::new()).await
+    let place = kind::place::<ApiKey>(&principal, &path)?;
+    kind::delete::<ApiKey>(&app, waiting, place, |_| Ok(Vec::new())).await
 }

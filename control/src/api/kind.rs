@@ -15,7 +15,7 @@ use schemas::resources::{ApiKey, Endpoint, Subscription};
 use serde::Serialize;
 
 use super::answer::{self, Made, Page, Paging};
-use super::auth::not_found;
+use super::auth::{Principal, not_found};
 use super::request::Waiting;
 use super::tenants::known as known_tenant;
 use super::view::{
@@ -66,6 +66,15 @@ pub(super) fn id<K: Kind>(text: &str) -> Result<K::Id, Problem> {
     text.parse().map_err(|_| not_found(K::NAME))
 }
 
+/// The place that a path names, for whoever may see and change the tenant's objects.
+pub(super) fn place<K: Kind>(
+    principal: &Principal,
+    (tenant, id): &(String, String),
+) -> Result<Place<K>, Problem> {
+    let tenant = principal.tenant(tenant)?;
+    Ok((tenant, self::id::<K>(id)?))
+}
+
 /// The object `id` of `tenant`, or 404.
 pub(super) fn known<'a, K: Kind>(
     objects: &'a Objects,
@@ -91,8 +100,7 @@ pub(super) fn list<K: Kind>(
         let view = |row: &(K::Id, &Arc<K>)| row.1.view();
         Ok::<_, Problem>(Page::of(rows, limit, |row| row.0.to_string(), view))
     })?;
-    let next = page.next.clone();
-    Ok(answer::page(K::Page::from(page), next.as_deref(), limit))
+    Ok(answer::page::<K::Page, _>(page, limit))
 }
 
 /// Reads the object at `place`.
@@ -137,18 +145,18 @@ pub(super) fn replaced<K: Changing>(old: &K, mut new: K, now: i64) -> Plan<K::Vi
     }
 }
 
-/// Deletes the object at `place`, and what `with_it` names.
+/// Deletes the object at `place`, and what `with_it` names, unless that says why it must stay.
 pub(super) async fn delete<K: Kind>(
     app: &App,
     waiting: Waiting,
     place: Place<K>,
-    with_it: impl FnOnce(&Objects) -> Vec<ControlKey> + Send + 'static,
+    with_it: impl FnOnce(&Objects) -> Result<Vec<ControlKey>, Problem> + Send + 'static,
 ) -> Result<Response, Problem> {
     let written = app
         .store
         .write(move |objects| {
             known::<K>(objects, &place)?;
-            let mut keys = with_it(objects);
+            let mut keys = with_it(objects)?;
             keys.push(K::key(place.1));
             Ok(Plan {
                 changes: keys.into_iter().map(remove).collect(),

@@ -27,7 +27,7 @@ use super::auth::{Principal, not_found};
 use super::dead::{endpoint_for, reason};
 use super::request::{IdempotencyKey, Order, Params, Segments, Waiting};
 use super::tenants::known;
-use super::view::{EndpointView, time};
+use super::view::{EndpointView, pages, time};
 use super::{App, conflict, later, other_body, put, remove};
 use crate::redrive::of_reenabled;
 use crate::store::{Plan, State as Objects};
@@ -122,13 +122,9 @@ pub(super) struct RedriveView {
     updated_at: String,
 }
 
-/// A page of redrives.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct RedrivePage {
-    /// The page's objects.
-    items: Vec<RedriveView>,
-    /// The cursor of the next page; null at the end.
-    next: Option<String>,
+pages! {
+    /// A page of redrives.
+    pub(super) RedrivePage of RedriveView;
 }
 
 impl RedriveView {
@@ -333,7 +329,7 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let (tenant, own) = principal.reach(&tenant)?;
     let (after, limit) = (paging.after()?, paging.limit()?);
-    let Page { items, next } = app.store.read(|objects| {
+    let page = app.store.read(|objects| {
         known(objects, &tenant)?;
         let rows = objects.redrives.page(&tenant, after);
         let rows = rows.filter(|(_, redrive)| is_of(redrive, own));
@@ -344,12 +340,7 @@ pub(super) async fn list(
             |row| RedriveView::of(&app, row.1),
         ))
     })?;
-    let link = next.clone();
-    Ok(answer::page(
-        RedrivePage { items, next },
-        link.as_deref(),
-        limit,
-    ))
+    Ok(answer::page::<RedrivePage, _>(page, limit))
 }
 
 fn is_of(redrive: &Redrive, own: Option<EndpointId>) -> bool {

@@ -4,13 +4,13 @@ use axum::extract::State;
 use axum::response::Response;
 use runtime::problem::Problem;
 use schemas::filter::Filters;
-use schemas::ids::{SubscriptionId, TenantId};
+use schemas::ids::SubscriptionId;
 use schemas::resources::input::SubscriptionInput;
 use schemas::resources::{Endpoint, Subscription, SubscriptionState};
 
 use super::answer::{self, Paging};
 use super::auth::Principal;
-use super::kind::{self, Changing as _};
+use super::kind::{self, Changing as _, Place};
 use super::request::{IdempotencyKey, JsonBody, Order, Params, Segments, Waiting, invalid};
 use super::schema::{SubscriptionBody, SubscriptionPatch};
 use super::tenants::known as known_tenant;
@@ -160,9 +160,9 @@ pub(super) async fn list(
 pub(super) async fn read(
     State(app): State<App>,
     principal: Principal,
-    Segments((tenant, subscription)): Segments<(String, String)>,
+    Segments(path): Segments<(String, String)>,
 ) -> Result<axum::Json<SubscriptionView>, Problem> {
-    kind::read::<Subscription>(&app, &place(&principal, &tenant, &subscription)?)
+    kind::read::<Subscription>(&app, &kind::place::<Subscription>(&principal, &path)?)
 }
 
 /// Changes a subscription by a merge patch; `types` in it replaces the filters.
@@ -175,11 +175,11 @@ pub(super) async fn read(
 pub(super) async fn patch(
     State(app): State<App>,
     principal: Principal,
-    Segments((tenant, subscription)): Segments<(String, String)>,
+    Segments(path): Segments<(String, String)>,
     Params(waiting): Params<Waiting>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let place = place(&principal, &tenant, &subscription)?;
+    let place = kind::place::<Subscription>(&principal, &path)?;
     kind::change(&app, waiting, place, move |old: &Subscription| {
         let input = SubscriptionInput::patched(old, &body).map_err(invalid)?;
         Ok(Subscription {
@@ -201,11 +201,11 @@ pub(super) async fn patch(
 pub(super) async fn delete(
     State(app): State<App>,
     principal: Principal,
-    Segments((tenant, subscription)): Segments<(String, String)>,
+    Segments(path): Segments<(String, String)>,
     Params(waiting): Params<Waiting>,
 ) -> Result<Response, Problem> {
-    let place = place(&principal, &tenant, &subscription)?;
-    kind::delete::<Subscription>(&app, waiting, place, |_| Vec::new()).await
+    let place = kind::place::<Subscription>(&principal, &path)?;
+    kind::delete::<Subscription>(&app, waiting, place, |_| Ok(Vec::new())).await
 }
 
 /// Holds a subscription: events pass it by.
@@ -217,10 +217,10 @@ pub(super) async fn delete(
 pub(super) async fn pause(
     State(app): State<App>,
     principal: Principal,
-    Segments((tenant, subscription)): Segments<(String, String)>,
+    Segments(path): Segments<(String, String)>,
     Params(waiting): Params<Waiting>,
 ) -> Result<Response, Problem> {
-    let place = place(&principal, &tenant, &subscription)?;
+    let place = kind::place::<Subscription>(&principal, &path)?;
     set_state(&app, waiting, place, SubscriptionState::Paused).await
 }
 
@@ -233,17 +233,17 @@ pub(super) async fn pause(
 pub(super) async fn resume(
     State(app): State<App>,
     principal: Principal,
-    Segments((tenant, subscription)): Segments<(String, String)>,
+    Segments(path): Segments<(String, String)>,
     Params(waiting): Params<Waiting>,
 ) -> Result<Response, Problem> {
-    let place = place(&principal, &tenant, &subscription)?;
+    let place = kind::place::<Subscription>(&principal, &path)?;
     set_state(&app, waiting, place, SubscriptionState::Active).await
 }
 
 async fn set_state(
     app: &App,
     waiting: Waiting,
-    place: (TenantId, SubscriptionId),
+    place: Place<Subscription>,
     state: SubscriptionState,
 ) -> Result<Response, Problem> {
     kind::change(app, waiting, place, move |old: &Subscription| {
@@ -253,13 +253,4 @@ async fn set_state(
         })
     })
     .await
-}
-
-fn place(
-    principal: &Principal,
-    tenant: &str,
-    subscription: &str,
-) -> Result<(TenantId, SubscriptionId), Problem> {
-    let tenant = principal.tenant(tenant)?;
-    Ok((tenant, kind::id::<Subscription>(subscription)?))
 }

@@ -18,14 +18,14 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::answer::{self, Page, Paging};
+use super::answer::{self, Paging};
 use super::auth::Principal;
-use super::kind::{self, Changing, Kind};
+use super::kind::{self, Changing, Kind, Place};
 use super::quotas::followers;
 use super::request::{IdempotencyKey, JsonBody, Order, Params, Segments, Waiting, invalid};
 use super::schema::{SyncBody, SyncPatch};
 use super::tenants::known as known_tenant;
-use super::view::time;
+use super::view::{pages, time};
 use super::{App, conflict, later, other_body};
 use crate::store::{State as Objects, Table};
 
@@ -84,13 +84,9 @@ pub(crate) struct SyncView {
     updated_at: String,
 }
 
-/// A page of syncs.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct SyncPage {
-    /// The page's objects.
-    items: Vec<SyncView>,
-    /// The cursor of the next page; null at the end.
-    next: Option<String>,
+pages! {
+    /// A page of syncs.
+    pub(crate) SyncPage of SyncView;
 }
 
 /// A sync that is to be made.
@@ -316,9 +312,9 @@ pub(super) async fn list(
 pub(super) async fn read(
     State(app): State<App>,
     principal: Principal,
-    Segments((tenant, sync)): Segments<(String, String)>,
+    Segments(path): Segments<(String, String)>,
 ) -> Result<axum::Json<SyncView>, Problem> {
-    kind::read::<Sync>(&app, &place(&principal, &tenant, &sync)?)
+    kind::read::<Sync>(&app, &kind::place::<Sync>(&principal, &path)?)
 }
 
 /// Changes a sync by a merge patch: when it runs, and what a run may remove. What it sends where
@@ -332,11 +328,11 @@ pub(super) async fn read(
 pub(super) async fn patch(
     State(app): State<App>,
     principal: Principal,
-    Segments((tenant, sync)): Segments<(String, String)>,
+    Segments(path): Segments<(String, String)>,
     Params(waiting): Params<Waiting>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
-    let place = place(&principal, &tenant, &sync)?;
+    let place = kind::place::<Sync>(&principal, &path)?;
     kind::change(&app, waiting, place, move |old: &Sync| {
         let input = SyncInput::patched(old, &body).map_err(invalid)?;
         Ok(Sync {
@@ -360,14 +356,15 @@ pub(super) async fn patch(
 pub(super) async fn delete(
     State(app): State<App>,
     principal: Principal,
-    Segments((tenant, sync)): Segments<(String, String)>,
+    Segments(path): Segments<(String, String)>,
     Params(waiting): Params<Waiting>,
 ) -> Result<Response, Problem> {
-    let (tenant, id) = place(&principal, &tenant, &sync)?;
-    kind::delete::<Sync>(&app, waiting, (tenant, id), move |objects| {
+    let place = kind::place::<Sync>(&principal, &path)?;
+    let id = place.1;
+    kind::delete::<Sync>(&app, waiting, place, move |objects| {
         let sync = objects.syncs.get(id);
         let own = sync.map(|sync| ControlKey::Subscription(sync.subscription));
-        own.into_iter().collect()
+        Ok(own.into_iter().collect())
     })
     .await
 }
@@ -381,10 +378,10 @@ pub(super) async fn delete(
 pub(super) async fn pause(
     State(app): State<App>,
     principal: Principal,
-    Segments((tenant, sync)): Segments<(String, String)>,
+    Segments(path): Segments<(String, String)>,
     Params(waiting): Params<Waiting>,
 ) -> Result<Response, Problem> {
-    let place = place(&principal, &tenant, &sync)?;
+    let place = kind::place::<Sync>(&principal, &path)?;
     set_state(&app, waiting, place, SyncState::Paused).await
 }
 
@@ -397,17 +394,17 @@ pub(super) async fn pause(
 pub(super) async fn resume(
     State(app): State<App>,
     principal: Principal,
-    Segments((tenant, sync)): Segments<(String, String)>,
+    Segments(path): Segments<(String, String)>,
     Params(waiting): Params<Waiting>,
 ) -> Result<Response, Problem> {
-    let place = place(&principal, &tenant, &sync)?;
+    let place = kind::place::<Sync>(&principal, &path)?;
     set_state(&app, waiting, place, SyncState::Active).await
 }
 
 async fn set_state(
     app: &App,
     waiting: Waiting,
-    place: (TenantId, SyncId),
+    place: Place<Sync>,
     state: SyncState,
 ) -> Result<Response, Problem> {
     kind::change(app, waiting, place, move |old: &Sync| {
@@ -417,20 +414,6 @@ async fn set_state(
         })
     })
     .await
-}
-
-fn place(principal: &Principal, tenant: &str, sync: &str) -> Result<(TenantId, SyncId), Problem> {
-    let tenant = principal.tenant(tenant)?;
-    Ok((tenant, kind::id::<Sync>(sync)?))
-}
-
-impl From<Page<SyncView>> for SyncPage {
-    fn from(page: Page<SyncView>) -> Self {
-        Self {
-            items: page.items,
-            next: page.next,
-        }
-    }
 }
 
 impl Kind for Sync {

@@ -88,7 +88,7 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     principal.operator()?;
     let (after, limit) = (paging.after::<TenantId>()?, paging.limit()?);
-    let Page { items, next } = app.store.read(|objects| {
+    let page = app.store.read(|objects| {
         let rows = objects.tenants(after.as_ref());
         Page::of(
             rows,
@@ -97,12 +97,7 @@ pub(super) async fn list(
             |row| TenantView::of(row),
         )
     });
-    let link = next.clone();
-    Ok(answer::page(
-        TenantPage { items, next },
-        link.as_deref(),
-        limit,
-    ))
+    Ok(answer::page::<TenantPage, _>(page, limit))
 }
 
 /// Reads a tenant.

@@ -11,7 +11,6 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::answer::Page;
 use super::credentials;
 
 /// Unix milliseconds as RFC 3339.
@@ -304,19 +303,20 @@ pub(crate) struct TestView {
     pub(crate) delivery_id: String,
 }
 
+/// How pages of objects are shown: a type a kind, because each has a name in the document.
 macro_rules! pages {
-    ($($(#[doc = $doc:literal])+ $name:ident of $view:ident;)+) => {
+    ($($(#[doc = $doc:literal])+ $vis:vis $name:ident of $view:ident;)+) => {
         $($(#[doc = $doc])+
-        #[derive(Debug, Serialize, ToSchema)]
-        pub(crate) struct $name {
+        #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+        $vis struct $name {
             /// The page's objects.
-            pub(crate) items: Vec<$view>,
+            items: Vec<$view>,
             /// The cursor of the next page; null at the end.
-            pub(crate) next: Option<String>,
+            next: Option<String>,
         }
 
-        impl From<Page<$view>> for $name {
-            fn from(page: Page<$view>) -> Self {
+        impl From<$crate::api::answer::Page<$view>> for $name {
+            fn from(page: $crate::api::answer::Page<$view>) -> Self {
                 Self {
                     items: page.items,
                     next: page.next,
@@ -326,15 +326,17 @@ macro_rules! pages {
     };
 }
 
+pub(super) use pages;
+
 pages! {
     /// A page of tenants.
-    TenantPage of TenantView;
+    pub(crate) TenantPage of TenantView;
     /// A page of keys.
-    KeyPage of KeyView;
+    pub(crate) KeyPage of KeyView;
     /// A page of endpoints.
-    EndpointPage of EndpointView;
+    pub(crate) EndpointPage of EndpointView;
     /// A page of subscriptions.
-    SubscriptionPage of SubscriptionView;
+    pub(crate) SubscriptionPage of SubscriptionView;
 }
 
 /// An error answer (RFC 9457).
