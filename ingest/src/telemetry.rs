@@ -72,7 +72,7 @@ impl From<ProblemType> for RequestResult {
             ProblemType::NotFound => Self::NotFound,
             ProblemType::MethodNotAllowed => Self::Method,
             ProblemType::Timeout => Self::Timeout,
-            ProblemType::TooLarge => Self::TooLarge,
+            ProblemType::TooLarge | ProblemType::HeadTooLarge => Self::TooLarge,
             ProblemType::UnsupportedMediaType => Self::MediaType,
             ProblemType::RateLimited => Self::RateLimited,
             ProblemType::Unavailable => Self::Unavailable,
@@ -84,7 +84,7 @@ impl From<ProblemType> for RequestResult {
 impl From<ProblemType> for EventResult {
     fn from(kind: ProblemType) -> Self {
         match kind {
-            ProblemType::TooLarge => Self::TooLarge,
+            ProblemType::TooLarge | ProblemType::HeadTooLarge => Self::TooLarge,
             ProblemType::RateLimited => Self::RateLimited,
             ProblemType::Unavailable | ProblemType::Timeout | ProblemType::Internal => {
                 Self::Unavailable

@@ -71,6 +71,8 @@ types! {
     Conflict => "conflict", "The request conflicts with what exists", CONFLICT;
     /// The body, an event or a batch is beyond a limit.
     TooLarge => "too-large", "The request is too large", PAYLOAD_TOO_LARGE;
+    /// The request's line and headers are beyond a limit.
+    HeadTooLarge => "head-too-large", "The request's head is too large", REQUEST_HEADER_FIELDS_TOO_LARGE;
     /// The content type is not one that is taken here.
     UnsupportedMediaType => "unsupported-media-type", "The media type is not supported", UNSUPPORTED_MEDIA_TYPE;
     /// A limit per time was reached; `violated-policies` names it (HT-11).

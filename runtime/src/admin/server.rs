@@ -29,6 +29,9 @@ use crate::telemetry::{Family, IntCounter, IntGauge, Metrics};
 
 /// hyper reads HTTP/1 heads into a buffer of at least this size.
 const HTTP1_BUFFER_MIN: usize = 8_192;
+/// hyper takes heads so many times larger than we do, so that we can say what is wrong with them;
+/// to what is beyond its own limits it answers 431 with nothing in it.
+const HEAD_SLACK: usize = 2;
 /// Requests at once on one HTTP/2 connection: enough to fill it, too few to flood us through one.
 const HTTP2_STREAMS_MAX: u32 = 128;
 /// How often an idle HTTP/2 peer is asked whether it is there, and how long it may take.
@@ -83,11 +86,36 @@ impl Default for ServerLimits {
     }
 }
 
+impl ServerLimits {
+    /// What is wrong with a request whose head is beyond the limits.
+    fn beyond<B>(&self, request: &Request<B>) -> Option<Problem> {
+        let refuse = |what: String| Problem::new(ProblemType::HeadTooLarge).detail(what);
+        if request.headers().len() > self.max_headers {
+            let limit = self.max_headers;
+            return Some(refuse(format!("at most {limit} headers are taken")));
+        }
+        let limit = self.max_header_bytes.max(HTTP1_BUFFER_MIN);
+        (head_bytes(request) > limit)
+            .then(|| refuse(format!("a head of at most {limit} bytes is taken")))
+    }
+}
+
+/// The bytes of a request's line and headers as HTTP/1 would carry them.
+fn head_bytes<B>(request: &Request<B>) -> usize {
+    let path = request.uri().path_and_query();
+    let line = request.method().as_str().len() + path.map_or(0, |path| path.as_str().len());
+    let around_line = "  HTTP/1.1\r\n\r\n".len();
+    let headers = request.headers().iter();
+    let fields = headers.map(|(name, value)| name.as_str().len() + ": \r\n".len() + value.len());
+    line + around_line + fields.sum::<usize>()
+}
+
 /// What a server counts.
 #[derive(Clone, Debug)]
 pub struct ConnectionMetrics {
     open: IntGauge,
     waits: IntCounter,
+    heads_refused: IntCounter,
 }
 
 impl ConnectionMetrics {
@@ -100,9 +128,14 @@ impl ConnectionMetrics {
             "anabranch_http_accept_waits_total",
             "Times that accepting waited because the connection limit was reached",
         );
+        let heads_refused: Family<ServerName, IntCounter> = metrics.counters(
+            "anabranch_http_heads_refused_total",
+            "Requests refused because their line and headers were beyond a limit",
+        );
         Self {
             open: open.get(server).clone(),
             waits: waits.get(server).clone(),
+            heads_refused: heads_refused.get(server).clone(),
         }
     }
 }
@@ -231,6 +264,10 @@ impl Server {
         mut request: Request<Incoming>,
         peer: SocketAddr,
     ) -> Result<Response, Infallible> {
+        if let Some(problem) = self.limits.beyond(&request) {
+            self.metrics.heads_refused.inc();
+            return Ok(problem.into_response());
+        }
         request.extensions_mut().insert(ConnectInfo(peer));
         let answer = self.app.clone().oneshot(request);
         match tokio::time::timeout(self.limits.request_timeout, answer).await {
@@ -280,13 +317,15 @@ fn builder(limits: &ServerLimits) -> Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
-        .max_headers(limits.max_headers)
-        .max_buf_size(limits.max_header_bytes.max(HTTP1_BUFFER_MIN));
+        .max_headers(limits.max_headers * HEAD_SLACK)
+        .max_buf_size(limits.max_header_bytes.max(HTTP1_BUFFER_MIN) * HEAD_SLACK);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
-        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(
+            u32::try_from(limits.max_header_bytes * HEAD_SLACK).unwrap_or(u32::MAX),
+        )
         .keep_alive_interval(HTTP2_PING)
         .keep_alive_timeout(HTTP2_PING);
     builder
