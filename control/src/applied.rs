@@ -65,8 +65,9 @@ impl Replicas {
         )
     }
 
-    /// Waits until every live replica has applied `offset`, at most ten seconds; returns the names
-    /// of those that have not.
+    /// Waits until every replica that reported within a session has applied `offset`, at most ten
+    /// seconds; returns the names of those that have not. One that falls silent meanwhile is left
+    /// out from the moment at which it has been for a session.
     pub(crate) async fn missing(&self, offset: i64) -> Vec<String> {
         let mut reports = self.reports.clone();
         let all = reports.wait_for(|reports| self.late(reports, offset).is_empty());

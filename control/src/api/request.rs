@@ -128,7 +128,9 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Params<T> {
 #[into_params(parameter_in = Query)]
 pub(crate) struct Waiting {
     /// `applied`: answer when every router and dispatcher has applied the change, at most 10 s
-    /// later. Who has not is named in `Anabranch-Not-Applied`.
+    /// later. Who has not is named in `Anabranch-Not-Applied`. One that has not reported for a
+    /// session (10 s by default) is neither waited for nor named: it has ended, or others have its
+    /// partitions, and it makes no attempts.
     #[param(value_type = Option<String>)]
     pub(crate) wait: Option<Wait>,
 }

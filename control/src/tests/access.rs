@@ -350,6 +350,13 @@ fn the_document_says_what_is_checked() {
         let repeat = |param: &Value| param["name"] == "Idempotency-Key" && param["in"] == "header";
         assert!(params.iter().any(repeat), "{path}");
     }
+    // What is left out of the waiting is said where the waiting is.
+    let params = &document["paths"]["/v1/tenants"]["post"]["parameters"];
+    let wait = params.as_array().unwrap().iter();
+    let mut wait = wait.filter(|param| param["name"] == "wait");
+    let said = wait.next().unwrap()["description"].as_str().unwrap();
+    let said = said.replace('\n', " ");
+    assert!(said.contains("has not reported for a session"), "{said}");
     assert_eq!(schemas["EndpointBody"]["required"], json!(["url"]));
     assert!(schemas["ProblemView"].is_object());
 }
