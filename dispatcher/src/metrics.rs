@@ -1,134 +1,11 @@
-//! Owns the dispatcher's metrics and the closed sets of their labels.
+//! Owns the dispatcher's metrics.
+
+mod labels;
 
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
-use runtime::label;
 use runtime::telemetry::{Family, LATENCY_BUCKETS, Metrics as Registry};
-use schemas::records::DeadReason;
-use schemas::resources::DisabledReason;
 
-label! {
-    /// What became of an attempt.
-    pub(crate) enum Outcome("outcome") {
-        /// The endpoint took it.
-        Delivered => "delivered",
-        /// It will be tried again.
-        Retry => "retry",
-        /// The endpoint will never take it.
-        Rejected => "rejected",
-        /// The endpoint is gone.
-        Gone => "gone",
-    }
-}
-
-label! {
-    /// Why a delivery went to a delay topic.
-    pub(crate) enum Deferred("reason") {
-        /// Its retry is due later.
-        Retry => "retry",
-        /// Its lane cannot send it within the horizon.
-        Horizon => "horizon",
-        /// Its lane is full or held.
-        Full => "full",
-        /// Its endpoint is paused, or cannot be attempted as it is.
-        Paused => "paused",
-        /// It came out of a delay topic before its due time.
-        NotDue => "not_due",
-        /// Its partition was revoked while it waited for a retry.
-        Drain => "drain",
-        /// It is ordered behind others of its key.
-        Order => "order",
-    }
-}
-
-label! {
-    /// Why a delivery is a dead letter.
-    pub(crate) enum Dead("reason") {
-        /// No attempt is left.
-        AttemptsExhausted => "attempts_exhausted",
-        /// Too old.
-        MaxAge => "max_age",
-        /// Refused for good.
-        Rejected => "rejected",
-        /// The endpoint is gone.
-        EndpointGone => "endpoint_gone",
-        /// The endpoint is disabled.
-        EndpointDisabled => "endpoint_disabled",
-        /// Endpoint or subscription deleted.
-        Deleted => "deleted",
-        /// Too large for the log.
-        TooLarge => "too_large",
-        /// Cannot be read.
-        Undecodable => "undecodable",
-        /// Cannot be written as a request.
-        Unencodable => "unencodable",
-        /// Retention overtook the reader.
-        RetentionLost => "retention_lost",
-        /// Round too often.
-        Loop => "loop",
-        /// No request could be made of it.
-        Template => "template",
-    }
-}
-
-impl From<DeadReason> for Dead {
-    fn from(reason: DeadReason) -> Self {
-        match reason {
-            DeadReason::AttemptsExhausted => Self::AttemptsExhausted,
-            DeadReason::MaxAge => Self::MaxAge,
-            DeadReason::Rejected => Self::Rejected,
-            DeadReason::EndpointGone => Self::EndpointGone,
-            DeadReason::EndpointDisabled => Self::EndpointDisabled,
-            DeadReason::Deleted => Self::Deleted,
-            DeadReason::TooLarge => Self::TooLarge,
-            DeadReason::Undecodable => Self::Undecodable,
-            DeadReason::Unencodable => Self::Unencodable,
-            DeadReason::RetentionLost => Self::RetentionLost,
-            DeadReason::Loop => Self::Loop,
-            DeadReason::Template => Self::Template,
-        }
-    }
-}
-
-label! {
-    /// Why an endpoint was given up.
-    pub(crate) enum GivenUp("reason") {
-        /// It failed for longer than it may.
-        Failing => "failing",
-        /// It said that it is gone.
-        Gone => "gone",
-    }
-}
-
-impl From<DisabledReason> for GivenUp {
-    fn from(reason: DisabledReason) -> Self {
-        match reason {
-            DisabledReason::Failing => Self::Failing,
-            DisabledReason::Gone => Self::Gone,
-        }
-    }
-}
-
-label! {
-    /// How a breaker changed.
-    pub(crate) enum BreakerChange("change") {
-        /// Its endpoint fails: only probes go.
-        Opened => "opened",
-        /// A probe failed.
-        StillOpen => "still_open",
-        /// Its endpoint answers again.
-        Closed => "closed",
-    }
-}
-
-label! {
-    /// How a transaction ended.
-    pub(crate) enum Hop("result") {
-        /// Committed.
-        Committed => "committed",
-        /// Aborted; its deliveries are tried again.
-        Aborted => "aborted",
-    }
-}
+pub(crate) use labels::{BreakerChange, Dead, Deferred, GivenUp, Hop, Outcome};
 
 /// Everything that the dispatcher counts.
 #[derive(Debug, Clone)]
@@ -144,16 +21,23 @@ pub(crate) struct Metrics {
     pub(crate) replaced: IntCounter,
     pub(crate) hops: Family<Hop, IntCounter>,
     pub(crate) hop_deliveries: IntCounter,
-    pub(crate) commits: IntCounter,
-    pub(crate) commit_failures: IntCounter,
+    /// Plain commits.
+    pub(crate) commits: Commits,
     pub(crate) batches_halved: IntCounter,
-    pub(crate) lease_waits: IntCounter,
-    pub(crate) commit_waits: IntCounter,
     pub(crate) late_starts: IntCounter,
     pub(crate) incidents: IntCounter,
     pub(crate) attempt_records_dropped: IntCounter,
     /// How things stand.
     pub(crate) state: State,
+}
+
+/// Plain commits, and what waits for them.
+#[derive(Debug, Clone)]
+pub(crate) struct Commits {
+    pub(crate) acknowledged: IntCounter,
+    pub(crate) failures: IntCounter,
+    pub(crate) waits: IntCounter,
+    pub(crate) lease_waits: IntCounter,
 }
 
 /// How endpoints fare.
@@ -224,30 +108,14 @@ impl Metrics {
                 "anabranch_dispatch_transaction_deliveries_total",
                 "Deliveries that committed transactions moved to delay topics or to dead",
             ),
-            commits: counter(
-                "anabranch_dispatch_commits_total",
-                "Plain commits acknowledged",
-            ),
-            commit_failures: counter(
-                "anabranch_dispatch_commit_failures_total",
-                "Plain commits refused or not acknowledged",
-            ),
+            commits: Commits::register(registry),
             batches_halved: counter(
                 "anabranch_dispatch_batches_halved_total",
                 "Requests rejected as a whole and sent again in two halves",
             ),
-            lease_waits: counter(
-                "anabranch_dispatch_lease_waits_total",
-                "Times that attempts stopped because the last acknowledged commit was too old",
-            ),
             late_starts: counter(
                 "anabranch_dispatch_late_starts_total",
                 "Attempts that were charged to a limit and not sent, since the process was held up",
-            ),
-            commit_waits: counter(
-                "anabranch_dispatch_commit_waits_total",
-                "Times that a lane's attempts stopped because something completed in its placement \
-                 was not committed in time",
             ),
             incidents: counter(
                 "anabranch_dispatch_incidents_total",
@@ -258,6 +126,31 @@ impl Metrics {
                 "Attempt records not written because the producer had no room",
             ),
             state: State::register(registry),
+        }
+    }
+}
+
+impl Commits {
+    fn register(registry: &Registry) -> Self {
+        let counter = |name: &str, help: &str| registry.counter(name, help);
+        Self {
+            acknowledged: counter(
+                "anabranch_dispatch_commits_total",
+                "Plain commits acknowledged",
+            ),
+            failures: counter(
+                "anabranch_dispatch_commit_failures_total",
+                "Plain commits refused or not acknowledged",
+            ),
+            waits: counter(
+                "anabranch_dispatch_commit_waits_total",
+                "Times that a lane's attempts stopped because something completed in its placement \
+                 was not committed in time",
+            ),
+            lease_waits: counter(
+                "anabranch_dispatch_lease_waits_total",
+                "Times that attempts stopped because the last acknowledged commit was too old",
+            ),
         }
     }
 }

@@ -31,6 +31,7 @@ pub mod sign;
 pub mod template;
 mod tls;
 pub mod tokens;
+mod trace;
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use schemas::resources::Quota;
 use tokio::time::Instant;
 
 use super::Engine;
-use super::attempts::Exchange;
+use super::attempt::Exchange;
 use crate::batch::{self, Said};
 use crate::dead_letter;
 use crate::delivery::Transport;

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::Engine;
-use super::attempts::Exchange;
+use super::attempt::Exchange;
 use super::moves::{Move, What};
 use crate::chunk::ChunkSaid;
 use crate::dead_letter;

@@ -159,7 +159,7 @@ impl<T: Transport> Engine<T> {
         }
         match done.result {
             Ok(()) => {
-                self.parts.metrics.commits.inc();
+                self.parts.metrics.commits.acknowledged.inc();
                 self.plain.unanswered_since = None;
                 self.lease.extend(done.sent_at);
                 self.resume_lanes();
@@ -168,7 +168,7 @@ impl<T: Transport> Engine<T> {
                 }
             }
             Err(error) => {
-                self.parts.metrics.commit_failures.inc();
+                self.parts.metrics.commits.failures.inc();
                 warn!(%error, "positions were not committed");
                 if error.class() != Class::Never {
                     self.timers.commit_now(now + AGAIN);

@@ -52,7 +52,7 @@ impl<T: Transport> Engine<T> {
     /// down, one probe at a time.
     pub(super) fn may_start_any(&mut self, now: Instant) -> bool {
         if !self.lease.holds(now) {
-            self.parts.metrics.lease_waits.inc();
+            self.parts.metrics.commits.lease_waits.inc();
             self.timers.commit_now(now);
             return false;
         }

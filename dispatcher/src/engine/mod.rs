@@ -5,6 +5,7 @@
 //! messages, so that nothing here is shared and nothing needs a lock. It must never await anything
 //! else: a slow log or endpoint holds up no other.
 
+mod attempt;
 mod attempts;
 mod batching;
 mod chunks;
@@ -14,16 +15,19 @@ mod forgetting;
 mod handover;
 mod health;
 mod intake;
+mod lease;
 mod moves;
 mod ordering;
 mod ownership;
 mod preparing;
+mod recording;
 mod reenabling;
 mod replacing;
 mod senders;
 mod timers;
 mod tokens;
 mod transact;
+mod verdicts;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -56,7 +60,7 @@ use crate::probation::Probation;
 use crate::work::{Delivery, Meter};
 use crate::{Options, Stopped};
 
-use attempts::Finished;
+use attempt::Finished;
 use commits::{CommitDone, Plain};
 use intake::ControlEnd;
 use moves::{Move, TransactionDone};
@@ -66,7 +70,7 @@ use timers::Timers;
 
 pub use senders::Senders;
 
-pub(crate) use attempts::Lease;
+pub(crate) use lease::Lease;
 
 /// So many best-effort records are handed over at once …
 const RECORDS_TOGETHER: usize = 64;
