@@ -45,6 +45,17 @@ struct Origin {
     partition: u32,
     /// The position last carried (last, not highest); `None` while no record carried one.
     position: Option<i64>,
+    /// The highest offset that was seen of it.
+    highest: i64,
+}
+
+/// Ordered targets of which the log alone can say whether they are repeats (rule 12).
+#[derive(Debug)]
+pub struct Doubt {
+    /// Their marks.
+    pub marks: Vec<Mark>,
+    /// When their event was accepted, unix milliseconds: they were not there before.
+    pub accepted_at: i64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +75,8 @@ pub struct Marks {
     bytes_read: u64,
     newest_append: i64,
     replay: Option<Replay>,
+    /// What the log said of the record last looked up.
+    recalled: Vec<(Mark, i64)>,
 }
 
 /// What is read again for its marks: from an offset up to the position taken over.
@@ -71,6 +84,12 @@ pub struct Marks {
 struct Replay {
     from: i64,
     until: i64,
+}
+
+impl Origin {
+    fn is_of(&self, record: &DeliveryRecord) -> bool {
+        self.partition == record.origin.partition && self.topic == record.origin.topic
+    }
 }
 
 impl Marks {
@@ -101,7 +120,9 @@ impl Marks {
             .map(|mark| match self.first_seen.entry(mark) {
                 Entry::Occupied(first) => *first.get() < offset,
                 Entry::Vacant(unseen) => {
-                    unseen.insert(offset);
+                    let recalled = self.recalled.iter().find(|(known, _)| *known == mark);
+                    let first = recalled.map_or(offset, |(_, first)| *first);
+                    unseen.insert(first);
                     let origin_offset = record.origin.offset;
                     self.queue.push_back(Marked {
                         mark,
@@ -110,10 +131,39 @@ impl Marks {
                         origin_offset,
                         appended_at,
                     });
-                    false
+                    first < offset
                 }
             })
             .collect()
+    }
+
+    /// What of `record` may be a repeat although its mark is not remembered: ordered targets that
+    /// come after later events of their origin, written by a router that goes on there. `None` where
+    /// there is no doubt.
+    pub fn doubt(&self, record: &DeliveryRecord) -> Option<Doubt> {
+        record.router_position?;
+        let origin = self.origins.iter().find(|origin| origin.is_of(record))?;
+        if record.origin.offset >= origin.highest {
+            return None;
+        }
+        let ordered = record
+            .targets
+            .iter()
+            .zip(record.marks())
+            .filter(|(target, _)| target.order.is_some());
+        let marks: Vec<Mark> = ordered
+            .map(|(_, mark)| mark)
+            .filter(|mark| !self.first_seen.contains_key(mark))
+            .collect();
+        (!marks.is_empty()).then_some(Doubt {
+            marks,
+            accepted_at: record.accepted_at,
+        })
+    }
+
+    /// Takes in where marks in doubt were first.
+    pub fn recall(&mut self, found: Vec<(Mark, i64)>) {
+        self.recalled = found;
     }
 
     /// Forgets the oldest marks that are not mandatory until at most `budget` bytes are held beside
@@ -188,14 +238,13 @@ impl Marks {
     }
 
     fn origin(&mut self, record: &DeliveryRecord) -> usize {
-        let known = self.origins.iter().position(|origin| {
-            origin.partition == record.origin.partition && origin.topic == record.origin.topic
-        });
+        let known = self.origins.iter().position(|origin| origin.is_of(record));
         let at = known.unwrap_or_else(|| {
             self.origins.push(Origin {
                 topic: record.origin.topic.clone(),
                 partition: record.origin.partition,
                 position: None,
+                highest: record.origin.offset,
             });
             self.origins.len() - 1
         });
@@ -203,6 +252,7 @@ impl Marks {
             && record.router_position.is_some()
         {
             origin.position = record.router_position;
+            origin.highest = origin.highest.max(record.origin.offset);
         }
         at
     }
