@@ -34,7 +34,7 @@ Examples:
   generate | anabranch explain --tenant acme --event - --json | jq 'select(.matched)'
 
 The event is a CloudEvent in its JSON form. Each subscription is a line, and below it what its filters
-wanted and what they saw.")]
+wanted and what they saw, and what its transform makes of the event.")]
 pub(crate) struct ExplainArgs {
     /// The event, as a file; `-` is standard input
     #[arg(long, value_name = "FILE")]
@@ -125,7 +125,37 @@ fn show(item: &Value, json: bool) -> anyhow::Result<()> {
     if let Some(root) = item.get("explanation") {
         parts(root, 1, &mut lines);
     }
+    if let Some(outcome) = item.get("transform") {
+        lines.extend(transformed(outcome));
+    }
     Ok(output::line(lines.join("\n"))?)
+}
+
+/// What a transform makes of an event: the request line, headers and the event, or why there is
+/// none.
+pub(crate) fn transformed(outcome: &Value) -> Vec<String> {
+    let text = |name: &str| outcome.get(name).and_then(Value::as_str);
+    let pointer = text("pointer").unwrap_or_default();
+    let mut lines = match text("outcome") {
+        Some("dropped") => vec![format!("→ dropped by {pointer}")],
+        Some("failed") => {
+            let detail = text("detail").unwrap_or_default();
+            vec![format!("→ fails: {pointer}: {detail}")]
+        }
+        Some(_) | None => {
+            let place = text("url").or_else(|| text("path")).unwrap_or_default();
+            vec![format!("→ {} {place}", text("method").unwrap_or_default())]
+        }
+    };
+    let headers = outcome.get("headers").and_then(Value::as_object);
+    for (name, value) in headers.into_iter().flatten() {
+        lines.push(format!("  {name}: {}", value.as_str().unwrap_or_default()));
+    }
+    if let Some(event) = outcome.get("event") {
+        lines.push(format!("  {event}"));
+    }
+    let line = |line: &String| format!("    {}", output::plain(line));
+    lines.iter().map(line).collect()
 }
 
 /// A subscription in one line: its mark, id, endpoint, name.
@@ -183,6 +213,26 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn an_outcome_reads_as_its_request() {
+        let made = json!({ "outcome": "request", "method": "PUT", "url": "https://h/c/1", "path": "/c/1",
+            "headers": { "x-a": "b" }, "event": { "data": { "n": "\u{1b}" } } });
+        assert_eq!(
+            transformed(&made),
+            [
+                "    → PUT https://h/c/1",
+                "      x-a: b",
+                r#"      {"data":{"n":"\u001b"}}"#,
+            ]
+        );
+        let failed =
+            json!({ "outcome": "failed", "pointer": "/steps/1", "detail": "made no JSON" });
+        assert_eq!(
+            transformed(&failed),
+            ["    → fails: /steps/1: made no JSON"]
+        );
+    }
 
     #[test]
     fn a_tree_reads_from_the_subscription_to_its_clauses() {

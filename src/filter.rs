@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::cli::{ApiArgs, Tenant};
-use crate::explain::input;
+use crate::explain::{input, transformed};
 use crate::output;
 use crate::settings::{Settings, Usage};
 
@@ -29,13 +29,17 @@ pub(crate) enum FilterCommand {
 Examples:
   anabranch filter dry-run --tenant acme --sql \"type LIKE 'order.%'\"
   anabranch filter dry-run --tenant acme --last 10000 --filters '[{\"prefix\":{\"type\":\"order.\"}}]'
-  anabranch filter dry-run --tenant acme --file filters.json --json | jq .matched")]
+  anabranch filter dry-run --tenant acme --file filters.json --json | jq .matched
+  anabranch filter dry-run --tenant acme --sql \"type = 'lead.created'\" --transform contact.json")]
 pub(crate) struct DryRunArgs {
     #[command(flatten)]
     which: Which,
     /// On so many of the newest events, at most 10,000
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     last: u64,
+    /// A transform as JSON in a file, tried on those of the matching events that are shown
+    #[arg(long, value_name = "FILE")]
+    transform: Option<PathBuf>,
     /// Print the answer as JSON
     #[arg(long)]
     json: bool,
@@ -67,7 +71,11 @@ pub(crate) struct Which {
 pub(crate) async fn run(command: FilterCommand, settings: &Settings) -> anyhow::Result<ExitCode> {
     let FilterCommand::DryRun(args) = command;
     let api = Api::new(&args.api, &settings.config().general.data_dir)?;
-    let body = json!({ "filters": filters(&args.which)?, "last": args.last });
+    let mut body = json!({ "filters": filters(&args.which)?, "last": args.last });
+    if let Some(file) = &args.transform {
+        let transform = json_in(&file.display().to_string(), &input(file)?)?;
+        body["transform"] = transform;
+    }
     let path = ["tenants", args.tenant.tenant.as_str(), "filters", "dry-run"];
     let answer = api.control(Method::POST, &path, &[], Some(&body)).await?;
     let answer = answer.json()?;
@@ -80,15 +88,16 @@ pub(crate) async fn run(command: FilterCommand, settings: &Settings) -> anyhow::
 }
 
 fn filters(which: &Which) -> anyhow::Result<Value> {
-    let read = |name: String, text: &str| {
-        let wrong = |error| Usage(format!("{name}: is not json: {error}"));
-        Ok(serde_json::from_str(text).map_err(wrong)?)
-    };
     match (&which.filters, &which.file, &which.sql) {
-        (Some(filters), _, _) => read("--filters".to_owned(), filters),
-        (_, Some(file), _) => read(file.display().to_string(), &input(file)?),
+        (Some(filters), _, _) => json_in("--filters", filters),
+        (_, Some(file), _) => json_in(&file.display().to_string(), &input(file)?),
         (_, _, sql) => Ok(json!([{ "sql": sql }])),
     }
+}
+
+fn json_in(name: &str, text: &str) -> anyhow::Result<Value> {
+    let wrong = |error| Usage(format!("{name}: is not json: {error}"));
+    Ok(serde_json::from_str(text).map_err(wrong)?)
 }
 
 fn lines(answer: &Value) -> Vec<String> {
@@ -112,6 +121,9 @@ fn lines(answer: &Value) -> Vec<String> {
             let text = |name: &str| event.get(name).and_then(Value::as_str).unwrap_or("-");
             let [at, ty, id, source] = ["at", "type", "id", "source"].map(text);
             lines.push(output::plain(&format!("{mark} {at}  {ty}  {id}  {source}")));
+            if let Some(outcome) = event.get("transform") {
+                lines.extend(transformed(outcome));
+            }
         }
     }
     lines
@@ -123,8 +135,8 @@ mod tests {
 
     #[test]
     fn a_dry_run_reads_with_its_events() {
-        let event =
-            json!({ "at": "2026-01-31T08:00:00Z", "type": "t\u{7}", "id": "1", "source": "/s" });
+        let event = json!({ "at": "2026-01-31T08:00:00Z", "type": "t\u{7}", "id": "1", "source": "/s",
+            "transform": { "outcome": "dropped", "pointer": "/steps/0" } });
         let answer = json!({
             "events": 1_200, "matched": 1_199, "not_matched": 1, "ended": "beginning",
             "matching": [event], "not_matching": [], "records": 2_000,
@@ -134,6 +146,7 @@ mod tests {
             [
                 "1,199 of 1,200 events match; the log has no more",
                 "✓ 2026-01-31T08:00:00Z  t\\u{7}  1  /s",
+                "    → dropped by /steps/0",
             ]
         );
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use runtime::log::{Error, SharedLog, StoredRecord, TopicName};
 use schemas::codec::kafka;
-use schemas::event::Limits;
+use schemas::event::{Event, Limits};
 use schemas::filter::Filters;
 use schemas::ids::TenantId;
 use schemas::records::Span;
@@ -98,6 +98,8 @@ pub(crate) struct Seen {
     pub(crate) ty: String,
     /// Whether the filters matched.
     pub(crate) matched: bool,
+    /// The event, where they did and it was to be kept.
+    pub(crate) event: Option<Event>,
 }
 
 /// What a run may still read.
@@ -134,11 +136,12 @@ impl DryRuns {
         }
     }
 
-    /// Tries `filters` on the `last` newest events of `tenant`.
+    /// Tries filters on the `last` newest events of `tenant`, and keeps those that match where it is
+    /// told to.
     pub(crate) async fn run(
         &self,
         tenant: &TenantId,
-        filters: &Filters,
+        (filters, keep): (&Filters, bool),
         last: usize,
     ) -> Result<Tried, NotTried> {
         let _permit = self.permits.try_acquire().map_err(|_| NotTried::Busy)?;
@@ -161,7 +164,7 @@ impl DryRuns {
                 break Ended::Beginning;
             }
             reader.go_on(spans);
-            let take = |record: &_| events.extend(tried(record, tenant, filters));
+            let take = |record: &_| events.extend(tried(record, tenant, (filters, keep)));
             if !budget.read(&mut reader, take).await? {
                 break Ended::Limit;
             }
@@ -222,16 +225,24 @@ fn back(whole: &mut [Span], step: i64) -> Vec<Span> {
 }
 
 /// What comes of the filters on this record; nothing where it is another tenant's, or no event.
-fn tried(record: &StoredRecord, tenant: &TenantId, filters: &Filters) -> Option<Seen> {
+fn tried(
+    record: &StoredRecord,
+    tenant: &TenantId,
+    (filters, keep): (&Filters, bool),
+) -> Option<Seen> {
     let event = kafka::decode(record.headers.iter(), record.value.clone(), &LIMITS).ok()?;
     let own = event.tenant() == Some(tenant.as_str());
-    own.then(|| Seen {
-        at: record.timestamp,
-        offset: record.offset,
-        id: cut(event.id()),
-        source: cut(event.source()),
-        ty: cut(event.ty()),
-        matched: filters.matches(&event),
+    own.then(|| {
+        let matched = filters.matches(&event);
+        Seen {
+            at: record.timestamp,
+            offset: record.offset,
+            id: cut(event.id()),
+            source: cut(event.source()),
+            ty: cut(event.ty()),
+            matched,
+            event: (keep && matched).then_some(event),
+        }
     })
 }
 
@@ -244,7 +255,7 @@ mod tests {
     use runtime::log::simulated::{SimulatedLog, SimulationOptions};
     use runtime::log::topics::{Shape, Topics};
     use runtime::log::{Headers, ProducerOptions, Record};
-    use schemas::event::{Event, TENANT};
+    use schemas::event::TENANT;
 
     use super::*;
 
@@ -277,7 +288,7 @@ mod tests {
         let mut runs = DryRuns::new(log, topics.events);
         runs.records_max = 200;
         let (tenant, all) = ("acme".parse().unwrap(), Filters::default());
-        let tried = runs.run(&tenant, &all, 10_000).await.unwrap();
+        let tried = runs.run(&tenant, (&all, false), 10_000).await.unwrap();
         assert_eq!(
             (tried.ended, tried.records, tried.events.len()),
             (Ended::Limit, 200, 200)
@@ -287,12 +298,12 @@ mod tests {
             (200, SHOWN_MAX)
         );
         // What is read first is the end of the log.
-        let newest = runs.run(&tenant, &all, 2).await.unwrap();
+        let newest = runs.run(&tenant, (&all, false), 2).await.unwrap();
         let mut ids: Vec<_> = newest.shown(true).map(|seen| seen.id.as_str()).collect();
         ids.sort_unstable();
         assert_eq!((newest.ended, ids), (Ended::Found, vec!["298", "299"]));
         let _two = runs.permits.try_acquire_many(2).unwrap();
-        let third = runs.run(&tenant, &all, 2).await;
+        let third = runs.run(&tenant, (&all, false), 2).await;
         assert!(matches!(third, Err(NotTried::Busy)));
     }
 

@@ -111,20 +111,39 @@ pub(crate) fn body(unit: &Delivery, format: BatchFormat) -> EncodedBody {
         BatchFormat::Array => {
             let items: Vec<_> = unit
                 .items()
-                .map(|item| array_item_bytes(event(item)))
+                .map(|item| array_item_bytes(item.event()))
                 .collect();
             let items = items.iter().map(AsRef::as_ref);
-            encode_batch(unit.loaded.body(BodyMode::StandardWebhooks), items)
+            encode_batch(as_body(unit, BodyMode::StandardWebhooks), items)
         }
     }
 }
 
 fn structured(delivery: &Delivery) -> &EncodedBody {
-    delivery.loaded.body(BodyMode::Structured)
+    as_body(delivery, BodyMode::Structured)
+}
+
+/// The event as a body: what its transform made is in the form that the batch wants already.
+fn as_body(delivery: &Delivery, mode: BodyMode) -> &EncodedBody {
+    match &delivery.sent {
+        Some(sent) => &sent.body,
+        None => delivery.loaded.body(mode),
+    }
 }
 
 fn event(delivery: &Delivery) -> &Event {
-    &delivery.loaded.record.event
+    delivery.event()
+}
+
+/// How many of `items`, from the first, go in one request.
+pub(crate) fn how_many_fit(items: &[Delivery], batch: &Batch) -> usize {
+    let bytes_max = usize::try_from(batch.max_bytes.get()).unwrap_or(usize::MAX);
+    let mut bytes = 1;
+    let fit = items.iter().take_while(|item| {
+        bytes += item_bytes(item, batch.format);
+        bytes <= bytes_max
+    });
+    fit.count()
 }
 
 fn item_bytes(delivery: &Delivery, format: BatchFormat) -> usize {

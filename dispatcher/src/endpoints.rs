@@ -27,6 +27,7 @@ use crate::delivery::identity::Identity;
 use crate::delivery::sending::Sending;
 use crate::delivery::sign::SigningKey;
 use crate::delivery::template::Requests;
+use crate::delivery::transform::Transforming;
 use crate::delivery::{Destination, Dress};
 use crate::order::{Key, is_line_of};
 use crate::schedule::{DEFAULT_MAX_AGE, Schedule};
@@ -104,6 +105,8 @@ pub(crate) struct Endpoints {
     subscriptions: HashSet<SubscriptionId>,
     /// Of subscriptions that say how their deliveries become requests.
     requests: HashMap<SubscriptionId, Arc<Requests>>,
+    /// Of subscriptions that transform events.
+    transforms: HashMap<SubscriptionId, Arc<Transforming>>,
     applied: i64,
 }
 
@@ -117,6 +120,7 @@ impl Endpoints {
             shared: HashMap::new(),
             subscriptions: HashSet::new(),
             requests: HashMap::new(),
+            transforms: HashMap::new(),
             applied: 0,
         }
     }
@@ -189,6 +193,40 @@ impl Endpoints {
         self.requests.get(&target.subscription).cloned()
     }
 
+    /// Whether any subscription transforms events.
+    pub(crate) fn has_transforms(&self) -> bool {
+        !self.transforms.is_empty()
+    }
+
+    /// What becomes of a delivery's event on its way, where its subscription says so.
+    pub(crate) fn transform(&self, target: &records::Target) -> Option<Arc<Transforming>> {
+        self.transforms.get(&target.subscription).cloned()
+    }
+
+    /// Whether a delivery shares no request with others.
+    pub(crate) fn goes_alone(&self, target: &records::Target) -> bool {
+        let transform = self.transforms.get(&target.subscription);
+        transform.is_some_and(|transform| transform.goes_alone())
+    }
+
+    /// Takes in a subscription as far as its requests are concerned.
+    fn subscribe(&mut self, id: SubscriptionId, object: ControlObject) {
+        self.subscriptions.insert(id);
+        self.requests.remove(&id);
+        self.transforms.remove(&id);
+        let ControlObject::Subscription(subscription) = object else {
+            return;
+        };
+        if let Some(templates) = subscription.request {
+            let requests = Requests::new(id, *templates);
+            self.requests.insert(id, Arc::new(requests));
+        }
+        if let Some(transform) = subscription.transform {
+            let transforming = Transforming::new(id, transform);
+            self.transforms.insert(id, Arc::new(transforming));
+        }
+    }
+
     fn change(&mut self, change: Change) {
         match (change.key, change.object) {
             (ControlKey::Endpoint(id), Some(ControlObject::Endpoint(endpoint))) => {
@@ -215,19 +253,11 @@ impl Endpoints {
                     self.share_no_more(id, &quota);
                 }
             }
-            (ControlKey::Subscription(id), Some(object)) => {
-                self.subscriptions.insert(id);
-                self.requests.remove(&id);
-                if let ControlObject::Subscription(subscription) = object
-                    && let Some(templates) = subscription.request
-                {
-                    let requests = Requests::new(id, *templates);
-                    self.requests.insert(id, Arc::new(requests));
-                }
-            }
+            (ControlKey::Subscription(id), Some(object)) => self.subscribe(id, object),
             (ControlKey::Subscription(id), None) => {
                 self.subscriptions.remove(&id);
                 self.requests.remove(&id);
+                self.transforms.remove(&id);
             }
             (
                 ControlKey::Installation

@@ -5,7 +5,7 @@ mod labels;
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 use runtime::telemetry::{Family, LATENCY_BUCKETS, Metrics as Registry};
 
-pub(crate) use labels::{BreakerChange, Dead, Deferred, GivenUp, Hop, Outcome};
+pub(crate) use labels::{BreakerChange, Dead, Deferred, GivenUp, Hop, Outcome, TransformOutcome};
 
 /// Everything that the dispatcher counts.
 #[derive(Debug, Clone)]
@@ -15,6 +15,7 @@ pub(crate) struct Metrics {
     pub(crate) event_age_seconds: Histogram,
     pub(crate) deferred: Family<Deferred, IntCounter>,
     pub(crate) dead: Family<Dead, IntCounter>,
+    pub(crate) transforms: Family<TransformOutcome, IntCounter>,
     /// How endpoints fare.
     pub(crate) health: Health,
     pub(crate) repeats: IntCounter,
@@ -96,6 +97,10 @@ impl Metrics {
             ),
             health: Health::register(registry),
             repeats: counter(
+            transforms: registry.counters(
+                "anabranch_dispatch_transforms_unsent_total",
+                "Deliveries of which nothing was sent because of their transform",
+            ),
                 "anabranch_dispatch_repeats_dropped_total",
                 "Targets that a router wrote twice and that were dropped by their mark",
             ),

@@ -6,11 +6,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use schemas::event::Event;
 use schemas::records::{AttemptState, DeliveryRecord, Target};
 use schemas::resources::BodyMode;
 use tokio::time::Instant;
 
 use crate::delivery::request::{EncodedBody, encode_body};
+use crate::delivery::transform::Sent;
 use crate::ledger::Place;
 use crate::order::Key;
 use crate::planted::{self, Bug};
@@ -132,11 +134,28 @@ pub(crate) struct Delivery {
     pub(crate) line: Option<Arc<Key>>,
     /// Others that go in the same request.
     pub(crate) company: Vec<Delivery>,
-    /// Part of a request that was rejected as a whole: nothing joins it.
+    /// Part of a request that was rejected as a whole, or one that shares none: nothing joins it.
     pub(crate) is_piece: bool,
+    /// What its transform made of it, for the attempt that is under way.
+    pub(crate) sent: Option<Arc<Sent>>,
 }
 
 impl Delivery {
+    /// The event as it is sent.
+    pub(crate) fn event(&self) -> &Event {
+        let own = &self.loaded.record.event;
+        self.sent.as_ref().map_or(own, |sent| &sent.event)
+    }
+
+    /// The same before it was transformed.
+    pub(crate) fn untransformed(mut self) -> Self {
+        for item in &mut self.company {
+            item.sent = None;
+        }
+        self.sent = None;
+        self
+    }
+
     /// The share of the record's memory that this delivery stands for.
     pub(crate) fn bytes(&self) -> usize {
         let own = self.loaded.bytes / self.loaded.record.targets.len().max(1);

@@ -2,6 +2,8 @@
 //!
 //! It must never check a value that the API checks: the API names the member, and so the flag.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 use super::ApiArgs;
@@ -307,6 +309,12 @@ pub(crate) struct WhichEvents {
     /// Deliver events of one key (`partitionkey`, else `subject`, else `source`) one after another
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) ordered: Option<bool>,
+    /// What becomes of events on their way: a transform as JSON in a file; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) transform: Option<PathBuf>,
+    /// Send events as they are
+    #[arg(long, conflicts_with = "transform")]
+    pub(crate) no_transform: bool,
 }
 
 /// `anabranch webhook`.

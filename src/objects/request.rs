@@ -9,6 +9,7 @@ use crate::cli::{
     NewEndpoint, OfTenant, One, SubscriptionArgs, SubscriptionCommand, Tenant, TenantArgs,
     TenantCommand, TenantFields, WebhookArgs, WebhookCommand, WhichEvents,
 };
+use crate::explain::input;
 use crate::settings::Usage;
 
 /// One request of the public API.
@@ -123,7 +124,8 @@ impl Fields {
         Ok(self
             .put("types", types)
             .put("filters", filters)
-            .put("ordered", events.ordered))
+            .put("ordered", events.ordered)
+            .put("transform", transform))
     }
 }
 
@@ -135,6 +137,10 @@ impl TryFrom<TenantArgs> for Request {
             TenantCommand::Create { id, fields, common } => {
                 let body = Fields::default().put("id", Some(id)).tenant(fields);
                 Self::new(Method::POST, &["tenants"], common).with(body)
+        let transform = match &events.transform {
+            None => events.no_transform.then_some(Value::Null),
+            Some(file) => Some(json_flag(&file.display().to_string(), &input(file)?)?),
+        };
             }
             TenantCommand::List(common) => Self {
                 list: true,
@@ -436,4 +442,10 @@ mod tests {
             assert!(request(&line).unwrap_err().is::<Usage>(), "{wrong}");
         }
     }
+        check(
+            "subscription update sub_1 --tenant a --no-transform",
+            &[],
+            "PATCH tenants/a/subscriptions/sub_1",
+            &json!({"transform": null}),
+        );
 }

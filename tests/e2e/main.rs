@@ -31,6 +31,7 @@ mod traffic;
 use harness::{Builder, Log};
 
 /// A pipeline of the binary under test.
+mod transforms;
 fn pipeline() -> Builder {
     harness::pipeline(env!("CARGO_BIN_EXE_anabranch"))
 }

@@ -107,6 +107,7 @@ fn of_all(report: &ResultRecord, taken: Taken, sent: usize) -> Verdict<'_> {
             Some(
                 reason @ (DeadReason::Rejected
                 | DeadReason::Template
+                | DeadReason::Transform
                 | DeadReason::Unencodable
                 | DeadReason::TooLarge),
             ) => refused(reason.as_str()),

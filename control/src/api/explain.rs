@@ -17,7 +17,9 @@ use schemas::codec;
 use schemas::event::{Event, Limits};
 use schemas::filter::{CLAUSES_MAX, Explanation, Filters};
 use schemas::ids::{SubscriptionId, TenantId};
+use schemas::resources::input::Fault;
 use schemas::resources::{Subscription, SubscriptionState};
+use schemas::transform::{Compiled, Transform};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::error::Category;
@@ -30,11 +32,14 @@ use super::auth::{Principal, not_found};
 use super::kind::{self, known};
 use super::request::{JsonBody, JsonText, Params, Segments, not_json};
 use super::tenants::known as known_tenant;
+use super::transforms::TransformView;
 use super::view::{pages, time};
 use crate::dry_run::{Ended, LAST_MAX, NotTried, Seen, Tried};
 
 /// Clauses in one answer: a page with more ends early.
 const PAGE_CLAUSES_MAX: usize = 4 * CLAUSES_MAX;
+/// What a transform counts for among them.
+const TRANSFORM_CLAUSES: usize = CLAUSES_MAX / 8;
 /// Events of a dry run that does not say how many.
 const LAST_DEFAULT: usize = 1_000;
 
@@ -67,6 +72,9 @@ pub(super) struct ExplanationView {
     /// nor false), `wanted`, `seen`, `why` it did not match, and its `parts`.
     #[schema(value_type = Object)]
     explanation: Explanation,
+    /// What its transform makes of the event, where they match and it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transform: Option<TransformView>,
 }
 
 pages! {
@@ -84,6 +92,9 @@ pub(super) struct DryRunBody {
     /// On how many of the newest events; 1,000 where absent.
     #[schema(minimum = 1, maximum = 10_000)]
     last: Option<usize>,
+    /// A transform to try on those of the matching events that are shown.
+    #[schema(value_type = Option<Object>)]
+    transform: Option<Value>,
 }
 
 /// What filters would have matched.
@@ -119,11 +130,16 @@ struct SeenView {
     /// Its type.
     #[serde(rename = "type")]
     ty: String,
+    /// What the transform makes of it, where one is tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transform: Option<TransformView>,
 }
 
 impl ExplanationView {
-    fn of(subscription: &Subscription, event: &Event) -> Self {
+    fn of(subscription: &Subscription, event: &Event, url: Option<&str>) -> Self {
         let explanation = subscription.filters.explain(event);
+        let transform = subscription.transform.as_deref();
+        let transform = transform.filter(|_| explanation.matched == Some(true));
         Self {
             subscription: subscription.id.to_string(),
             endpoint: subscription.endpoint.to_string(),
@@ -131,6 +147,7 @@ impl ExplanationView {
             state: subscription.state,
             matched: explanation.matched == Some(true),
             explanation,
+            transform: transform.map(|transform| TransformView::of(transform, event, url)),
         }
     }
 }
@@ -142,6 +159,7 @@ impl From<&Seen> for SeenView {
             id: seen.id.clone(),
             source: seen.source.clone(),
             ty: seen.ty.clone(),
+            transform: None,
         }
     }
 }
@@ -186,7 +204,8 @@ impl ExplainBody {
     }
 }
 
-/// Says why each subscription matches an event or does not, clause by clause; or why one does.
+/// Says why each subscription matches an event or does not, clause by clause, and what its transform
+/// makes of it; or so of one.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/explain", operation_id = "explain",
     tag = "filters",
     params(("tenant" = String, Path, description = "The tenant's id."), Paging),
@@ -209,8 +228,10 @@ pub(super) async fn explain(
     let (mut items, mut clauses, mut last) = (Vec::new(), 0, None);
     let count = found.len();
     for subscription in found {
-        let view = ExplanationView::of(&subscription, &event);
+        let url = url_of(&app, &subscription)?;
+        let view = ExplanationView::of(&subscription, &event, url.as_deref());
         clauses += view.explanation.count();
+        clauses += view.transform.as_ref().map_or(0, |_| TRANSFORM_CLAUSES);
         items.push(view);
         last = Some(subscription.id);
         if clauses > PAGE_CLAUSES_MAX {
@@ -226,6 +247,17 @@ pub(super) async fn explain(
         next: next.map(|id| answer::cursor(&id.to_string())),
     };
     Ok(answer::page::<ExplanationPage, _>(page, paging.limit()?))
+}
+
+/// Where the requests of its endpoint go, where a transform makes them.
+fn url_of(app: &App, subscription: &Subscription) -> Result<Option<String>, Problem> {
+    if subscription.transform.is_none() {
+        return Ok(None);
+    }
+    app.store.read(|objects| {
+        let endpoint = objects.endpoints.get(subscription.endpoint);
+        Ok(endpoint.map(|endpoint| endpoint.url.clone()))
+    })
 }
 
 fn one(app: &App, tenant: &TenantId, id: &str) -> Result<Arc<Subscription>, Problem> {
@@ -273,46 +305,85 @@ pub(super) async fn dry_run(
     let tenant = principal.tenant(&tenant)?;
     app.store
         .read(|objects| known_tenant(objects, &tenant).map(drop))?;
-    let (filters, last) = read(&body)?;
-    let tried = app.dry_runs.run(&tenant, &filters, last).await;
+    let Wanted {
+        filters,
+        last,
+        transform,
+    } = Wanted::read(&body)?;
+    let keep = transform.is_some();
+    let tried = app.dry_runs.run(&tenant, (&filters, keep), last).await;
     let tried = tried.map_err(|error| untried(&error))?;
-    Ok(Json(tried.into()))
+    let mut outcomes = Vec::new();
+    if let Some(transform) = &transform {
+        for event in tried.shown(true).filter_map(|seen| seen.event.as_ref()) {
+            outcomes.push(TransformView::by(transform, event, None));
+            // Others are served between two of them.
+            tokio::task::yield_now().await;
+        }
+    }
+    let mut view = DryRunView::from(tried);
+    for (seen, outcome) in view.matching.iter_mut().zip(outcomes) {
+        seen.transform = Some(outcome);
+    }
+    Ok(Json(view))
 }
 
-/// The filters and how many events they are tried on, or every fault of the body.
-fn read(body: &Value) -> Result<(Filters, usize), Problem> {
-    let mut faults = Vec::new();
-    let known = ["filters", "last"];
-    let members = body.as_object().into_iter().flatten();
-    for (name, _) in members.filter(|(name, _)| !known.contains(&name.as_str())) {
-        let name: String = name.chars().take(64).collect();
-        faults.push((
-            format!("/{name}"),
-            "is not a member of a dry run".to_owned(),
-        ));
-    }
-    let filters = body.get("filters").unwrap_or(&Value::Null);
-    let filters = Filters::parse_all(filters).map_err(|wrong| {
-        let fault = |error: &schemas::filter::Error| {
-            (
-                format!("/filters{}", error.pointer()),
-                error.fault().to_string(),
-            )
+/// What is asked of a dry run.
+struct Wanted {
+    filters: Filters,
+    last: usize,
+    transform: Option<Compiled>,
+}
+
+impl Wanted {
+    /// Reads the body of a dry run, or says every fault of it.
+    fn read(body: &Value) -> Result<Self, Problem> {
+        let mut faults = Vec::new();
+        let known = ["filters", "last", "transform"];
+        let members = body.as_object().into_iter().flatten();
+        for (name, _) in members.filter(|(name, _)| !known.contains(&name.as_str())) {
+            let name: String = name.chars().take(64).collect();
+            faults.push((
+                format!("/{name}"),
+                "is not a member of a dry run".to_owned(),
+            ));
+        }
+        let filters = body.get("filters").unwrap_or(&Value::Null);
+        let filters = Filters::parse_all(filters).map_err(|wrong| {
+            let fault = |error: &schemas::filter::Error| {
+                (
+                    format!("/filters{}", error.pointer()),
+                    error.fault().to_string(),
+                )
+            };
+            faults.extend(wrong.iter().map(fault));
+        });
+        let last = match body.get("last") {
+            None | Some(Value::Null) => Some(LAST_DEFAULT),
+            Some(last) => last.as_u64().and_then(|last| usize::try_from(last).ok()),
         };
-        faults.extend(wrong.iter().map(fault));
-    });
-    let last = match body.get("last") {
-        None | Some(Value::Null) => Some(LAST_DEFAULT),
-        Some(last) => last.as_u64().and_then(|last| usize::try_from(last).ok()),
-    };
-    let last = last.filter(|last| (1..=LAST_MAX).contains(last));
-    if last.is_none() {
-        let wanted = format!("must be an integer from 1 to {LAST_MAX}");
-        faults.push(("/last".to_owned(), wanted));
-    }
-    match (filters, last) {
-        (Ok(filters), Some(last)) if faults.is_empty() => Ok((filters, last)),
-        _ => Err(Problem::validation(faults)),
+        let last = last.filter(|last| (1..=LAST_MAX).contains(last));
+        if last.is_none() {
+            let wanted = format!("must be an integer from 1 to {LAST_MAX}");
+            faults.push(("/last".to_owned(), wanted));
+        }
+        let transform = body
+            .get("transform")
+            .filter(|transform| !transform.is_null());
+        let transform = transform.map(Transform::read);
+        let transform = transform.map(|read| read.and_then(|read| Compiled::new(&read)));
+        let transform = transform.transpose().map_err(|wrong| {
+            let fault = |fault: Fault| (format!("/transform{}", fault.pointer), fault.detail);
+            faults.extend(wrong.0.into_iter().map(fault));
+        });
+        match (filters, last, transform) {
+            (Ok(filters), Some(last), Ok(transform)) if faults.is_empty() => Ok(Self {
+                filters,
+                last,
+                transform,
+            }),
+            _ => Err(Problem::validation(faults)),
+        }
     }
 }
 

@@ -21,6 +21,7 @@ mod subscriptions;
 mod syncs;
 mod tenants;
 mod test_event;
+mod transforms;
 mod view;
 mod webhooks;
 

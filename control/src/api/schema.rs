@@ -144,6 +144,7 @@ fn schema(member: &Member) -> RefOr<Schema> {
         Kind::Grammar | Kind::Settings => ObjectBuilder::new()
             .schema_type(Type::Object)
             .description(Some(member.doc)),
+        Kind::Transform => transform(member.doc),
         Kind::Filters => return array(ObjectBuilder::new().schema_type(Type::Object)),
     };
     built.build().into()

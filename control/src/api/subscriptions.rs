@@ -7,6 +7,7 @@ use schemas::filter::Filters;
 use schemas::ids::SubscriptionId;
 use schemas::resources::input::SubscriptionInput;
 use schemas::resources::{Endpoint, Subscription, SubscriptionState};
+use schemas::transform::Transform;
 
 use super::answer::{self, Paging};
 use super::auth::Principal;
@@ -30,6 +31,7 @@ pub(super) struct NewSubscription {
     pub(super) name: Option<String>,
     pub(super) filters: Filters,
     pub(super) ordered: bool,
+    pub(super) transform: Option<Box<Transform>>,
     pub(super) now: i64,
 }
 
@@ -50,6 +52,7 @@ impl NewSubscription {
             filters: self.filters,
             state: SubscriptionState::Active,
             ordered: self.ordered,
+            transform: self.transform,
             request: None,
             hidden: false,
             created_at: self.now,
@@ -105,6 +108,7 @@ pub(super) async fn create(
         name,
         filters,
         ordered,
+        transform,
     } = input;
     let id = SubscriptionId::from_bits(bits);
     let new = NewSubscription {
@@ -112,6 +116,7 @@ pub(super) async fn create(
         name,
         filters,
         ordered,
+        transform,
         now: app.clock.now(),
     };
     let written = app
@@ -165,7 +170,8 @@ pub(super) async fn read(
     kind::read::<Subscription>(&app, &kind::place::<Subscription>(&principal, &path)?)
 }
 
-/// Changes a subscription by a merge patch; `types` in it replaces the filters.
+/// Changes a subscription by a merge patch; `types` in it replaces the filters, and `transform` all
+/// of the one before.
 #[utoipa::path(patch, path = "/v1/tenants/{tenant}/subscriptions/{subscription}",
     operation_id = "patch_subscription", tag = "subscriptions",
     params(("tenant" = String, Path, description = "The tenant's id."),
@@ -186,6 +192,7 @@ pub(super) async fn patch(
             name: input.name,
             filters: input.filters,
             ordered: input.ordered,
+            transform: input.transform,
             ..old.clone()
         })
     })

@@ -7,6 +7,7 @@ use schemas::resources::{
     ApiKey, Batch, BodyMode, DisabledReason, Endpoint, EndpointState, HeaderCase, KeyScope,
     RateWindow, RetryJitter, StaticHeader, Subscription, SubscriptionState, Tenant,
 };
+use schemas::transform::Transform;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -263,6 +264,9 @@ pub(crate) struct SubscriptionView {
     state: SubscriptionState,
     /// Whether events of one key are delivered one after another.
     ordered: bool,
+    /// What becomes of events on their way.
+    #[schema(value_type = Option<Object>)]
+    transform: Option<Box<Transform>>,
     /// RFC 3339.
     created_at: String,
     /// RFC 3339.
@@ -279,6 +283,7 @@ impl SubscriptionView {
             filters: subscription.filters.to_json(),
             state: subscription.state,
             ordered: subscription.ordered,
+            transform: subscription.transform.clone(),
             created_at: time(subscription.created_at),
             updated_at: time(subscription.updated_at),
         }

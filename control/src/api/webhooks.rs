@@ -41,6 +41,7 @@ pub(super) async fn create(
         endpoint: input,
         filters,
         ordered,
+        transform,
     } = WebhookInput::read(&body, &app.urls).map_err(invalid)?;
     let bits = |kind| repeat.bits(kind, tenant.as_str(), || app.fresh_bits());
     let id = EndpointId::from_bits(bits("webhook endpoint"));
@@ -49,6 +50,7 @@ pub(super) async fn create(
         name: input.name.clone(),
         filters,
         ordered,
+        transform,
         now: app.clock.now(),
     };
     let endpoint = NewEndpoint::of(&app, (tenant, id), input)?;

@@ -174,6 +174,7 @@ impl Yard {
             reason: None,
             words: None,
             at: self.rig.sim.clock().now(),
+            dropped: false,
             count: None,
             items: Vec::new(),
             captured: std::collections::BTreeMap::new(),

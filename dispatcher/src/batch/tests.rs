@@ -46,6 +46,7 @@ fn item(number: i64) -> Delivery {
         line: None,
         company: Vec::new(),
         is_piece: false,
+        sent: None,
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
+use schemas::profile::template::below;
 use url::{Host, Position, Url};
 
 use super::identity::Identity;
@@ -77,24 +78,7 @@ impl Destination {
     #[must_use]
     pub fn joined(&self, path: &str) -> Option<Self> {
         let base = self.parts.as_ref()?;
-        let (way, query) = match path.split_once('?') {
-            Some((way, query)) => (way, Some(query)),
-            None => (path, None),
-        };
-        let mut url = self.url.clone();
-        if !way.is_empty() {
-            let above = self.url.path().trim_end_matches('/').to_owned();
-            url.set_path(&format!("{above}{way}"));
-            let below = url.path().strip_prefix(&above)?;
-            if !below.starts_with('/') {
-                return None;
-            }
-        }
-        match (self.url.query(), query) {
-            (_, None) => {}
-            (None, Some(query)) => url.set_query(Some(query)),
-            (Some(own), Some(query)) => url.set_query(Some(&format!("{own}&{query}"))),
-        }
+        let url = below(&self.url, path)?;
         let mut parts = Parts::of(&url, base.origin.dress.clone())?;
         if parts.origin != base.origin {
             return None;

@@ -32,6 +32,7 @@ pub mod template;
 mod tls;
 pub mod tokens;
 mod trace;
+pub mod transform;
 
 #[cfg(test)]
 mod tests;

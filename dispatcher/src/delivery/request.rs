@@ -19,6 +19,7 @@ use schemas::codec::{self, Reserved};
 use schemas::event::Event;
 use schemas::profile::template::Rendered;
 use schemas::resources::BodyMode;
+use schemas::transform::Made;
 
 use super::sending::{Authorization, Sending};
 use super::sign::{SigningKey, sign};
@@ -122,24 +123,44 @@ pub fn encode_rendered(event: &Event, rendered: Rendered) -> Result<EncodedBody,
     if rendered.body.is_some() {
         headers.insert(CONTENT_TYPE, JSON);
     }
-    for (name, value) in rendered.headers {
-        let wrong = |_| {
-            let text = format!("header {name}: cannot be sent");
-            TransportError::new(TransportErrorKind::Template, text)
-        };
-        let value = HeaderValue::try_from(value)
-            .map_err(|_| ())
-            .map_err(wrong)?;
-        let name = HeaderName::try_from(name.as_str())
-            .map_err(|_| ())
-            .map_err(wrong)?;
-        headers.insert(name, value);
-    }
+    insert_made(&mut headers, &rendered.headers)?;
     Ok(EncodedBody {
         bytes: rendered.body.unwrap_or_default().into(),
         headers,
         trace: Trace::of(event),
     })
+}
+
+/// What a transform made of an event, as a body in `mode`; where it has none, the signature is that
+/// of nothing.
+///
+/// # Errors
+/// When a header cannot be sent.
+pub fn encode_made(
+    made: &Made,
+    mode: BodyMode,
+    accepted_at_ms: i64,
+) -> Result<EncodedBody, TransportError> {
+    let mut body = encode_body(&made.event, mode, accepted_at_ms);
+    if !made.has_body() {
+        body.bytes = Bytes::new();
+        body.headers.remove(CONTENT_TYPE);
+    }
+    insert_made(&mut body.headers, &made.headers)?;
+    Ok(body)
+}
+
+fn insert_made(headers: &mut HeaderMap, made: &[(String, String)]) -> Result<(), TransportError> {
+    for (name, value) in made {
+        let wrong = || {
+            let text = format!("header {name}: cannot be sent");
+            TransportError::new(TransportErrorKind::Template, text)
+        };
+        let value = HeaderValue::try_from(value).map_err(|_| wrong())?;
+        let name = HeaderName::try_from(name.as_str()).map_err(|_| wrong())?;
+        headers.insert(name, value);
+    }
+    Ok(())
 }
 
 /// Several events' bodies as one JSON array. `like` is the first event's body: its trace is the

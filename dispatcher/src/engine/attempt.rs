@@ -15,6 +15,7 @@ use schemas::ids::DeliveryId;
 use super::health::Counted;
 use super::lease::Lease;
 use super::tokens::{Composed, compose, send, settle};
+use super::transforming::{Left, Transforms, transformed};
 use crate::batch;
 use crate::chunk::ChunkSaid;
 use crate::delivery::template::Requests;
@@ -26,7 +27,10 @@ use crate::work::Delivery;
 /// An attempt that is to be made.
 pub(super) struct Attempt<T> {
     pub(super) tenure: Tenure,
-    pub(super) delivery: Box<Delivery>,
+    /// Until it is transformed.
+    pub(super) delivery: Option<Box<Delivery>>,
+    /// What becomes of its events.
+    pub(super) transforms: Transforms,
     pub(super) target: Arc<Target>,
     pub(super) counted: Counted,
     /// By whose templates its request is made; `None` for the body that the endpoint chose.
@@ -44,7 +48,10 @@ pub(super) struct Attempt<T> {
 /// An attempt that has ended, or was not made after all.
 pub(super) struct Finished {
     pub(super) tenure: Tenure,
-    pub(super) delivery: Box<Delivery>,
+    /// `None` where transforms left nothing to send.
+    pub(super) delivery: Option<Box<Delivery>>,
+    /// What did not go in the request.
+    pub(super) left: Vec<Left>,
     pub(super) target: Arc<Target>,
     /// `None` where no request left.
     pub(super) exchange: Option<Exchange>,
@@ -77,26 +84,42 @@ impl Exchange {
 
 impl<T: Transport> Attempt<T> {
     /// Makes it, unless it may not be made any more.
-    pub(super) async fn make(self) -> Finished {
-        let exchange = self.exchange().await;
+    pub(super) async fn make(mut self) -> Finished {
+        let mut delivery = self.delivery.take();
+        let mut left = Vec::new();
+        // Looked at before events are transformed, and not after: one that takes long would never
+        // leave.
+        let is_late = self.is_late();
+        if let Some(unit) = delivery.take_if(|_| !is_late) {
+            (delivery, left) = transformed(unit, &self.transforms, &self.target);
+        }
+        let exchange = match delivery.as_deref().filter(|_| !is_late) {
+            Some(delivery) => self.exchange(delivery).await,
+            None => None,
+        };
         Finished {
             tenure: self.tenure,
-            delivery: self.delivery,
+            delivery,
+            left,
             target: self.target,
             exchange,
             counted: self.counted,
         }
     }
 
-    async fn exchange(&self) -> Option<Exchange> {
+    fn is_late(&self) -> bool {
         let leaves_by = self.counted.leaves_by;
-        if leaves_by.is_some_and(|by| self.clock.instant() > by) {
+        let is_late = leaves_by.is_some_and(|by| self.clock.instant() > by);
+        if is_late {
             self.late_starts.inc();
-            return None;
         }
-        let id = batch::id(&self.delivery);
+        is_late
+    }
+
+    async fn exchange(&self, delivery: &Delivery) -> Option<Exchange> {
+        let id = batch::id(delivery);
         let made = (self.clock.now(), self.entropy);
-        let own = (&*self.delivery, id, self.requests.as_ref());
+        let own = (delivery, id, self.requests.as_ref());
         let composed = compose(own, &self.target, made, self.timeout).await;
         let started = self.clock.instant();
         // Last look before the request leaves: preparing may have taken long, and the placement may
@@ -115,7 +138,7 @@ impl<T: Transport> Attempt<T> {
         let (answer, token) = settle(fetching, answer, self.clock.now());
         Some(Exchange {
             id,
-            is_batch: !self.delivery.company.is_empty(),
+            is_batch: !delivery.company.is_empty(),
             started_at,
             took,
             request_bytes,

@@ -25,6 +25,7 @@ use crate::work::Delivery;
 
 /// So many lanes that found no room are looked at again in each round.
 const PARKED_AT_ONCE: usize = 8;
+
 /// What is charged to a limit leaves within this, or goes back to its lane: less than what a window
 /// of a second is kept longer.
 const LEAVES_WITHIN: Duration = Duration::from_millis(8);
@@ -70,8 +71,7 @@ impl<T: Transport> Engine<T> {
     }
 
     fn choose_attempts(&mut self) {
-        let max = self.parts.options.max_in_flight;
-        while self.sending.in_flight() < max {
+        while self.may_send() {
             let Some((tenure, quota)) = self.ring.pop_front() else {
                 return;
             };
@@ -168,7 +168,8 @@ impl<T: Transport> Engine<T> {
         let key = target.id.bits();
         let attempt = Attempt {
             tenure,
-            delivery,
+            transforms: self.transforms(&delivery),
+            delivery: Some(delivery),
             target,
             counted,
             requests,
@@ -217,14 +218,19 @@ impl<T: Transport> Engine<T> {
         let Finished {
             tenure,
             delivery,
+            left,
             target,
             exchange,
             counted,
         } = finished;
         self.slow_in_flight -= usize::from(counted.is_slow);
         self.parts.metrics.state.in_flight.dec();
+        self.on_left(tenure, &target, left);
+        let Some(delivery) = delivery else {
+            return self.nothing_left(tenure, &target, counted);
+        };
         let Some(exchange) = exchange else {
-            return self.not_made(tenure, *delivery, &target, counted);
+            return self.not_made(tenure, delivery.untransformed(), &target, counted);
         };
         let verdict = meant(exchange.token, classify(&exchange.answer, self.wall()));
         if verdict.reason() == Some(Reason::Unauthorized) {
@@ -252,11 +258,12 @@ impl<T: Transport> Engine<T> {
         if !is_owned {
             return;
         }
+        let delivery = delivery.untransformed();
         if excused || exchange.token == Some(true) {
             // Not the endpoint's fault, nor the delivery's: it stands where it stood.
-            self.queue(tenure, *delivery, &target, self.now());
+            self.queue(tenure, delivery, &target, self.now());
         } else {
-            self.judge_all(tenure, *delivery, &target, (&exchange, said));
+            self.judge_all(tenure, delivery, &target, (&exchange, said));
         }
         self.enlist(tenure, target.quota.clone());
     }

@@ -64,8 +64,18 @@ impl<T: Transport> Engine<T> {
         (verdict, words): (ResultVerdict, Option<String>),
         chunk: Option<&ChunkSaid>,
     ) {
+        let report = self.result(delivery, (verdict, words), chunk);
+        self.push_report(tenure, delivery, report);
+    }
+
+    pub(super) fn result(
+        &self,
+        delivery: &Delivery,
+        (verdict, words): (ResultVerdict, Option<String>),
+        chunk: Option<&ChunkSaid>,
+    ) -> ResultRecord {
         let record = &delivery.loaded.record;
-        let report = ResultRecord {
+        ResultRecord {
             version: 1,
             bulk: delivery.target.bulk.unwrap_or(0),
             delivery: record.delivery_id(&delivery.target),
@@ -75,12 +85,21 @@ impl<T: Transport> Engine<T> {
             reason: None,
             words,
             at: self.wall(),
+            dropped: false,
             count: chunk.map(|chunk| chunk.count),
             items: chunk.map(|chunk| chunk.items.clone()).unwrap_or_default(),
             captured: chunk
                 .map(|chunk| chunk.captured.clone())
                 .unwrap_or_default(),
-        };
+        }
+    }
+
+    pub(super) fn push_report(
+        &mut self,
+        tenure: Tenure,
+        delivery: &Delivery,
+        report: ResultRecord,
+    ) {
         self.push_move(Move {
             tenure,
             source: delivery.source,

@@ -402,7 +402,8 @@ impl<T: Transport> Engine<T> {
             queued_at: now,
             line: None,
             company: Vec::new(),
-            is_piece: false,
+            is_piece: self.parts.endpoints.goes_alone(target),
+            sent: None,
         };
         let endpoint = self.parts.endpoints.get(target.endpoint).cloned();
         let exists = self.parts.endpoints.has_subscription(target.subscription);

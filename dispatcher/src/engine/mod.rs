@@ -28,6 +28,7 @@ mod timers;
 mod tokens;
 mod transact;
 mod verdicts;
+mod transforming;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -1,5 +1,5 @@
 //! Owns how a delivery's turn becomes a request: its own body, a batch's, or what its subscription's
-//! templates make of it.
+//! templates or its transform make of it.
 //!
 //! Never runs beside the engine: senders do it. The bytes that are signed here are the ones that are
 //! sent (rule 9).
@@ -68,18 +68,27 @@ pub(super) fn prepare(
 
 fn plain<'a>(delivery: &'a Delivery, target: &Target) -> Draft<'a> {
     let compress = target.sending.compress;
-    let body = match target.batch {
+    let sent = delivery.sent.as_deref();
+    let is_alone = sent.is_some_and(|sent| sent.is_alone);
+    let body = match target.batch.filter(|_| !is_alone) {
         Some(of) => {
             let body = batch::body(delivery, of.format);
             let compressed = compress.then(|| body.compressed()).flatten();
             Cow::Owned(compressed.unwrap_or(body))
         }
-        None if compress => Cow::Borrowed(delivery.loaded.compressed_body(target.body)),
-        None => Cow::Borrowed(delivery.loaded.body(target.body)),
+        None => match sent {
+            Some(sent) => {
+                let compressed = compress.then(|| sent.body.compressed()).flatten();
+                compressed.map_or(Cow::Borrowed(&sent.body), Cow::Owned)
+            }
+            None if compress => Cow::Borrowed(delivery.loaded.compressed_body(target.body)),
+            None => Cow::Borrowed(delivery.loaded.body(target.body)),
+        },
     };
+    let elsewhere = sent.and_then(|sent| sent.destination.as_ref());
     Draft {
-        method: Method::POST,
-        destination: Arc::clone(&target.destination),
+        method: sent.map_or(Method::POST, |sent| sent.method.clone()),
+        destination: Arc::clone(elsewhere.unwrap_or(&target.destination)),
         body,
         items: delivery.items().count(),
         asked: None,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use schemas::records::{DeadReason, ResultVerdict};
+use schemas::records::{DeadLetter, DeadReason, ResultVerdict};
 use schemas::resources::DisabledReason;
 
 use super::Engine;
@@ -181,6 +181,23 @@ impl<T: Transport> Engine<T> {
             self.bury(tenure, other, reason, last.clone());
         }
         let letter = dead_letter::of_delivery(&delivery, reason, self.wall(), last);
+        self.bury_as(tenure, delivery, letter);
+    }
+
+    /// The same of one that was never sent, with words on why.
+    pub(super) fn bury_saying(
+        &mut self,
+        tenure: Tenure,
+        delivery: Delivery,
+        reason: DeadReason,
+        words: String,
+    ) {
+        let mut letter = dead_letter::of_delivery(&delivery, reason, self.wall(), None);
+        letter.detail = Some(words);
+        self.bury_as(tenure, delivery, letter);
+    }
+
+    fn bury_as(&mut self, tenure: Tenure, delivery: Delivery, letter: DeadLetter) {
         let (source, place) = (delivery.source, delivery.place);
         let order = self.step_dead(tenure, &delivery);
         self.push_move(Move {

@@ -50,6 +50,7 @@ fn delivery(offset: i64, due: bool, queued_at: Instant) -> Delivery {
         line: None,
         company: Vec::new(),
         is_piece: false,
+        sent: None,
     }
 }
 

@@ -65,6 +65,8 @@ label! {
         Loop => "loop",
         /// No request could be made of it.
         Template => "template",
+        /// Nothing could be made of it by its transform.
+        Transform => "transform",
     }
 }
 
@@ -83,6 +85,7 @@ impl From<DeadReason> for Dead {
             DeadReason::RetentionLost => Self::RetentionLost,
             DeadReason::Loop => Self::Loop,
             DeadReason::Template => Self::Template,
+            DeadReason::Transform => Self::Transform,
         }
     }
 }
@@ -125,5 +128,15 @@ label! {
         Committed => "committed",
         /// Aborted; its deliveries are tried again.
         Aborted => "aborted",
+    }
+}
+
+label! {
+    /// What became of a delivery of which its transform lets nothing be sent.
+    pub(crate) enum TransformOutcome("outcome") {
+        /// The transform drops it.
+        Dropped => "dropped",
+        /// The transform fails.
+        Failed => "failed",
     }
 }

@@ -87,6 +87,7 @@ impl World {
             filters: Default::default(),
             state: SubscriptionState::Active,
             ordered: false,
+            transform: None,
             request: Some(Box::new(profile.operations)),
             hidden: true,
             created_at: 0,

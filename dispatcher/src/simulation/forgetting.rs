@@ -66,7 +66,7 @@ async fn delete(world: &World, index: usize) {
 }
 
 /// The subscription under this key.
-fn subscription(world: &World, key: &ControlKey) -> Subscription {
+pub(super) fn subscription(world: &World, key: &ControlKey) -> Subscription {
     let records = world.log.records(&world.topics.control.partition(0));
     let key = key.to_string();
     let mut found = records

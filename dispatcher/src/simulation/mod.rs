@@ -13,6 +13,7 @@ mod planting;
 mod reports;
 mod rules;
 mod tests;
+mod transforming;
 mod wire;
 mod world;
 

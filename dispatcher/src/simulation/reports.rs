@@ -19,7 +19,7 @@ const MINUTES: Duration = Duration::from_secs(3_600);
 
 impl World {
     /// Sends an event to the endpoint of this index, as a redrive would; returns the delivery's id.
-    async fn redrive(&mut self, index: usize, number: usize) -> String {
+    pub(super) async fn redrive(&mut self, index: usize, number: usize) -> String {
         let (endpoint, subscription) = &self.endpoints[index];
         let mut event = Event::builder(&format!("held-{number}"), "/sim", "sim.happened")
             .data("application/json", Bytes::from_static(b"{}"))
@@ -57,7 +57,7 @@ impl World {
     }
 
     /// Every report, by delivery id.
-    fn reports(&self) -> BTreeMap<String, Vec<ResultRecord>> {
+    pub(super) fn reports(&self) -> BTreeMap<String, Vec<ResultRecord>> {
         let mut reports: BTreeMap<String, Vec<ResultRecord>> = BTreeMap::new();
         for number in 0..PARTITIONS {
             let partition = self.topics.results.partition(number);

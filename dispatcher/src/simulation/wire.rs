@@ -18,6 +18,8 @@ pub(crate) struct Seen {
     pub(crate) process: String,
     pub(crate) endpoint: String,
     pub(crate) delivery: String,
+    /// The method, and the place on the host.
+    pub(crate) asked: String,
     pub(crate) started: Instant,
     pub(crate) ended: Option<Instant>,
     pub(crate) status: Option<u16>,
@@ -80,6 +82,7 @@ impl Transport for Wire {
                 process: self.process.clone(),
                 endpoint: endpoint.clone(),
                 delivery,
+                asked: format!("{} {}", request.method, request.destination.url().path()),
                 started: Instant::now(),
                 ended: None,
                 status: None,

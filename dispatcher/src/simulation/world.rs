@@ -161,6 +161,7 @@ impl World {
             filters: Default::default(),
             state: SubscriptionState::Active,
             ordered: false,
+            transform: None,
             request: None,
             hidden: false,
             created_at: 0,

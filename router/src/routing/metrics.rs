@@ -44,7 +44,8 @@ pub(crate) fn label_of(reason: DeadReason) -> DeadLetters {
         | DeadReason::EndpointDisabled
         | DeadReason::Deleted
         | DeadReason::Loop
-        | DeadReason::Template => DeadLetters::Unencodable,
+        | DeadReason::Template
+        | DeadReason::Transform => DeadLetters::Unencodable,
     }
 }
 

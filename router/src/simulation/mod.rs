@@ -171,6 +171,7 @@ impl Cluster {
             filters: Filters::parse_str(filters).unwrap(),
             state: SubscriptionState::Active,
             ordered: false,
+            transform: None,
             request: None,
             hidden: false,
             created_at: 0,

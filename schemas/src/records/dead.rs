@@ -41,11 +41,13 @@ pub enum DeadReason {
     Loop,
     /// No request could be made of it by its subscription's templates.
     Template,
+    /// Nothing could be made of it by its subscription's transform.
+    Transform,
 }
 
 impl DeadReason {
     /// Every reason.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AttemptsExhausted,
         Self::MaxAge,
         Self::Rejected,
@@ -58,6 +60,7 @@ impl DeadReason {
         Self::RetentionLost,
         Self::Loop,
         Self::Template,
+        Self::Transform,
     ];
 
     /// The word for it in records, metrics and the API.
@@ -75,6 +78,7 @@ impl DeadReason {
             Self::RetentionLost => "retention_lost",
             Self::Loop => "loop",
             Self::Template => "template",
+            Self::Transform => "transform",
         }
     }
 }
@@ -200,6 +204,7 @@ impl DeadLetter {
             reason: Some(self.reason),
             words: self.last_attempt.as_ref().and_then(LastAttempt::words),
             at: self.at,
+            dropped: false,
             count: None,
             items: Vec::new(),
             captured: std::collections::BTreeMap::new(),
@@ -248,7 +253,11 @@ mod tests {
 
     #[test]
     fn an_endpoints_words_are_one_short_line() {
-        check(Some(403), Some("{\n  \"error\": \"no\"\n}"), Some("403: { \"error\": \"no\" }"));
+        check(
+            Some(403),
+            Some("{\n  \"error\": \"no\"\n}"),
+            Some("403: { \"error\": \"no\" }"),
+        );
         check(Some(400), None, Some("400"));
         check(None, None, None);
         let long = "é".repeat(5_000);

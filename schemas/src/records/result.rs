@@ -74,6 +74,9 @@ pub struct ResultRecord {
     pub words: Option<String>,
     /// When, unix milliseconds.
     pub at: i64,
+    /// Whether it ended as delivered without a request, because its transform drops the event.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub dropped: bool,
     /// How many items a chunk held; `None` for all else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u32>,
@@ -105,6 +108,11 @@ impl ResultRecord {
     pub fn decode(value: &[u8]) -> Result<Self, Error> {
         super::decode_json(value)
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 fn write_bits<S: Serializer>(bits: &u128, serializer: S) -> Result<S::Ok, S::Error> {
@@ -162,6 +170,7 @@ mod tests {
             reason: Some(DeadReason::Rejected),
             words: None,
             at: 5,
+            dropped: false,
             count: None,
             items: Vec::new(),
             captured: BTreeMap::new(),
@@ -201,7 +210,8 @@ mod tests {
                 reason: (!delivered).then_some(DeadReason::MaxAge),
                 words: (!delivered).then(|| "400: no".to_owned()),
                 at,
-                    count: delivered.then_some(3),
+                dropped: false,
+                count: delivered.then_some(3),
                 items: Vec::new(),
                 captured: BTreeMap::new(),
             };

@@ -362,6 +362,7 @@ fn subscription(filters: &str, state: SubscriptionState) -> Subscription {
         filters: Filters::parse_str(filters).unwrap(),
         state,
         ordered: false,
+        transform: None,
         request: None,
         hidden: false,
         created_at: AT,

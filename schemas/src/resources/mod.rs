@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::filter::Filters;
 use crate::ids::{EndpointId, KeyId, SubscriptionId, TenantId};
 use crate::profile::{RequestTemplates, ResponseGrammar};
+use crate::transform::Transform;
 
 pub use cohort::Cohort;
 pub use limits::{
@@ -282,6 +283,9 @@ pub struct Subscription {
     /// How its deliveries become requests; `None` where the endpoint says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Box<RequestTemplates>>,
+    /// What becomes of events on their way; `None` where they go as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transform: Option<Box<Transform>>,
     /// Whether it is a sync's own: no event is routed by it, and it is not listed.
     #[serde(default, skip_serializing_if = "is_false")]
     pub hidden: bool,

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::*;
-use crate::resources::input::Faults;
+use crate::records::ControlObject;
+use crate::resources::input::{Faults, SubscriptionInput};
 
 const DATA: &str = r#"{"id": 9007199254740993123, "first": "Ada", "last": "L", "amount": 10.50, "tags": ["a", "b"],
     "lines": [{"sku": "x", "n": 1}, {"sku": "y"}, 3], "address": {"city": "Zürich", "zip": null}, "q": "a/b?c"}"#;
@@ -542,4 +543,45 @@ fn what_is_stored_is_read_again() {
         serde_json::from_str::<Transform>("{}").unwrap(),
         Transform::default()
     );
+}
+
+#[test]
+fn a_subscription_of_version_1_keeps_its_transform_for_ever() {
+    let stored = include_str!("../records/fixtures/control-v1-subscription-transform.json");
+    let Ok(ControlObject::Subscription(subscription)) = ControlObject::decode(stored.as_bytes())
+    else {
+        panic!("{stored}");
+    };
+    let transform = subscription.transform.clone().unwrap();
+    assert_eq!((transform.steps.len(), transform.has_request()), (7, true));
+    Compiled::new(&transform).unwrap();
+    let again = ControlObject::Subscription(subscription).encode();
+    let parse = |json: &[u8]| serde_json::from_slice::<Value>(json).unwrap();
+    assert_eq!(parse(&again), parse(stored.as_bytes()));
+}
+
+#[test]
+fn a_change_of_a_transform_replaces_the_whole() {
+    let stored = include_str!("../records/fixtures/control-v1-subscription-transform.json");
+    let Ok(ControlObject::Subscription(old)) = ControlObject::decode(stored.as_bytes()) else {
+        panic!("{stored}");
+    };
+    let patched = |patch: &Value| SubscriptionInput::patched(&old, patch);
+    assert_eq!(
+        patched(&json!({"name": "n"})).unwrap().transform,
+        old.transform
+    );
+    assert_eq!(
+        patched(&json!({"transform": null})).unwrap().transform,
+        None
+    );
+    let steps = json!({"steps": [{"attributes": {"subject": null}}]});
+    let replaced = patched(&json!({"transform": steps})).unwrap().transform;
+    assert_eq!(replaced, Some(Box::new(transform(&steps).unwrap())));
+    let Faults(faults) = patched(&json!({"transform": {"steps": [{"drop": "x"}]}})).unwrap_err();
+    assert_eq!(faults[0].pointer, "/transform/steps/0/drop");
+    let endpoint = old.endpoint.to_string();
+    let made = json!({"endpoint": endpoint, "transform": {"request": {"method": "STEAL"}}});
+    let Faults(faults) = SubscriptionInput::read(&made).unwrap_err();
+    assert_eq!(faults[0].pointer, "/transform/request/method");
 }

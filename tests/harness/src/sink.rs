@@ -14,7 +14,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::response::Response;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
@@ -123,6 +123,8 @@ pub struct Arrival {
     pub event_ids: Vec<String>,
     /// Which request with this id it was, from 1.
     pub attempt: u32,
+    /// Its method, path and query: `POST /hook`.
+    pub asked: String,
     /// The status it was answered with; 0 for none.
     pub status: u16,
     /// Its headers.
@@ -312,7 +314,12 @@ fn serve(listener: std::net::TcpListener, state: Arc<Shared>, stopped: oneshot::
     });
 }
 
-async fn take(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn take(
+    State(shared): State<Arc<Shared>>,
+    (method, uri): (Method, Uri),
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let at = now_ms();
     let id = headers
         .get("webhook-id")
@@ -354,6 +361,7 @@ async fn take(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
         event_ids: event_ids(&body, &event_id),
         event_id,
         attempt,
+        asked: format!("{method} {uri}"),
         status: recorded,
         headers: if ids_only { HeaderMap::new() } else { headers },
         body: if ids_only { Bytes::new() } else { body },

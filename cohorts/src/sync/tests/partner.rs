@@ -106,6 +106,7 @@ impl Partner {
             reason: None,
             words: None,
             at: 0,
+            dropped: false,
             count: Some(chunk.count()),
             items: Vec::new(),
             captured: BTreeMap::new(),

@@ -13,6 +13,7 @@ use crate::filter::Filters;
 use crate::ids::{CohortId, EndpointId, TenantId};
 use crate::profile::ResponseGrammar;
 use crate::resources::HEADERS_MAX;
+use crate::transform::Transform;
 
 /// Checks the body of a new object.
 pub(super) fn create(members: Members, body: &Value, policy: &UrlPolicy) -> Result<Fields, Faults> {
@@ -163,6 +164,7 @@ impl<'a> Checker<'a> {
             Kind::Types => self.types(value),
             Kind::Filters => self.filters(value),
             Kind::Grammar => self.faults_of(ResponseGrammar::read(value).err()),
+            Kind::Transform => self.faults_of(Transform::read(value).err()),
             Kind::Profile => self.faults_of(syncing::profile(value).err()),
             Kind::Schedule => self.faults_of(syncing::schedule(value).err()),
             Kind::Expression => self.faults_of(sourcing::expression(value).err()),
@@ -221,6 +223,7 @@ impl<'a> Checker<'a> {
             | Kind::Types
             | Kind::Filters
             | Kind::Grammar
+            | Kind::Transform
             | Kind::Profile
             | Kind::Settings
             | Kind::Schedule

@@ -61,6 +61,8 @@ pub enum Kind {
     Filters,
     /// A response grammar (rule 15).
     Grammar,
+    /// A transform of events.
+    Transform,
     /// A partner's profile: the id of one that comes with the program, or its content.
     Profile,
     /// An object of which the profile says what is in it.
@@ -181,11 +183,11 @@ pub const SUBSCRIPTION: Members = &[
         NAME,
     ],
     WHICH_EVENTS,
-    &[ORDERED],
+    &[ORDERED, TRANSFORM],
 ];
 
 /// The body of a webhook: an endpoint and a subscription to it.
-pub const WEBHOOK: Members = &[ENDPOINT_MEMBERS, WHICH_EVENTS, &[ORDERED]];
+pub const WEBHOOK: Members = &[ENDPOINT_MEMBERS, WHICH_EVENTS, &[ORDERED, TRANSFORM]];
 
 /// The body of a rotation.
 pub const ROTATION: Members = &[&[
@@ -231,6 +233,14 @@ const ORDERED: Member = member(
     "Whether events of one key (`partitionkey`, else `subject`, else `source`) are delivered one \
      after another; others overtake freely.",
     Kind::Flag,
+);
+
+const TRANSFORM: Member = member(
+    "transform",
+    "What becomes of events on their way: `steps` that select, strip, rename, set and compute \
+     values of the data, set attributes, or drop the event; and the `request`: method, path, query \
+     and headers as templates. Events go as they are where absent. A change replaces the whole.",
+    Kind::Transform,
 );
 
 const WHICH_EVENTS: &[Member] = &[

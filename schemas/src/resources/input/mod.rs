@@ -28,6 +28,7 @@ use super::{
 use crate::filter::Filters;
 use crate::ids::{EndpointId, TenantId};
 use crate::profile::ResponseGrammar;
+use crate::transform::Transform;
 
 pub use self::authenticating::{AuthenticationInput, ClientCertificateInput};
 pub use self::members::{
@@ -146,6 +147,8 @@ pub struct SubscriptionInput {
     pub filters: Filters,
     /// Whether events of one key are delivered one after another.
     pub ordered: bool,
+    /// What becomes of events on their way.
+    pub transform: Option<Box<Transform>>,
 }
 
 /// An endpoint and a subscription to it, said in one body.
@@ -157,6 +160,8 @@ pub struct WebhookInput {
     pub filters: Filters,
     /// Whether events of one key are delivered one after another.
     pub ordered: bool,
+    /// What becomes of events on their way.
+    pub transform: Option<Box<Transform>>,
 }
 
 /// How a secret is replaced.
@@ -286,8 +291,8 @@ impl SubscriptionInput {
         Self::of(&fields, endpoint.ok_or_else(unreadable)?)
     }
 
-    /// What `subscription` becomes by a merge patch. `types` in it replaces the filters; the
-    /// endpoint never changes.
+    /// What `subscription` becomes by a merge patch. `types` in it replaces the filters, and
+    /// `transform` the whole of the one before; the endpoint never changes.
     ///
     /// # Errors
     /// Everything that is wrong with the patch or its result.
@@ -295,6 +300,10 @@ impl SubscriptionInput {
         let mut document = document(SUBSCRIPTION, subscription);
         if patch.get("types").is_some() {
             document.remove("filters");
+        }
+        // Steps and templates belong together: what is left of the old ones would surprise.
+        if patch.get("transform").is_some() {
+            document.remove("transform");
         }
         let fields = check::patch(SUBSCRIPTION, document, patch, &UrlPolicy::default())?;
         Self::of(&fields, subscription.endpoint)
@@ -306,6 +315,7 @@ impl SubscriptionInput {
             name: fields.value("name"),
             filters: filters(fields)?,
             ordered: fields.value("ordered").unwrap_or_default(),
+            transform: fields.value("transform"),
         })
     }
 }
@@ -321,6 +331,7 @@ impl WebhookInput {
             endpoint: EndpointInput::of(&fields)?,
             filters: filters(&fields)?,
             ordered: fields.value("ordered").unwrap_or_default(),
+            transform: fields.value("transform"),
         })
     }
 }

@@ -213,6 +213,7 @@ fn subscription() -> Subscription {
         filters: Filters::of_types(&["a"]).unwrap(),
         state: SubscriptionState::Active,
         ordered: false,
+        transform: None,
         request: None,
         hidden: false,
         created_at: 0,

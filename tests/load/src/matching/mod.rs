@@ -120,6 +120,7 @@ impl World {
             placement: Placement::of(&Quota::of_endpoint(endpoint), partitions),
             name: None,
             filters: Filters::parse(&self.filters(number))?,
+            transform: None,
             request: None,
             hidden: false,
             state: SubscriptionState::Active,
