@@ -1,6 +1,9 @@
 //! Nouns for tests: an object store that fails when told, and small cohorts.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -174,6 +177,26 @@ impl ObjectStore for Faulty {
     async fn copy_opts(&self, from: &Path, to: &Path, with: CopyOptions) -> Result<()> {
         self.pass(self.inner.copy_opts(from, to, with)).await
     }
+}
+
+/// Folders whose disk is full, and how many more files each takes before.
+static FULL_DISKS: Mutex<BTreeMap<PathBuf, u32>> = Mutex::new(BTreeMap::new());
+
+/// Lets the disk of a folder be full after so many scratch files.
+pub(crate) fn fill_disk(folder: &FilePath, after: u32) {
+    FULL_DISKS.lock().unwrap().insert(folder.to_owned(), after);
+}
+
+/// A file that takes nothing, where the folder's disk is full.
+pub(crate) fn on_full_disk(folder: &FilePath) -> Option<File> {
+    let mut disks = FULL_DISKS.lock().unwrap();
+    let left = disks.get_mut(folder)?;
+    if let Some(less) = left.checked_sub(1) {
+        *left = less;
+        return None;
+    }
+    let full = File::options().read(true).write(true).open("/dev/full");
+    Some(full.expect("a device that is always full"))
 }
 
 pub(crate) fn handle() -> tokio::runtime::Handle {

@@ -56,6 +56,10 @@ impl SortOptions {
 
     /// A scratch file without a name.
     pub(crate) fn file(&self) -> Result<std::fs::File, Error> {
+        #[cfg(test)]
+        if let Some(file) = crate::doubles::on_full_disk(&self.scratch) {
+            return Ok(file);
+        }
         tempfile::tempfile_in(&self.scratch).map_err(|source| self.scratch_error(source))
     }
 

@@ -110,6 +110,21 @@ impl Service {
         asked.await.with_context(|| self.hint())?.accepted()
     }
 
+    /// Reads something of the tenant at the cohorts service, with a query.
+    ///
+    /// # Errors
+    /// What went wrong on the way; the answer may say no.
+    pub(crate) async fn look(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> anyhow::Result<Answer> {
+        let path = self.path(path);
+        let request = self.api.begin(&self.base, (Method::GET, &path), query)?;
+        let sent = self.api.finish(&self.base, request).await;
+        sent.with_context(|| self.hint())
+    }
+
     /// Asks `control` about something of the tenant.
     ///
     /// # Errors

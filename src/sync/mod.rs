@@ -4,6 +4,7 @@
 //! surprise: a profile's settings are texts on a command line; what they are is taken from the
 //! profile's own example.
 
+mod fit;
 mod told;
 mod watch;
 
@@ -101,6 +102,10 @@ pub(crate) struct Fields {
     /// The time zone of the schedule; UTC where it is not said
     #[arg(long, value_name = "ZONE", requires = "schedule")]
     time_zone: Option<String>,
+    /// Take a schedule that a run of all that is to be sent now cannot keep: later ones send what
+    /// has changed alone
+    #[arg(long, requires = "schedule")]
+    anyway: bool,
     /// What becomes of a run that is not over when the next is due
     #[arg(long)]
     overlap: Option<Overlap>,
@@ -311,9 +316,22 @@ async fn create(args: CreateArgs, settings: &Settings) -> anyhow::Result<ExitCod
     if args.keep_limits {
         body.insert("apply_limits".to_owned(), false.into());
     }
+    // Whether a schedule can be kept is known of a sync that is there: it gets it afterwards.
+    let schedule = match args.fields.anyway {
+        true => None,
+        false => body.remove("schedule"),
+    };
     let (path, body) = ([Noun::Sync.path()], Value::Object(body));
     let made = service.control(Method::POST, &path, &APPLIED, Some(&body));
-    let made = made.await?.json()?;
+    let mut made = made.await?.json()?;
+    if let Some(schedule) = schedule {
+        let id = member(&made, "id").context("answer names no sync")?;
+        let named = Named {
+            id: id.to_owned(),
+            service,
+        };
+        made = fit::schedule(&named, &schedule).await?;
+    }
     output::line(serde_json::to_string_pretty(&made)?)?;
     if let Some(sunset) = profile.sunset {
         output::note(format_args!(
@@ -401,6 +419,9 @@ async fn update(args: UpdateArgs, settings: &Settings) -> anyhow::Result<ExitCod
         return Err(Usage("nothing is to be changed: say what".to_owned()).into());
     }
     let named = Named::find(&args.one, settings).await?;
+    if let Some(schedule) = body.get("schedule").filter(|_| !args.fields.anyway) {
+        fit::check(&named, schedule).await?;
+    }
     let body = Value::Object(body);
     named.define(Method::PATCH, None, Some(&body)).await
 }
@@ -412,10 +433,17 @@ async fn plan(args: &ShownArgs, settings: &Settings) -> anyhow::Result<ExitCode>
         output::line(serde_json::to_string_pretty(&plan)?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    for line in serde_json::from_value::<told::Plan>(plan)?.lines() {
+    let plan = serde_json::from_value::<told::Plan>(plan)?;
+    for line in plan.lines() {
         output::line(line)?;
     }
-    Ok(ExitCode::SUCCESS)
+    match plan.misfit() {
+        None => Ok(ExitCode::SUCCESS),
+        Some(misfit) => {
+            output::note(misfit);
+            Ok(ExitCode::FAILURE)
+        }
+    }
 }
 
 async fn begin(args: &RunArgs, settings: &Settings) -> anyhow::Result<ExitCode> {

@@ -29,6 +29,7 @@ pub(super) struct Plan {
     needs_approval: bool,
     requests: u64,
     seconds: u64,
+    interval_seconds: Option<u64>,
     fits_schedule: Option<bool>,
     snapshot: Option<String>,
 }
@@ -131,14 +132,22 @@ impl Plan {
                     .to_owned(),
             );
         }
-        if self.fits_schedule == Some(false) {
-            lines.push(
-                "it does not fit between two runs of the schedule: choose a longer one with \
-                 `anabranch sync update --schedule`, or ask the partner for higher limits"
-                    .to_owned(),
-            );
-        }
         lines
+    }
+
+    /// Why the schedule cannot be kept, if it cannot.
+    pub(super) fn misfit(&self) -> Option<String> {
+        if self.fits_schedule != Some(false) {
+            return None;
+        }
+        Some(format!(
+            "the schedule cannot be kept: {} requests take at least {} at the endpoint's limits, \
+             and it leaves {} between two runs; choose a longer one, or ask the partner for higher \
+             limits",
+            thousands(self.requests),
+            duration(self.seconds),
+            duration(self.interval_seconds.unwrap_or(0)),
+        ))
     }
 }
 
@@ -318,7 +327,8 @@ mod tests {
         let plan = json!({
             "add": 9_000, "update": 1, "remove": 30, "keep": 70, "refused": 0, "repairs": 0,
             "held": 100, "removed_percent": 30.0, "needs_approval": true, "requests": 182,
-            "seconds": 61, "fits_schedule": false, "snapshot": "snap_1", "later": true,
+            "seconds": 61, "interval_seconds": 60, "fits_schedule": false, "snapshot": "snap_1",
+            "later": true,
         });
         let plan: Plan = serde_json::from_value(plan).unwrap();
         let text = plan.lines().join("\n");
@@ -328,9 +338,12 @@ mod tests {
             "requests      182",
             "at least 1 min 1 s",
             "--approve-removals",
-            "does not fit",
         ] {
             assert!(text.contains(said), "no `{said}` in:\n{text}");
+        }
+        let misfit = plan.misfit().unwrap();
+        for said in ["182 requests", "1 min 1 s", "1 min 0 s"] {
+            assert!(misfit.contains(said), "no `{said}` in:\n{misfit}");
         }
         let none: Plan = serde_json::from_value(json!({})).unwrap();
         assert!(none.lines().join("\n").contains("cohort upload"));

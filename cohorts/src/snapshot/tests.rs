@@ -1,5 +1,5 @@
 use super::*;
-use crate::doubles::{Fault, Faulty, all, at, handle, ndjson, sort_options, upload};
+use crate::doubles::{Fault, Faulty, all, at, fill_disk, handle, ndjson, sort_options, upload};
 use crate::{Changes, ReadOptions};
 
 fn cohort(faulty: &Arc<Faulty>) -> Cohort {
@@ -198,6 +198,44 @@ fn a_bad_upload_leaves_nothing() {
     let failed = cohort.make(&new, &mut rows.as_bytes(), &options, &Progress::default());
     assert!(matches!(failed, Err(Error::Scratch { .. })), "{failed:?}");
     assert!(cohort.folder.list("").unwrap().is_empty());
+}
+
+#[test]
+fn a_disk_that_is_full_in_mid_sort_is_said_and_the_last_good_snapshot_stays() {
+    let cohort = cohort(&Faulty::new());
+    let rows = ndjson([("old", 1)]);
+    upload(&cohort, "s1", 1, rows.as_bytes(), ReadOptions::default()).unwrap();
+    let before = cohort.folder.list("").unwrap();
+    let row = |id: u32| format!("{{\"id\":\"{id:06}\",\"x\":\"{}\"}}\n", "x".repeat(1_000));
+    let rows: String = (0..5_000).map(row).collect();
+    // The first files are sorted and merged; then there is no room.
+    for after in [0, 1, 3, 6] {
+        let scratch = tempfile::tempdir().unwrap();
+        fill_disk(scratch.path(), after);
+        let options = UploadOptions {
+            sort: SortOptions {
+                scratch: scratch.path().to_owned(),
+                ..sort_options()
+            },
+            ..UploadOptions::default()
+        };
+        let new = NewSnapshot {
+            id: "s2".to_owned(),
+            created: at(2),
+        };
+        let failed = cohort.make(&new, &mut rows.as_bytes(), &options, &Progress::default());
+        let Err(Error::Scratch { folder, source }) = failed else {
+            panic!("after {after}: {failed:?}");
+        };
+        assert_eq!(folder, scratch.path().display().to_string());
+        assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+        assert_eq!(members(&cohort), [r#"old={"v":1}"#]);
+        assert_eq!(
+            cohort.folder.list("").unwrap(),
+            before,
+            "nothing is left of it"
+        );
+    }
 }
 
 #[test]

@@ -129,6 +129,8 @@ impl Runner {
         self.note = Note::read(roster.note())?;
         self.roster = Some(roster);
         self.look = true;
+        // What was taken up and is not in the note is asked again.
+        self.done.clear();
         Ok(())
     }
 

@@ -1,11 +1,12 @@
 //! Syncs on the simulated log, in paused time, with a partner in memory: a test's own hands stand
 //! for the dispatcher.
 
+mod access;
 mod deltas;
+mod failing;
 mod http;
 mod jobs;
 mod ledger;
-mod access;
 mod partner;
 mod refusals;
 mod rig;

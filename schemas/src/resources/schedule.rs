@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 /// The longest expression.
 pub const CRON_CHARS_MAX: usize = 200;
 
+/// Times between runs that are looked at for the shortest.
+const GAPS: usize = 12;
+
 /// When a sync runs by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Schedule {
@@ -70,6 +73,15 @@ impl Schedule {
         let zoned = at.to_zoned(self.zone().ok()?);
         let found = next(&self.pattern().ok()?, &zoned).ok()?;
         Some(found.timestamp().as_millisecond())
+    }
+
+    /// The shortest time between two of the next dozen that it names, in milliseconds.
+    #[must_use]
+    pub fn shortest_gap(&self, at: i64) -> Option<i64> {
+        let times = std::iter::successors(self.next_after(at), |at| self.next_after(*at));
+        let times: Vec<i64> = times.take(1 + GAPS).collect();
+        let gaps = times.iter().zip(times.iter().skip(1));
+        gaps.map(|(one, next)| next - one).min()
     }
 
     fn zone(&self) -> Result<TimeZone, NotASchedule> {
@@ -148,6 +160,15 @@ mod tests {
             "2026-01-01T00:00:00Z",
             &["2026-01-01T15:00:00Z"],
         );
+    }
+
+    #[test]
+    fn the_shortest_gap_is_what_a_run_has() {
+        for (cron, hours) in [("0 * * * *", 1), ("0 8,10 * * *", 2), ("@daily", 24)] {
+            let schedule = Schedule::new(cron, "UTC").unwrap();
+            let gap = schedule.shortest_gap(ms("2026-01-01T09:00:00Z"));
+            assert_eq!(gap, Some(hours * 3_600_000), "{cron}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod cohorts;
 mod source;
 mod syncs;
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use ::http::{HeaderMap, StatusCode};
@@ -175,6 +176,11 @@ fn problem_of(error: &Error) -> Problem {
         Error::Reading(_) => Problem::new(ProblemType::Malformed).detail("the body broke off"),
         Error::Conflict(_) => {
             Problem::new(ProblemType::Conflict).detail("it was changed at the same moment")
+        }
+        Error::Scratch { source, .. } if source.kind() == ErrorKind::StorageFull => {
+            warn!(error = %runtime::task::chain(error), "no room to sort an upload");
+            let problem = Problem::new(ProblemType::Unavailable);
+            problem.detail("the disk that uploads are sorted on is full; nothing was changed")
         }
         Error::Scratch { .. } | Error::Store { .. } | Error::Stopped => {
             warn!(error = %runtime::task::chain(error), "store of cohorts failed");

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use ::http::header::CONTENT_TYPE;
 use ::http::{HeaderMap, StatusCode};
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use runtime::problem::{Problem, ProblemType};
-use schemas::resources::{RateWindow, Sync, SyncState};
+use schemas::resources::{RateWindow, Schedule, Sync, SyncState};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -36,25 +37,49 @@ pub(super) struct Plan {
     requests: u64,
     /// At least so long, at the endpoint's limits.
     seconds: u64,
-    /// Whether that fits between two runs of the schedule; none without a schedule.
+    /// Between two runs of the schedule at least; none without a schedule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interval_seconds: Option<u64>,
+    /// Whether the one fits in the other.
     #[serde(skip_serializing_if = "Option::is_none")]
     fits_schedule: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     snapshot: Option<String>,
 }
 
+/// A schedule to plan for in place of the sync's own.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PlanQuery {
+    cron: Option<String>,
+    time_zone: Option<String>,
+}
+
 pub(super) async fn plan(
     State(app): State<Arc<App>>,
     Path((tenant, sync)): Path<(String, String)>,
+    query: Result<Query<PlanQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let sync = app.sync(&headers, (&tenant, &sync))?;
+    let Query(query) =
+        query.map_err(|error| Problem::new(ProblemType::Malformed).detail(error.body_text()))?;
+    let schedule = match query.cron {
+        None => sync.schedule.clone(),
+        Some(cron) => {
+            let zone = query.time_zone.as_deref().unwrap_or("UTC");
+            let schedule = Schedule::new(&cron, zone);
+            Some(schedule.map_err(|error| {
+                Problem::validation([(format!("?{}", error.member()), error.to_string())])
+            })?)
+        }
+    };
     let own = Arc::clone(&app);
-    let plan = blocking(move || make_plan(&own, &sync)).await?;
+    let plan = blocking(move || make_plan(&own, &sync, schedule.as_ref())).await?;
     Ok(json(StatusCode::OK, &plan))
 }
 
-fn make_plan(app: &App, sync: &Sync) -> Result<Plan, Error> {
+fn make_plan(app: &App, sync: &Sync, schedule: Option<&Schedule>) -> Result<Plan, Error> {
     let cohort = cohort_of(app, sync);
     let view = cohort.view()?;
     let roster = roster(&app.root, sync)?;
@@ -71,20 +96,16 @@ fn make_plan(app: &App, sync: &Sync) -> Result<Plan, Error> {
     let windows = facts.map(|facts| facts.windows).unwrap_or_default();
     let seconds = seconds_at(&windows, requests);
     let now = app.clock.now();
-    let gap = sync.schedule.as_ref().and_then(|schedule| {
-        let next = schedule.next_after(now)?;
-        Some(schedule.next_after(next)? - next)
-    });
-    let millis = i64::try_from(seconds)
-        .unwrap_or(i64::MAX)
-        .saturating_mul(1_000);
+    let gap = schedule.and_then(|schedule| schedule.shortest_gap(now));
+    let interval = gap.map(|gap| u64::try_from(gap / 1_000).unwrap_or(0));
     Ok(Plan {
         counts,
         removed_percent: counts.removed_percent(),
         needs_approval: needs_approval(sync, &counts),
         requests,
         seconds,
-        fits_schedule: gap.map(|gap| millis <= gap),
+        interval_seconds: interval,
+        fits_schedule: interval.map(|interval| seconds <= interval),
         snapshot: view.snapshot.map(|snapshot| snapshot.id),
     })
 }

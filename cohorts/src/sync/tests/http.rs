@@ -1,5 +1,10 @@
 //! The service as its clients see it.
 
+use std::num::{NonZeroU32, NonZeroU64};
+use std::time::Duration;
+
+use schemas::resources::{LimitUnit, RateWindow, WindowKind};
+
 use super::members;
 use super::partner::Temper;
 use super::rig::{OPERATOR, Yard, paused};
@@ -45,6 +50,32 @@ fn what_cannot_be_taken_is_said() {
         }
         let bad = yard.call(SNAPSHOTS, OPERATOR, "{\"id\":1}\nno\n").await;
         assert!(bad.0 == 422 && bad.1.contains("\"line\":2"), "{}", bad.1);
+    });
+}
+
+#[test]
+fn a_plan_says_whether_a_schedule_can_be_kept() {
+    paused(async {
+        let mut yard = yard().await;
+        // Ten members a request, and one of those in ten minutes.
+        yard.limit(RateWindow {
+            count: NonZeroU32::MIN,
+            per_ms: NonZeroU64::new(600_000).unwrap(),
+            unit: LimitUnit::Requests,
+            kind: WindowKind::Sliding,
+        })
+        .await;
+        yard.upload(&members(0..100, 1)).await;
+        yard.pass(Duration::from_secs(1)).await;
+        let (_, plan) = yard.plan().await;
+        assert_eq!(plan["seconds"], 5_400);
+        assert_eq!(plan.get("fits_schedule"), None);
+        for (cron, seconds, fits) in [("0+*+*+*+*", 3_600, false), ("0+*/2+*+*+*", 7_200, true)] {
+            let (_, plan) = yard.plan_for(cron).await;
+            let found = (&plan["interval_seconds"], &plan["fits_schedule"]);
+            assert_eq!(found, (&seconds.into(), &fits.into()), "{cron}");
+        }
+        assert_eq!(yard.plan_for("never").await.0, 422);
     });
 }
 

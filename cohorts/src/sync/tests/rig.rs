@@ -17,7 +17,9 @@ use runtime::telemetry::Metrics;
 use schemas::ids::{CohortId, EndpointId, SubscriptionId, SyncId};
 use schemas::profile::{Chunk, Profile, ready};
 use schemas::records::{ControlObject, DeliveryRecord, ResultRecord};
-use schemas::resources::{Cohort as CohortObject, Endpoint, Placement, Quota, Sync, Tenant};
+use schemas::resources::{
+    Cohort as CohortObject, Endpoint, Placement, Quota, RateWindow, Sync, Tenant,
+};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -42,7 +44,7 @@ pub(super) struct Yard {
     pub(super) chunks_ahead: usize,
     sim: SimulatedLog,
     topics: Topics,
-    store: Arc<Faulty>,
+    pub(super) store: Arc<Faulty>,
     process: Option<(String, Tasks)>,
     router: axum::Router,
     starts: u32,
@@ -345,6 +347,21 @@ impl Yard {
         let call = format!("GET {}{what}", self.sync_path());
         let (status, body) = self.call(&call, OPERATOR, "").await;
         (status, serde_json::from_str(&body).unwrap())
+    }
+
+    /// The same for another schedule.
+    pub(super) async fn plan_for(&self, schedule: &str) -> (u16, Value) {
+        self.ask_for(&format!("/plan?cron={schedule}")).await
+    }
+
+    /// Limits the sync's endpoint.
+    pub(super) async fn limit(&self, window: RateWindow) {
+        for object in self.objects() {
+            if let ControlObject::Endpoint(mut endpoint) = object {
+                endpoint.limits = vec![window];
+                self.control(ControlObject::Endpoint(endpoint)).await;
+            }
+        }
     }
 
     pub(super) async fn report(&self) -> String {
