@@ -147,7 +147,10 @@ fn groups(config: &Config) -> Vec<(String, Vec<TopicName>)> {
     let topics = Topics::with_prefix(prefix);
     let owned = std::iter::once(&topics.deliveries).chain(&topics.delays);
     vec![
-        (router::group(prefix), vec![topics.events.clone()]),
+        (
+            router::group(prefix),
+            vec![topics.events.clone(), topics.bulk.clone()],
+        ),
         (
             dispatcher::consumer_group(&topics),
             owned.cloned().collect(),
@@ -413,7 +416,7 @@ mod tests {
         let log: SharedLog = std::sync::Arc::new(log);
         let mut config = Config::default();
         config.topics.partitions = 3;
-        assert_eq!(create(&log, &config).await.unwrap().len(), 14);
+        assert_eq!(create(&log, &config).await.unwrap().len(), 15);
         let events = TopicName::new("anabranch.events");
         let partitions: Vec<Partition> = (0..3).map(|number| events.partition(number)).collect();
         let group = router::group(&config.topics.prefix);
@@ -445,7 +448,8 @@ mod tests {
             .flat_map(|(_, topics)| topics)
             .map(|topic| topic.to_string())
             .collect();
-        assert_eq!(read.len(), 1 + 1 + 7);
+        assert_eq!(read.len(), 2 + 1 + 7);
+        assert!(read.contains(&"anabranch.events.bulk".to_owned()));
         assert!(read.contains(&"anabranch.delay.24h".to_owned()));
     }
 }

@@ -50,7 +50,7 @@ mod tests {
     use schemas::ids::{EndpointId, KeyId};
     use schemas::records::{ControlKey, ControlObject};
     use schemas::resources::key::KeyText;
-    use schemas::resources::{ApiKey, KeyScope, Tenant};
+    use schemas::resources::{ApiKey, FairShare, KeyScope, Tenant};
 
     use super::*;
     use crate::options::Options;
@@ -79,6 +79,7 @@ mod tests {
             name: None,
             events_per_second: None,
             bytes_per_second: None,
+            fair_share: FairShare::default(),
             created_at: 0,
             updated_at: 0,
         })

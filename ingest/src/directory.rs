@@ -1,4 +1,4 @@
-//! Owns the tenants and API keys as `control` has them, and each tenant's rates.
+//! Owns the tenants and API keys as `control` has them, and each tenant's rates and fair share.
 //!
 //! It must never hold a key in the clear. The surprise: a tenant that is changed keeps its rates'
 //! state unless the rates themselves change, so that renaming one grants nothing.
@@ -12,14 +12,18 @@ use schemas::ids::{KeyId, TenantId};
 use schemas::records::{ControlKey, ControlObject};
 use schemas::resources::{ApiKey, Tenant};
 
-use crate::admit::Rates;
+use crate::admit::{Rates, Share, ShareRates};
 use crate::options::Options;
+use crate::ordered::{OrderedCount, OrderedSubscriptions};
 
 /// A tenant that may send.
 #[derive(Debug)]
 pub(crate) struct TenantEntry {
     pub(crate) id: TenantId,
-    pub(crate) rates: Rates,
+    pub(crate) rates: Arc<Rates>,
+    pub(crate) share: Arc<Share>,
+    /// Its ordered subscriptions: with one it is never moved to `events.bulk`.
+    pub(crate) ordered: OrderedCount,
     quota: Quota,
 }
 
@@ -34,6 +38,7 @@ struct Quota {
 #[derive(Debug)]
 pub(crate) struct Directory {
     defaults: Quota,
+    default_share: ShareRates,
     known: RwLock<Known>,
 }
 
@@ -41,6 +46,7 @@ pub(crate) struct Directory {
 struct Known {
     tenants: HashMap<TenantId, Arc<TenantEntry>>,
     keys: HashMap<KeyId, Arc<ApiKey>>,
+    ordered: OrderedSubscriptions,
 }
 
 impl Keys for Directory {
@@ -58,6 +64,10 @@ impl Directory {
         };
         Self {
             defaults,
+            default_share: ShareRates {
+                events: some(options.fair_share_events_per_second),
+                bytes: some(options.fair_share_bytes_per_second),
+            },
             known: RwLock::default(),
         }
     }
@@ -77,11 +87,19 @@ impl Directory {
         for Change { key, object } in changes {
             match (key, object) {
                 (ControlKey::Tenant(id), Some(ControlObject::Tenant(tenant))) => {
+                    let ordered = known.ordered.of(&id);
                     let before = known.tenants.get(&id);
-                    let entry = self.entry(&tenant, before);
+                    let entry = self.entry(&tenant, ordered, before);
                     known.tenants.insert(id, entry);
                 }
-                (ControlKey::Tenant(id), _) => drop(known.tenants.remove(&id)),
+                (ControlKey::Tenant(id), _) => {
+                    known.tenants.remove(&id);
+                    known.ordered.forget(&id);
+                }
+                (ControlKey::Subscription(id), Some(ControlObject::Subscription(subscription))) => {
+                    known.ordered.apply(id, Some(&subscription));
+                }
+                (ControlKey::Subscription(id), _) => known.ordered.apply(id, None),
                 (ControlKey::ApiKey(id), Some(ControlObject::ApiKey(key))) => {
                     known.keys.insert(id, Arc::new(key));
                 }
@@ -89,7 +107,6 @@ impl Directory {
                 (
                     ControlKey::Installation
                     | ControlKey::Endpoint(_)
-                    | ControlKey::Subscription(_)
                     | ControlKey::Redrive(_)
                     | ControlKey::Cohort(_)
                     | ControlKey::Sync(_)
@@ -100,7 +117,12 @@ impl Directory {
         }
     }
 
-    fn entry(&self, tenant: &Tenant, before: Option<&Arc<TenantEntry>>) -> Arc<TenantEntry> {
+    fn entry(
+        &self,
+        tenant: &Tenant,
+        ordered: OrderedCount,
+        before: Option<&Arc<TenantEntry>>,
+    ) -> Arc<TenantEntry> {
         let quota = Quota {
             events: tenant
                 .events_per_second
@@ -109,13 +131,29 @@ impl Directory {
                 .bytes_per_second
                 .map_or(self.defaults.bytes, |n| n.get().into()),
         };
-        match before {
-            Some(before) if before.quota == quota => Arc::clone(before),
-            Some(_) | None => Arc::new(TenantEntry {
-                id: tenant.id.clone(),
-                rates: Rates::new(quota.events, quota.bytes),
-                quota,
-            }),
+        let own = tenant.fair_share;
+        let share = ShareRates {
+            events: own.events_per_second.map(|n| n.get().into()),
+            bytes: own.bytes_per_second.map(|n| n.get().into()),
         }
+        .or(self.default_share);
+        let rates = before
+            .filter(|before| before.quota == quota)
+            .map(|before| Arc::clone(&before.rates));
+        let kept = before
+            .filter(|before| before.share.rates() == share)
+            .map(|before| Arc::clone(&before.share));
+        Arc::new(TenantEntry {
+            id: tenant.id.clone(),
+            rates: rates.unwrap_or_else(|| Arc::new(Rates::new(quota.events, quota.bytes))),
+            share: kept.unwrap_or_else(|| Arc::new(Share::new(share))),
+            ordered,
+            quota,
+        })
     }
+}
+
+/// A rate; 0 is none.
+fn some(rate: u64) -> Option<u64> {
+    (rate > 0).then_some(rate)
 }

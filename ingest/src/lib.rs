@@ -10,6 +10,7 @@ mod auth;
 mod directory;
 mod http;
 mod options;
+mod ordered;
 mod publish;
 mod telemetry;
 
@@ -70,7 +71,7 @@ pub async fn run(
             directory.apply(update.changes);
         })
         .await?;
-    let publisher = Publisher::open(log, topics.events, &options, telemetry.clone()).await?;
+    let publisher = Publisher::open(log, &topics, &options, telemetry.clone()).await?;
     follow(follower, &directory, &telemetry, &tasks);
 
     let limits = options.server_limits();

@@ -37,6 +37,10 @@ pub struct Options {
     pub tenant_events_per_second: u64,
     /// Bytes a second of a tenant that sets no other.
     pub tenant_bytes_per_second: u64,
+    /// Events a second that are the fair share of a tenant that sets no other; 0 for none.
+    pub fair_share_events_per_second: u64,
+    /// Bytes a second that are the fair share of a tenant that sets no other; 0 for none.
+    pub fair_share_bytes_per_second: u64,
     /// Connections at once.
     pub max_connections: usize,
     /// For requests under way when the service stops.
@@ -62,6 +66,8 @@ impl Options {
             write_timeout: ingest.write_timeout,
             tenant_events_per_second: u64::from(ingest.tenant_events_per_second),
             tenant_bytes_per_second: ingest.tenant_bytes_per_second.as_u64(),
+            fair_share_events_per_second: u64::from(ingest.fair_share_events_per_second),
+            fair_share_bytes_per_second: ingest.fair_share_bytes_per_second.as_u64(),
             max_connections: ingest.max_connections,
             // The rest of the shutdown needs a little after the requests.
             drain_deadline: config.shutdown.deadline / 2,

@@ -1,4 +1,5 @@
-//! Owns the way of events into the log: their records, and how long an acknowledgement may take.
+//! Owns the way of events into the log: their records, their topic, and how long an acknowledgement
+//! may take.
 //!
 //! It must never say "written" before the log has (rule 1). The surprise: after a write whose
 //! outcome is unknown the producer is replaced, because one that has lost its place in the
@@ -9,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use runtime::log::topics::Topics;
 use runtime::log::{
     self, Acknowledge, Headers, HeadersBuilder, NotWritten, Producer, ProducerOptions, Record,
     SharedLog, TopicName,
@@ -18,7 +20,7 @@ use schemas::event::Event;
 use tokio::time::Instant;
 
 use crate::options::Options;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{EventClass, Telemetry};
 
 /// The producer's room beside the bodies in flight: keys and headers.
 const BUFFER_BYTES_MIN: usize = 16 << 20;
@@ -31,7 +33,8 @@ const REPLACE_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Publisher {
     log: SharedLog,
-    topic: TopicName,
+    live: TopicName,
+    bulk: TopicName,
     options: ProducerOptions,
     write_timeout: Duration,
     current: RwLock<Current>,
@@ -52,7 +55,7 @@ impl Publisher {
     /// Where the log cannot.
     pub(crate) async fn open(
         log: SharedLog,
-        topic: TopicName,
+        topics: &Topics,
         options: &Options,
         telemetry: Telemetry,
     ) -> Result<Self, log::Error> {
@@ -66,7 +69,8 @@ impl Publisher {
         let producer = log.producer(producer_options.clone()).await?;
         Ok(Self {
             log,
-            topic,
+            live: topics.events.clone(),
+            bulk: topics.bulk.clone(),
             options: producer_options,
             write_timeout: options.write_timeout,
             current: RwLock::new(Current {
@@ -79,11 +83,15 @@ impl Publisher {
     }
 
     /// Writes the events in order, all handed over at once; says of each what became of it.
-    pub(crate) async fn publish(&self, events: &[&Event]) -> Vec<Result<(), NotWritten>> {
+    pub(crate) async fn publish(
+        &self,
+        events: &[&Event],
+        class: EventClass,
+    ) -> Vec<Result<(), NotWritten>> {
         if events.is_empty() {
             return Vec::new();
         }
-        let records = self.records(events);
+        let records = self.records(events, class);
         let sizes: Vec<usize> = records.iter().map(Record::len_bytes).collect();
         let current = self.current();
         let started = Instant::now();
@@ -104,7 +112,10 @@ impl Publisher {
             .iter()
             .zip(&sizes)
             .filter(|(report, _)| report.is_ok());
-        let bytes: usize = written.map(|(_, size)| *size).sum();
+        let (count, bytes) = written.fold((0, 0), |(count, bytes), (_, size)| {
+            (count + 1, bytes + *size)
+        });
+        self.telemetry.accepted_events.get(class).inc_by(count);
         self.telemetry
             .accepted_bytes
             .inc_by(u64::try_from(bytes).unwrap_or(0));
@@ -138,34 +149,38 @@ impl Publisher {
                 };
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
                 self.telemetry.producers_replaced.inc();
-                tracing::warn!(topic = %self.topic, "producer replaced after an unknown outcome");
+                tracing::warn!(topic = %self.live, "producer replaced after an unknown outcome");
             }
-            Ok(Err(error)) => tracing::error!(topic = %self.topic, %error, "no new producer"),
-            Err(_) => tracing::error!(topic = %self.topic, "no new producer in time"),
+            Ok(Err(error)) => tracing::error!(topic = %self.live, %error, "no new producer"),
+            Err(_) => tracing::error!(topic = %self.live, "no new producer in time"),
         }
     }
 
     /// The records of `events`; their headers share one buffer.
-    fn records(&self, events: &[&Event]) -> Vec<Record> {
+    fn records(&self, events: &[&Event], class: EventClass) -> Vec<Record> {
+        let topic = match class {
+            EventClass::Live => &self.live,
+            EventClass::Bulk => &self.bulk,
+        };
         let mut headers = Headers::builder();
         headers.reserve(events.len().saturating_mul(HEADER_BYTES));
         events
             .iter()
-            .map(|event| self.record(event, &mut headers))
+            .map(|event| record(topic, event, &mut headers))
             .collect()
     }
+}
 
-    /// Binary mode (CE-16, CE-20), keyed by `partitionkey` or `subject` (CE-18).
-    fn record(&self, event: &Event, headers: &mut HeadersBuilder) -> Record {
-        kafka::write_binary(event, |name, value| headers.push(name, value));
-        let key = kafka::partition_key(event);
-        Record {
-            topic: self.topic.clone(),
-            partition: None,
-            key: key.map(|key| Bytes::copy_from_slice(key.as_bytes())),
-            value: event.data().cloned(),
-            headers: headers.take(),
-        }
+/// Binary mode (CE-16, CE-20), keyed by `partitionkey` or `subject` (CE-18).
+fn record(topic: &TopicName, event: &Event, headers: &mut HeadersBuilder) -> Record {
+    kafka::write_binary(event, |name, value| headers.push(name, value));
+    let key = kafka::partition_key(event);
+    Record {
+        topic: topic.clone(),
+        partition: None,
+        key: key.map(|key| Bytes::copy_from_slice(key.as_bytes())),
+        value: event.data().cloned(),
+        headers: headers.take(),
     }
 }
 
@@ -188,7 +203,7 @@ impl Drop for Turn<'_> {
 mod tests {
     use runtime::config::Config;
     use runtime::log::simulated::{Fault, Operation, SimulatedLog, SimulationOptions};
-    use runtime::log::topics::{Shape, Topics};
+    use runtime::log::topics::Shape;
     use runtime::telemetry::Metrics;
 
     use super::*;
@@ -208,7 +223,7 @@ mod tests {
             .unwrap();
         let options = Options::from_config(&Config::default());
         let telemetry = Telemetry::new(&Metrics::new());
-        let opened = Publisher::open(log.process("a"), topics.events, &options, telemetry.clone());
+        let opened = Publisher::open(log.process("a"), &topics, &options, telemetry.clone());
         let publisher = opened.await.unwrap();
         let event = Event::builder("1", "/s", "t").build().unwrap();
         let replaced = || telemetry.producers_replaced.get();
@@ -216,7 +231,7 @@ mod tests {
         log.faults()
             .fail_next(Operation::Produce, Fault::LostRequest);
         assert_eq!(
-            publisher.publish(&[&event]).await,
+            publisher.publish(&[&event], EventClass::Live).await,
             [Err(NotWritten::Unknown)]
         );
         assert_eq!(replaced(), 0, "it is younger than the interval");
@@ -225,13 +240,16 @@ mod tests {
         log.faults()
             .fail_next(Operation::Produce, Fault::LostRequest);
         assert_eq!(
-            publisher.publish(&[&event]).await,
+            publisher.publish(&[&event], EventClass::Live).await,
             [Err(NotWritten::Unknown)]
         );
         assert_eq!(replaced(), 1);
         publisher.replace(&old).await;
         assert_eq!(replaced(), 1, "somebody else has done it");
-        assert_eq!(publisher.publish(&[&event]).await, [Ok(())]);
-        assert_eq!(publisher.publish(&[]).await, []);
+        assert_eq!(
+            publisher.publish(&[&event], EventClass::Live).await,
+            [Ok(())]
+        );
+        assert_eq!(publisher.publish(&[], EventClass::Bulk).await, []);
     }
 }

@@ -62,6 +62,16 @@ runtime::label! {
     }
 }
 
+runtime::label! {
+    /// Where an accepted event is.
+    pub(crate) enum EventClass("class") {
+        /// On `events`.
+        Live => "live",
+        /// On `events.bulk`: it was beyond its tenant's fair share.
+        Bulk => "bulk",
+    }
+}
+
 impl From<ProblemType> for RequestResult {
     fn from(kind: ProblemType) -> Self {
         match kind {
@@ -107,7 +117,9 @@ pub(crate) struct Telemetry {
     pub(crate) events: Family<EventResult, IntCounter>,
     requests: Family<RequestResult, IntCounter>,
     request_seconds: Histogram,
+    pub(crate) accepted_events: Family<EventClass, IntCounter>,
     pub(crate) accepted_bytes: IntCounter,
+    pub(crate) share_refusals: IntCounter,
     pub(crate) batch_events: Histogram,
     pub(crate) in_flight_bytes: IntGauge,
     pub(crate) in_flight_limit: IntGauge,
@@ -132,6 +144,14 @@ impl Telemetry {
                 "anabranch_ingest_request_duration_seconds",
                 "From a request's head to its answer",
                 LATENCY_BUCKETS,
+            ),
+            accepted_events: metrics.counters(
+                "anabranch_ingest_accepted_events_total",
+                "Events that the log has acknowledged, by topic: bulk is beyond a fair share",
+            ),
+            share_refusals: metrics.counter(
+                "anabranch_ingest_share_refusals_total",
+                "Requests beyond a fair share that an ordered subscription keeps out of bulk",
             ),
             accepted_bytes: metrics.counter(
                 "anabranch_ingest_accepted_bytes_total",

@@ -66,6 +66,12 @@ pub(crate) struct TenantFields {
     /// Bytes a second that ingest takes
     #[arg(long, value_name = "N")]
     pub(crate) bytes_per_second: Option<u32>,
+    /// Events a second that it may send before it makes way for others
+    #[arg(long, value_name = "N")]
+    pub(crate) fair_share_events: Option<u32>,
+    /// Bytes a second that it may send before it makes way for others
+    #[arg(long, value_name = "N")]
+    pub(crate) fair_share_bytes: Option<u32>,
 }
 
 /// `anabranch key`.

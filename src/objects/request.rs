@@ -83,9 +83,14 @@ impl Fields {
     }
 
     fn tenant(self, fields: TenantFields) -> Self {
+        let share = Self::default()
+            .put("events_per_second", fields.fair_share_events)
+            .put("bytes_per_second", fields.fair_share_bytes)
+            .0;
         self.put("name", fields.name)
             .put("events_per_second", fields.events_per_second)
             .put("bytes_per_second", fields.bytes_per_second)
+            .put("fair_share", (!share.is_empty()).then_some(share))
     }
 
     fn endpoint(self, fields: EndpointFields) -> anyhow::Result<Self> {

@@ -29,6 +29,7 @@ fn build(input: TenantInput, created_at: i64, updated_at: i64) -> Tenant {
         name: input.name,
         events_per_second: input.events_per_second,
         bytes_per_second: input.bytes_per_second,
+        fair_share: input.fair_share,
         created_at,
         updated_at,
     }

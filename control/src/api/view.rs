@@ -4,8 +4,8 @@
 use jiff::Timestamp;
 use schemas::profile::ResponseGrammar;
 use schemas::resources::{
-    ApiKey, Batch, BodyMode, DisabledReason, Endpoint, EndpointState, HeaderCase, KeyScope,
-    RateWindow, RetryJitter, StaticHeader, Subscription, SubscriptionState, Tenant,
+    ApiKey, Batch, BodyMode, DisabledReason, Endpoint, EndpointState, FairShare, HeaderCase,
+    KeyScope, RateWindow, RetryJitter, StaticHeader, Subscription, SubscriptionState, Tenant,
 };
 use schemas::transform::Transform;
 use serde::Serialize;
@@ -32,6 +32,9 @@ pub(crate) struct TenantView {
     events_per_second: Option<u32>,
     /// Bytes a second that ingest takes; null for the configured default.
     bytes_per_second: Option<u32>,
+    /// What it may send before it makes way for others; what is absent is the configured default.
+    #[schema(value_type = Object)]
+    fair_share: FairShare,
     /// RFC 3339.
     created_at: String,
     /// RFC 3339.
@@ -45,6 +48,7 @@ impl TenantView {
             name: tenant.name.clone(),
             events_per_second: tenant.events_per_second.map(Into::into),
             bytes_per_second: tenant.bytes_per_second.map(Into::into),
+            fair_share: tenant.fair_share,
             created_at: time(tenant.created_at),
             updated_at: time(tenant.updated_at),
         }

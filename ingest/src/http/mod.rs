@@ -12,6 +12,7 @@ mod plain;
 mod stamp;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::HttpBody;
@@ -33,7 +34,7 @@ use crate::auth::Auth;
 use crate::directory::TenantEntry;
 use crate::options::Options;
 use crate::publish::Publisher;
-use crate::telemetry::{EventResult, RequestResult, Telemetry};
+use crate::telemetry::{EventClass, EventResult, RequestResult, Telemetry};
 
 use answer::{Answer, Outcome};
 use fault::Place;
@@ -64,6 +65,13 @@ impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
         Self::Problem(problem)
     }
+}
+
+/// Who sends a request, and how much in it.
+#[derive(Debug, Clone, Copy)]
+struct Sender<'a> {
+    tenant: &'a TenantEntry,
+    body_bytes: usize,
 }
 
 /// What a path says about its events.
@@ -158,15 +166,19 @@ impl App {
         if declared.is_none() {
             tenant.rates.take_bytes(held.bytes.len())?;
         }
+        let sender = Sender {
+            tenant: &tenant,
+            body_bytes: held.bytes.len(),
+        };
         let stamp = Stamp::new(&tenant.id, self.clock.now(), &head.headers);
         let answer = match form {
             Form::CloudEvents => {
-                self.cloud_events(&tenant, &head.headers, held.bytes, &stamp)
+                self.cloud_events(&sender, &head.headers, held.bytes, &stamp)
                     .await
             }
             Form::Plain(ty) => {
                 let made = plain::event(self, &tenant.id, &ty, &head.headers, held.bytes);
-                self.one(&tenant, made.and_then(|event| self.stamped(event, &stamp)))
+                self.one(&sender, made.and_then(|event| self.stamped(event, &stamp)))
                     .await
             }
         };
@@ -198,7 +210,7 @@ impl App {
 
     async fn cloud_events(
         &self,
-        tenant: &TenantEntry,
+        sender: &Sender<'_>,
         headers: &HeaderMap,
         bytes: Bytes,
         stamp: &Stamp<'_>,
@@ -210,7 +222,7 @@ impl App {
         let limits = self.options.event_limits();
         let max_events = self.options.max_batch_events;
         match codec::decode(pairs.iter().copied(), bytes, &limits, max_events) {
-            Ok(Message::One(event)) => self.one(tenant, self.stamped(event, stamp)).await,
+            Ok(Message::One(event)) => self.one(sender, self.stamped(event, stamp)).await,
             Ok(Message::Batch(events)) => {
                 let outcomes = events.into_iter().enumerate().map(|(index, event)| {
                     let place = Place::At(index);
@@ -219,7 +231,7 @@ impl App {
                         Err(error) => Outcome::unread(fault::problem(&error, place)),
                     }
                 });
-                self.batch(tenant, outcomes.collect()).await
+                self.batch(sender, outcomes.collect()).await
             }
             Err(error) => {
                 let problem = fault::problem(&error, Place::Alone);
@@ -240,13 +252,13 @@ impl App {
 
     async fn one(
         &self,
-        tenant: &TenantEntry,
+        sender: &Sender<'_>,
         event: Result<Event, Problem>,
     ) -> Result<Answer, Problem> {
         let write = async {
             let event = event?;
-            tenant.rates.take_events(1)?;
-            match self.publisher.publish(&[&event]).await.pop() {
+            let class = self.class(sender, 1)?;
+            match self.publisher.publish(&[&event], class).await.pop() {
                 Some(Err(not_written)) => Err(fault::not_written(not_written)),
                 Some(Ok(())) | None => Ok(event),
             }
@@ -261,21 +273,24 @@ impl App {
 
     async fn batch(
         &self,
-        tenant: &TenantEntry,
+        sender: &Sender<'_>,
         mut outcomes: Vec<Outcome>,
     ) -> Result<Answer, Problem> {
         let count = f64::from(u32::try_from(outcomes.len()).unwrap_or(u32::MAX));
         self.telemetry.batch_events.observe(count);
         let events: Vec<&Event> = outcomes.iter().filter_map(Outcome::pending).collect();
-        if let Err(problem) = tenant.rates.take_events(events.len()) {
-            let refused = u64::try_from(outcomes.len()).unwrap_or(0);
-            self.telemetry
-                .events
-                .get(problem.kind().into())
-                .inc_by(refused);
-            return Err(problem);
-        }
-        let reports = self.publisher.publish(&events).await;
+        let class = match self.class(sender, events.len()) {
+            Ok(class) => class,
+            Err(problem) => {
+                let refused = u64::try_from(outcomes.len()).unwrap_or(0);
+                self.telemetry
+                    .events
+                    .get(problem.kind().into())
+                    .inc_by(refused);
+                return Err(problem);
+            }
+        };
+        let reports = self.publisher.publish(&events, class).await;
         let pending = outcomes
             .iter_mut()
             .filter(|outcome| outcome.pending().is_some());
@@ -290,6 +305,22 @@ impl App {
 }
 
 impl App {
+    /// Where events that are about to be written go: beyond the tenant's fair share to bulk, but
+    /// never where it has an ordered subscription (rule 12).
+    fn class(&self, sender: &Sender<'_>, events: usize) -> Result<EventClass, Problem> {
+        let Sender { tenant, body_bytes } = *sender;
+        tenant.rates.take_events(events)?;
+        match tenant.share.take(events, body_bytes) {
+            Ok(()) => Ok(EventClass::Live),
+            Err(_) if events == 0 => Ok(EventClass::Live),
+            Err(_) if !tenant.ordered.is_any() => Ok(EventClass::Bulk),
+            Err(wait) => {
+                self.telemetry.share_refusals.inc();
+                Err(beyond_share(wait))
+            }
+        }
+    }
+
     /// Counts each event of a batch, neighbours of one result at once.
     fn count(&self, outcomes: &[Outcome]) {
         for run in outcomes.chunk_by(|a, b| a.result() == b.result()) {
@@ -298,6 +329,17 @@ impl App {
             self.telemetry.events.get(first.result()).inc_by(events);
         }
     }
+}
+
+/// HT-11.
+fn beyond_share(wait: Duration) -> Problem {
+    Problem::new(ProblemType::RateLimited)
+        .detail(
+            "the tenant is beyond its fair share, and its ordered subscriptions keep its events \
+             from being moved to bulk",
+        )
+        .violated("fair-share")
+        .retry_after(wait)
 }
 
 /// 415 before the body is read.

@@ -9,7 +9,7 @@ use runtime::clock::{Clock, Entropy};
 use runtime::config::Config;
 use runtime::log::simulated::{SimulatedLog, SimulationOptions};
 use runtime::log::topics::{Shape, Topics};
-use runtime::log::{Headers, ProducerOptions, Record};
+use runtime::log::{Headers, ProducerOptions, Record, TopicName};
 use runtime::secret::ExposeSecret;
 use runtime::service::Environment;
 use runtime::task::{TaskKind, Tasks};
@@ -19,7 +19,7 @@ use schemas::event::{Event, Limits};
 use schemas::ids::KeyId;
 use schemas::records::{ControlKey, ControlObject};
 use schemas::resources::key::KeyText;
-use schemas::resources::{ApiKey, KeyScope, Tenant};
+use schemas::resources::{ApiKey, FairShare, KeyScope, Tenant};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -130,6 +130,7 @@ fn tenant_object(name: &str) -> ControlObject {
         name: None,
         events_per_second: None,
         bytes_per_second: None,
+        fair_share: FairShare::default(),
         created_at: 0,
         updated_at: 0,
     })
@@ -224,10 +225,19 @@ impl Server {
         self.records().into_iter().map(|(_, event)| event).collect()
     }
 
+    /// Every event on `events.bulk`.
+    pub(super) fn bulk_events(&self) -> Vec<Event> {
+        let records = self.records_of(&self.topics.bulk);
+        records.into_iter().map(|(_, event)| event).collect()
+    }
+
     /// Every event with its record's key.
     pub(super) fn records(&self) -> Vec<(Option<Bytes>, Event)> {
-        let records = (0..PARTITIONS)
-            .flat_map(|number| self.log.records(&self.topics.events.partition(number)));
+        self.records_of(&self.topics.events)
+    }
+
+    fn records_of(&self, topic: &TopicName) -> Vec<(Option<Bytes>, Event)> {
+        let records = (0..PARTITIONS).flat_map(|number| self.log.records(&topic.partition(number)));
         records
             .map(|record| {
                 let headers: Vec<_> = record.headers.iter().collect();

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use schemas::records::ControlObject;
-use schemas::resources::Tenant;
+use schemas::resources::{FairShare, Tenant};
 use tokio::io::AsyncWriteExt;
 
 use super::harness::{Reply, Server, bearer, options, read, start};
@@ -119,6 +119,7 @@ async fn ht_11_a_tenant_beyond_its_rate_waits_and_the_others_do_not() {
         name: None,
         events_per_second: NonZeroU32::new(3),
         bytes_per_second: NonZeroU32::new(1_024),
+        fair_share: FairShare::default(),
         created_at: 0,
         updated_at: 1,
     };

@@ -5,3 +5,4 @@ mod limits;
 mod modes;
 mod outages;
 mod refusals;
+mod shares;

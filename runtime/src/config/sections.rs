@@ -205,6 +205,13 @@ section! {
         pub tenant_events_per_second: u32 = 50_000, in 1..=100_000_000;
         /// Bytes a second of one tenant, in each process; beyond it 429.
         pub tenant_bytes_per_second: ByteSize = ByteSize::mib(64), in ByteSize::kib(1)..=ByteSize::gib(64);
+        /// Events a second of one tenant, in each process, that are its fair share; beyond it they
+        /// go to `events.bulk`, which is routed with a lower weight. 0 for no share. A tenant may
+        /// have its own.
+        // What is fair depends on how many tenants there are: who has one alone wants none.
+        pub fair_share_events_per_second: u32 = 0, in 0..=100_000_000;
+        /// Bytes a second of one tenant, in each process, that are its fair share; 0 for no share.
+        pub fair_share_bytes_per_second: ByteSize = ByteSize::b(0), in ByteSize::b(0)..=ByteSize::gib(64);
         /// Connections at once; beyond it, clients wait to be accepted.
         pub max_connections: usize = 1_024, in 1..=1_000_000;
     }

@@ -23,6 +23,8 @@ pub const DELAY_TIERS: [(Duration, &str); 7] = [
 pub struct Topics {
     /// CloudEvents as they came in.
     pub events: TopicName,
+    /// Those of tenants beyond their fair share; routers read them with a lower weight.
+    pub bulk: TopicName,
     /// One event and its targets in one partition.
     pub deliveries: TopicName,
     /// Deliveries that wait, by tier, in the order of [`DELAY_TIERS`].
@@ -45,6 +47,7 @@ impl Topics {
         let name = |suffix: &str| TopicName::new(format!("{prefix}{suffix}"));
         Self {
             events: name("events"),
+            bulk: name("events.bulk"),
             deliveries: name("deliveries"),
             delays: DELAY_TIERS.map(|(_, suffix)| name(suffix)),
             dead: name("dead"),
@@ -72,6 +75,7 @@ impl Topics {
         };
         let mut all = vec![
             topic(&self.events, false, false),
+            topic(&self.bulk, false, false),
             topic(&self.deliveries, false, true),
             topic(&self.dead, false, false),
             topic(&self.results, false, false),

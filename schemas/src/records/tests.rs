@@ -12,9 +12,9 @@ use crate::filter::Filters;
 use crate::ids::{DeliveryId, EndpointId, KeyId, SubscriptionId, TenantId};
 use crate::resources::{
     ApiKey, Authentication, Batch, BatchFormat, BodyMode, ClientCertificate, ClientCredentials,
-    ClientIn, Disabled, DisabledReason, Endpoint, EndpointState, HeaderCase, KeyScope, LimitUnit,
-    Placement, Quota, RateWindow, SealedSecret, SealedText, SecretKind, StaticHeader, Subscription,
-    SubscriptionState, Tenant, WindowKind,
+    ClientIn, Disabled, DisabledReason, Endpoint, EndpointState, FairShare, HeaderCase, KeyScope,
+    LimitUnit, Placement, Quota, RateWindow, SealedSecret, SealedText, SecretKind,
+    StaticHeader, Subscription, SubscriptionState, Tenant, WindowKind,
 };
 
 const ENDPOINT: EndpointId = EndpointId::from_bits(0x0197_0000_0000_7000_8000_0000_0000_0001);
@@ -386,12 +386,24 @@ fn control_of_version_1_is_read_for_ever() {
         name: Some("Acme".to_owned()),
         events_per_second: some(1_000),
         bytes_per_second: some(1_000_000),
+        fair_share: FairShare::default(),
         created_at: AT,
         updated_at: AT,
     };
     check(
         include_str!("fixtures/control-v1-tenant.json"),
-        &ControlObject::Tenant(tenant),
+        &ControlObject::Tenant(tenant.clone()),
+    );
+    let fair_share = FairShare {
+        events_per_second: some(100),
+        bytes_per_second: None,
+    };
+    check(
+        include_str!("fixtures/control-v1-tenant-share.json"),
+        &ControlObject::Tenant(Tenant {
+            fair_share,
+            ..tenant
+        }),
     );
     let key = ApiKey {
         id: KEY,

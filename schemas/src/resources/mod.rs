@@ -57,10 +57,33 @@ pub struct Tenant {
     /// Bytes a second that ingest takes; `None` for the configured default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<NonZeroU32>,
+    /// What it may send before it makes way for others.
+    #[serde(default, skip_serializing_if = "FairShare::is_empty")]
+    pub fair_share: FairShare,
     /// Unix milliseconds.
     pub created_at: i64,
     /// Unix milliseconds.
     pub updated_at: i64,
+}
+
+/// What a tenant may send before its events go to `events.bulk`, which routers read with a lower
+/// weight.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FairShare {
+    /// Events a second; `None` for the configured default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events_per_second: Option<NonZeroU32>,
+    /// Bytes a second; `None` for the configured default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<NonZeroU32>,
+}
+
+impl FairShare {
+    /// Whether it says nothing.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What a key may do.

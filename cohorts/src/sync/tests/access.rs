@@ -4,7 +4,7 @@ use runtime::secret::ExposeSecret;
 use schemas::ids::{EndpointId, KeyId};
 use schemas::records::ControlObject;
 use schemas::resources::key::KeyText;
-use schemas::resources::{ApiKey, KeyScope, Tenant};
+use schemas::resources::{ApiKey, FairShare, KeyScope, Tenant};
 
 use super::partner::Temper;
 use super::rig::{OPERATOR, Yard, paused};
@@ -64,6 +64,7 @@ fn each_key_may_do_its_own_things_and_nothing_else() {
             name: None,
             events_per_second: None,
             bytes_per_second: None,
+            fair_share: FairShare::default(),
             created_at: 0,
             updated_at: 0,
         };

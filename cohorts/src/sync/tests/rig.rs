@@ -18,7 +18,7 @@ use schemas::ids::{CohortId, EndpointId, SubscriptionId, SyncId};
 use schemas::profile::{Chunk, Profile, ready};
 use schemas::records::{ControlObject, DeliveryRecord, ResultRecord};
 use schemas::resources::{
-    Cohort as CohortObject, Endpoint, Placement, Quota, RateWindow, Sync, Tenant,
+    Cohort as CohortObject, Endpoint, FairShare, Placement, Quota, RateWindow, Sync, Tenant,
 };
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -124,6 +124,7 @@ impl Yard {
                 name: None,
                 events_per_second: None,
                 bytes_per_second: None,
+                fair_share: FairShare::default(),
                 created_at: 0,
                 updated_at: 0,
             }),

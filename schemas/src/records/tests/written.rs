@@ -15,7 +15,7 @@ use crate::records::{
     Installation, LastAttempt,
 };
 use crate::resources::{
-    ApiKey, BodyMode, Endpoint, EndpointState, KeyScope, Placement, Quota, RateWindow,
+    ApiKey, BodyMode, Endpoint, EndpointState, FairShare, KeyScope, Placement, Quota, RateWindow,
     SealedSecret, SecretKind, Subscription, SubscriptionState, Tenant, WindowKind,
 };
 
@@ -208,6 +208,10 @@ fn object() -> impl Strategy<Value = ControlObject> {
             name,
             events_per_second: NonZeroU32::new(numbers.0),
             bytes_per_second: NonZeroU32::new(numbers.1),
+            fair_share: FairShare {
+                events_per_second: NonZeroU32::new(numbers.1),
+                bytes_per_second: NonZeroU32::new(numbers.0),
+            },
             created_at: numbers.2,
             updated_at: numbers.2,
         })),

@@ -129,17 +129,32 @@ pub(super) const TYPES_MAX: usize = 100;
 pub(super) const URL_CHARS_MAX: usize = 2_048;
 
 /// The body of a tenant.
-pub const TENANT: Members = &[&[
-    Member {
-        required: true,
-        fixed: Some("a tenant's id cannot be changed"),
-        ..member(
-            "id",
-            "The tenant's slug, which every path and key names.",
-            Kind::Slug,
-        )
-    },
-    NAME,
+pub const TENANT: Members = &[
+    &[
+        Member {
+            required: true,
+            fixed: Some("a tenant's id cannot be changed"),
+            ..member(
+                "id",
+                "The tenant's slug, which every path and key names.",
+                Kind::Slug,
+            )
+        },
+        NAME,
+        member(
+            "fair_share",
+            "What the tenant may send in each process of ingest before its events make way for \
+             those of others: they are taken all the same and routed with a lower weight. A tenant \
+             with an ordered subscription is answered 429 instead, which keeps its order.",
+            Kind::Object(RATES),
+        ),
+    ],
+    RATE_MEMBERS,
+];
+
+const RATES: Members = &[RATE_MEMBERS];
+
+const RATE_MEMBERS: &[Member] = &[
     member(
         "events_per_second",
         "Events a second that ingest takes; the configured default where absent.",
@@ -156,7 +171,7 @@ pub const TENANT: Members = &[&[
             max: u32::MAX as u64,
         },
     ),
-]];
+];
 
 /// The body of an API key.
 pub const KEY: Members = &[&[

@@ -22,8 +22,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{
-    Batch, BodyMode, Endpoint, HeaderCase, RateWindow, RetryJitter, SecretKind, StaticHeader,
-    Subscription, Tenant,
+    Batch, BodyMode, Endpoint, FairShare, HeaderCase, RateWindow, RetryJitter, SecretKind,
+    StaticHeader, Subscription, Tenant,
 };
 use crate::filter::Filters;
 use crate::ids::{EndpointId, TenantId};
@@ -78,6 +78,8 @@ pub struct TenantInput {
     pub events_per_second: Option<NonZeroU32>,
     /// Bytes a second that ingest takes.
     pub bytes_per_second: Option<NonZeroU32>,
+    /// What it may send before it makes way for others.
+    pub fair_share: FairShare,
 }
 
 /// What is said of a key.
@@ -213,6 +215,7 @@ impl TenantInput {
             name: fields.value("name"),
             events_per_second: fields.value("events_per_second"),
             bytes_per_second: fields.value("bytes_per_second"),
+            fair_share: fields.value("fair_share").unwrap_or_default(),
         }
     }
 }

@@ -333,6 +333,16 @@ fn tenants_keys_rotations_and_webhooks_are_read() {
     );
     let faults = TenantInput::read(&json!({ "id": "A", "bytes_per_second": 0 })).unwrap_err();
     assert_eq!(pointers(&faults), ["/id", "/bytes_per_second"]);
+    let share = json!({ "id": "a", "fair_share": { "events_per_second": 3 } });
+    let share = TenantInput::read(&share).unwrap().fair_share;
+    assert_eq!(share.events_per_second.unwrap().get(), 3);
+    assert_eq!(share.bytes_per_second, None);
+    let share = json!({ "id": "a", "fair_share": { "events": 3, "bytes_per_second": 0 } });
+    let faults = TenantInput::read(&share).unwrap_err();
+    assert_eq!(
+        pointers(&faults),
+        ["/fair_share/bytes_per_second", "/fair_share/events"]
+    );
     assert_eq!(KeyInput::read(&json!({})).unwrap().endpoint, None);
     let key = KeyInput::read(&json!({ "endpoint": endpoint_id() })).unwrap();
     assert_eq!(key.endpoint, Some(endpoint_id()));
