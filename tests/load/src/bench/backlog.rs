@@ -160,7 +160,7 @@ impl Ground {
         let events = self.written..self.written + count;
         let (sent, written) = tokio::join!(
             self.traffic.publish(&self.stack, count.div_ceil(ARRIVALS)),
-            fill_at(&self.stack, &self.limited, events, Some(ARRIVALS)),
+            fill_at(&self.stack, &self.limited, events, ARRIVALS),
         );
         written?;
         self.written += count;
