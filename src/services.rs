@@ -176,8 +176,9 @@ fn transport(options: &config::Dispatcher) -> anyhow::Result<HttpTransport> {
         lookup_timeout: options.dns_timeout,
         body_kept_bytes: options.response_kept.as_usize(),
         body_read_bytes: options.response_read.as_u64(),
-        // As many as an endpoint may have in flight: fewer would close and open all the time.
-        pool_idle_per_host_max: usize::try_from(options.endpoint_concurrency).unwrap_or(usize::MAX),
+        // As many as there may be in flight: all of it may go to endpoints of one host, and fewer
+        // would close and open all the time.
+        pool_idle_per_host_max: options.max_in_flight,
         ..ClientSettings::default()
     };
     HttpTransport::new(settings, Arc::new(SystemResolver::default())).context("dispatcher")
