@@ -24,6 +24,7 @@ mod publish;
 mod services;
 mod settings;
 mod simulate;
+mod source;
 mod sync;
 mod tail;
 mod topics;
@@ -121,6 +122,7 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
         Command::Dead { command } => dead::run(command, &settings).await,
         Command::Explain(args) => explain::run(&args, &settings).await,
         Command::Filter { command } => filter::run(command, &settings).await,
+        Command::Source { command } => source::run(command, &settings).await,
         Command::Simulate(args) => simulate::run(args).await,
         Command::Cohort { command } => cohort::run(command, &settings).await,
         Command::Sync { command } => sync::run(command, &settings).await,

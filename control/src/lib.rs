@@ -144,6 +144,7 @@ async fn open(
     let app = App {
         store,
         replicas,
+        topics: Arc::new(topics.clone()),
         tests: TestEvents::open(log, topics).await?,
         dead: DeadLetters::new(log.clone(), topics.dead.clone()),
         dry_runs: DryRuns::new(log.clone(), topics.events.clone()),

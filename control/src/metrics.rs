@@ -23,6 +23,8 @@ runtime::label! {
         Cohorts => "cohorts",
         /// Syncs.
         Syncs => "syncs",
+        /// Sources.
+        Sources => "sources",
         /// Dead letters.
         Dead => "dead",
         /// Redrives.
@@ -63,6 +65,8 @@ runtime::label! {
         Cohort => "cohort",
         /// Syncs.
         Sync => "sync",
+        /// Sources.
+        Source => "source",
     }
 }
 
@@ -121,5 +125,6 @@ impl ControlMetrics {
         set(ObjectKind::Redrive, state.redrives.len());
         set(ObjectKind::Cohort, state.cohorts.len());
         set(ObjectKind::Sync, state.syncs.len());
+        set(ObjectKind::Source, state.sources.len());
     }
 }

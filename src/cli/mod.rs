@@ -24,6 +24,7 @@ use crate::profile::ProfileCommand;
 use crate::publish::PublishArgs;
 use crate::settings::{Global, Need, Role};
 use crate::simulate::SimulateArgs;
+use crate::source::SourceCommand;
 use crate::sync::SyncCommand;
 use crate::tail::DeliveriesCommand;
 use crate::topics::TopicsCommand;
@@ -46,6 +47,7 @@ Examples:
   anabranch deliveries tail               each attempt as it is made
   anabranch dead list --tenant acme       what was given up, and why; dead redrive sends it again
   anabranch explain --tenant acme --event event.json       why each subscription matches it or not
+  anabranch source create --topic shop.orders --tenant acme --type pointer:/kind   read it as events
   anabranch cohort upload VIP members.csv --tenant acme    all members there are, as a snapshot
   anabranch sync run SYNC --tenant acme --wait              a partner's list becomes the cohort
   anabranch simulate generic-50           a partner to sync cohorts with, made from its profile
@@ -135,6 +137,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: FilterCommand,
     },
+    /// Sources: topics of your own that are read as events
+    Source {
+        #[command(subcommand)]
+        command: SourceCommand,
+    },
     /// Cohorts: named sets of members, uploaded as snapshots
     Cohort {
         #[command(subcommand)]
@@ -182,6 +189,7 @@ impl Command {
             | Self::Dead { .. }
             | Self::Explain(_)
             | Self::Filter { .. }
+            | Self::Source { .. }
             | Self::Cohort { .. }
             | Self::Sync { .. }
             | Self::Profile { .. }
@@ -215,6 +223,7 @@ impl Command {
             | Self::Dead { .. }
             | Self::Explain(_)
             | Self::Filter { .. }
+            | Self::Source { .. }
             | Self::Cohort { .. }
             | Self::Sync { .. }
             | Self::Profile { .. }
@@ -243,6 +252,7 @@ impl Command {
             | Self::Dead { .. }
             | Self::Explain(_)
             | Self::Filter { .. }
+            | Self::Source { .. }
             | Self::Cohort { .. }
             | Self::Sync { .. }
             | Self::Profile { .. }

@@ -17,6 +17,7 @@ mod redrives;
 mod request;
 mod schema;
 mod secrets;
+mod sources;
 mod subscriptions;
 mod syncs;
 mod tenants;
@@ -33,6 +34,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use runtime::clock::{Clock, Entropy};
+use runtime::log::topics::Topics;
 use runtime::problem::{self, CONTENT_TYPE_PROBLEM, Problem, ProblemType};
 use runtime::secret::Sealer;
 use runtime::view::Change;
@@ -62,6 +64,8 @@ pub(crate) struct App {
     pub(crate) store: Store,
     /// Who has applied what.
     pub(crate) replicas: Replicas,
+    /// The installation's own topics.
+    pub(crate) topics: Arc<Topics>,
     /// Sends test events.
     pub(crate) tests: TestEvents,
     /// Reads dead letters.
@@ -95,8 +99,8 @@ impl App {
 #[openapi(
     info(
         title = "Anabranch control API",
-        description = "Tenants, API keys, endpoints, subscriptions, cohorts and syncs. Every \
-            request but the one for this document needs a key. Changes are durable when they are \
+        description = "Tenants, API keys, endpoints, subscriptions, cohorts, syncs and sources. \
+            Every request but the one for this document needs a key. Changes are durable when they are \
             answered. Members of cohorts and runs of syncs are the cohorts service's."
     ),
     components(schemas(view::ProblemView))
@@ -154,6 +158,8 @@ pub(crate) fn described() -> (Router<App>, Document) {
         .routes(routes!(syncs::read, syncs::patch, syncs::delete))
         .routes(routes!(syncs::pause))
         .routes(routes!(syncs::resume))
+        .routes(routes!(sources::create, sources::list))
+        .routes(routes!(sources::read, sources::patch, sources::delete))
         .routes(routes!(dead::list_all))
         .routes(routes!(dead::read_any))
         .routes(routes!(dead::list))
@@ -219,6 +225,7 @@ fn route_class(path: &MatchedPath) -> RouteClass {
         ("webhooks", RouteClass::Webhooks),
         ("cohorts", RouteClass::Cohorts),
         ("syncs", RouteClass::Syncs),
+        ("sources", RouteClass::Sources),
         ("dead", RouteClass::Dead),
         ("redrives", RouteClass::Redrives),
         ("explain", RouteClass::Explain),

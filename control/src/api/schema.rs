@@ -3,8 +3,8 @@
 //! Never says more or less than the table that is checked.
 
 use schemas::resources::input::{
-    COHORT, CREDENTIAL, ENDPOINT, KEY, Kind, Member, Members, ROTATION, SUBSCRIPTION, SYNC, TENANT,
-    Variants, WEBHOOK,
+    COHORT, CREDENTIAL, ENDPOINT, KEY, Kind, Member, Members, ROTATION, SOURCE, SUBSCRIPTION, SYNC,
+    TENANT, Variants, WEBHOOK,
 };
 use utoipa::openapi::schema::{
     AdditionalProperties, ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, Type,
@@ -61,6 +61,10 @@ bodies! {
     SyncBody(SYNC, Create);
     /// A merge patch (RFC 7396) of a sync.
     SyncPatch(SYNC, Patch);
+    /// A source to make.
+    SourceBody(SOURCE, Create);
+    /// A merge patch (RFC 7396) of a source.
+    SourcePatch(SOURCE, Patch);
     /// A secret to replace.
     RotationBody(ROTATION, Create);
     /// What replaces a secret that requests authenticate with.

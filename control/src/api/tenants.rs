@@ -155,8 +155,8 @@ pub(super) async fn patch(
     Ok(answer::changed(&app, waiting, written).await)
 }
 
-/// Deletes a tenant that has no endpoints, no subscriptions and no cohorts; its keys and redrives go
-/// with it.
+/// Deletes a tenant that has no endpoints, no subscriptions, no cohorts and no sources; its keys and
+/// redrives go with it.
 #[utoipa::path(delete, path = "/v1/tenants/{tenant}", operation_id = "delete_tenant",
     tag = "tenants", params(("tenant" = String, Path, description = "The tenant's id."), Waiting),
     responses((status = 204, description = "Deleted.")))]
@@ -177,6 +177,9 @@ pub(super) async fn delete(
             }
             if objects.cohorts.count(&id) > 0 {
                 return Err(conflict("the tenant still has cohorts"));
+            }
+            if objects.sources.count(&id) > 0 {
+                return Err(conflict("the tenant still has sources"));
             }
             let keys = objects.keys.page(&id, None);
             let mut changes: Vec<_> = keys

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use schemas::resources::input::{COHORT, ENDPOINT, Members, SUBSCRIPTION, SYNC, TENANT, WEBHOOK};
+use schemas::resources::input::{
+    COHORT, ENDPOINT, Members, SOURCE, SUBSCRIPTION, SYNC, TENANT, WEBHOOK,
+};
 use serde_json::{Value, json};
 
 use super::rig::{OPERATOR, Rig};
@@ -20,6 +22,11 @@ enum Least {
 const ROUTES: &[(&str, Least)] = &[
     ("GET /v1/tenants", Least::Operator),
     ("POST /v1/tenants", Least::Operator),
+    ("GET /v1/sources", Least::Operator),
+    ("POST /v1/sources", Least::Operator),
+    ("GET /v1/sources/{source}", Least::Operator),
+    ("PATCH /v1/sources/{source}", Least::Operator),
+    ("DELETE /v1/sources/{source}", Least::Operator),
     ("GET /v1/tenants/{tenant}", Least::Tenant),
     ("PATCH /v1/tenants/{tenant}", Least::Operator),
     ("DELETE /v1/tenants/{tenant}", Least::Operator),
@@ -131,6 +138,7 @@ fn call(route: &str, tenant: &str, endpoint: &str) -> String {
         .replace("{letter}", "dl_0_0")
         .replace("{cohort}", "coh_00000000000000000000000001")
         .replace("{sync}", "syn_00000000000000000000000001")
+        .replace("{source}", "src_00000000000000000000000001")
         .replace("{redrive}", "rdr_00000000000000000000000001")
 }
 
@@ -284,6 +292,7 @@ async fn the_document_has_every_route_and_needs_no_key() {
                 "redrive",
                 "cohort",
                 "sync",
+                "source",
             ] {
                 let is_it = |param: &Value| param["name"] == name && param["in"] == "path";
                 let described = params.iter().any(is_it);
@@ -336,6 +345,8 @@ fn the_document_says_what_is_checked() {
     check("CohortPatch", COHORT, true);
     check("SyncBody", SYNC, false);
     check("SyncPatch", SYNC, true);
+    check("SourceBody", SOURCE, false);
+    check("SourcePatch", SOURCE, true);
     for path in [
         "keys",
         "endpoints",

@@ -10,4 +10,5 @@ mod redrives;
 mod replicas;
 mod rig;
 mod secrets;
+mod sources;
 mod writing;

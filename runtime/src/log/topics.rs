@@ -87,6 +87,22 @@ impl Topics {
         all
     }
 
+    /// Whether `topic` is one of these, or would be one of a later version.
+    pub fn is_own(&self, topic: &str) -> bool {
+        let prefix = self.events.as_str().strip_suffix("events");
+        match prefix.filter(|prefix| !prefix.is_empty()) {
+            Some(prefix) => topic.starts_with(prefix),
+            None => self
+                .settings(Shape {
+                    partitions: 1,
+                    replication: 0,
+                    retention: Duration::ZERO,
+                })
+                .iter()
+                .any(|settings| settings.name.as_str() == topic),
+        }
+    }
+
     /// The tier that `topic` is the delay topic of.
     pub fn delay_of(&self, topic: &TopicName) -> Option<Duration> {
         let tier = self.delays.iter().position(|delay| delay == topic)?;
