@@ -23,6 +23,7 @@ mod metrics;
 mod order;
 mod outage;
 mod owned;
+mod pending;
 mod planted;
 mod probation;
 #[cfg(test)]

@@ -61,6 +61,7 @@ pub(crate) struct State {
     pub(crate) breakers_open: IntGauge,
     pub(crate) outage: IntGauge,
     pub(crate) memory_bytes: IntGauge,
+    pub(crate) read_ahead_bytes: IntGauge,
     pub(crate) memory_limit_bytes: IntGauge,
     pub(crate) marks_bytes: IntGauge,
     pub(crate) marks_oldest_timestamp: Gauge,
@@ -95,12 +96,12 @@ impl Metrics {
                 "anabranch_dead_letters_total",
                 "Deliveries that will not be attempted again",
             ),
-            health: Health::register(registry),
-            repeats: counter(
             transforms: registry.counters(
                 "anabranch_dispatch_transforms_unsent_total",
                 "Deliveries of which nothing was sent because of their transform",
             ),
+            health: Health::register(registry),
+            repeats: counter(
                 "anabranch_dispatch_repeats_dropped_total",
                 "Targets that a router wrote twice and that were dropped by their mark",
             ),
@@ -206,6 +207,10 @@ impl State {
             memory_bytes: gauge(
                 "anabranch_dispatch_memory_bytes",
                 "Bytes of records in memory, counted against the budget",
+            ),
+            read_ahead_bytes: gauge(
+                "anabranch_dispatch_read_ahead_bytes",
+                "Bytes of records read and not yet taken in, part of those in memory",
             ),
             memory_limit_bytes: gauge(
                 "anabranch_dispatch_memory_limit_bytes",

@@ -4,14 +4,13 @@
 //! It is dropped whole when the partition goes: nothing of it may outlive ownership (rule 5). The
 //! surprise: a quota has one placement, so every lane belongs to exactly one of these.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use hashbrown::HashMap;
 use runtime::log::topics::{DELAY_TIERS, Topics};
-use runtime::log::{Assignment, Partition, Position, StoredRecord};
+use runtime::log::{Assignment, Partition, Position, TopicName};
 use schemas::resources::Quota;
 use tokio::time::Instant;
 
@@ -20,6 +19,7 @@ use crate::lane::Lane;
 use crate::ledger::{Inherited, Ledger, MAX_METADATA_BYTES};
 use crate::marks::Marks;
 use crate::order::Book;
+use crate::pending::Pending;
 use crate::planted::{self, Bug};
 use crate::uncommitted::Uncommitted;
 use crate::work::{Delivery, Meter};
@@ -65,8 +65,7 @@ pub(crate) struct Source {
     pub(crate) committed: i64,
     /// The position last acknowledged, or sent in what is under way.
     pub(crate) sent: Option<(i64, String)>,
-    pub(crate) pending: VecDeque<StoredRecord>,
-    pub(crate) pending_bytes: usize,
+    pub(crate) pending: Pending,
     pub(crate) paused: bool,
     /// How long its records wait from their append time; `None` for `deliveries`.
     pub(crate) tier: Option<Duration>,
@@ -84,15 +83,14 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    fn new(partition: Partition, tier: Option<Duration>) -> Self {
+    fn new(partition: Partition, tier: Option<Duration>, pending: Pending) -> Self {
         Self {
             partition,
             assignment: None,
             ledger: Ledger::resume(0, Inherited::default()),
             committed: 0,
             sent: None,
-            pending: VecDeque::new(),
-            pending_bytes: 0,
+            pending,
             paused: false,
             tier,
             dirty: false,
@@ -113,23 +111,6 @@ impl Source {
     /// Whether what waits in memory keeps the position so far back that deferring is in order.
     fn is_crowded(&self) -> bool {
         self.crowded || self.ledger.len() >= WINDOW_RECORDS_MAX / 4
-    }
-
-    pub(crate) fn push_pending(&mut self, records: Vec<StoredRecord>) {
-        self.pending_bytes += records.iter().map(StoredRecord::len_bytes).sum::<usize>();
-        self.pending.extend(records);
-    }
-
-    /// Puts the head back: nothing of this partition overtakes it.
-    pub(crate) fn push_back_head(&mut self, record: StoredRecord) {
-        self.pending_bytes += record.len_bytes();
-        self.pending.push_front(record);
-    }
-
-    pub(crate) fn pop_pending(&mut self) -> Option<StoredRecord> {
-        let record = self.pending.pop_front()?;
-        self.pending_bytes = self.pending_bytes.saturating_sub(record.len_bytes());
-        Some(record)
     }
 }
 
@@ -162,13 +143,20 @@ pub(crate) struct Owned {
 }
 
 impl Owned {
-    pub(crate) fn new(tenure: Tenure, topics: &Topics, handover: Handover) -> Self {
-        let deliveries = Source::new(topics.deliveries.partition(tenure.placement), None);
-        let delays = topics
-            .delays
-            .iter()
-            .zip(DELAY_TIERS)
-            .map(|(topic, (tier, _))| Source::new(topic.partition(tenure.placement), Some(tier)));
+    /// What is read and not taken in is counted by `read_ahead`.
+    pub(crate) fn new(
+        tenure: Tenure,
+        topics: &Topics,
+        handover: Handover,
+        read_ahead: &Meter,
+    ) -> Self {
+        let source = |topic: &TopicName, tier| {
+            let pending = Pending::new(read_ahead.clone());
+            Source::new(topic.partition(tenure.placement), tier, pending)
+        };
+        let deliveries = source(&topics.deliveries, None);
+        let tiers = topics.delays.iter().zip(DELAY_TIERS);
+        let delays = tiers.map(|(topic, (tier, _))| source(topic, Some(tier)));
         Self {
             tenure,
             phase: Phase::TakingOver,
@@ -282,7 +270,12 @@ mod tests {
         };
         let horizon = Duration::from_secs(10);
         let now = Instant::now();
-        let mut owned = Owned::new(tenure, &Topics::with_prefix("t."), Handover::new(now, 0));
+        let mut owned = Owned::new(
+            tenure,
+            &Topics::with_prefix("t."),
+            Handover::new(now, 0),
+            &Meter::default(),
+        );
         assert_eq!(owned.horizon(horizon), horizon);
         for offset in 0..16_384 {
             owned.sources[DELIVERIES].ledger.admit(offset, 1);

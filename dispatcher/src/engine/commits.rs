@@ -291,7 +291,11 @@ impl<T: Transport> Engine<T> {
         let owned = self.owned.values();
         let count = |count: usize| bytes_as_i64(count);
         state.placements.set(count(self.owned.len()));
-        state.memory_bytes.set(count(self.meter.bytes()));
+        let read_ahead = self.read_ahead.bytes();
+        state.read_ahead_bytes.set(count(read_ahead));
+        state
+            .memory_bytes
+            .set(count(self.meter.bytes() + read_ahead));
         state
             .lanes
             .set(count(owned.clone().map(|owned| owned.lanes.len()).sum()));

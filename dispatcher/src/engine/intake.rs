@@ -32,6 +32,11 @@ const PENDING_BYTES_MAX: usize = 64 << 10;
 const PENDING_BYTES_HARD_MAX: usize = 1 << 20;
 /// The same for `deliveries`, where a process has memory for it.
 const PENDING_DELIVERIES_BYTES_MAX: usize = 4 << 20;
+/// The share of the budget at which all partitions together have read far enough ahead: from there
+/// on each holds the least that it may.
+const READ_AHEAD_CROWDED: usize = 8;
+/// The share of the budget that what is read ahead takes from what is taken in, at most.
+const READ_AHEAD_COUNTED: usize = 4;
 /// A delay partition whose head is ready within this is not paused: pausing throws fetched records
 /// away.
 const NOT_WORTH_A_PAUSE: Duration = Duration::from_secs(1);
@@ -108,7 +113,7 @@ impl<T: Transport> Engine<T> {
                     return;
                 };
                 if let Some(source) = owned.sources.get_mut(index) {
-                    source.push_pending(batch.records);
+                    source.pending.push(batch.records);
                     self.unread.insert((Reverse(index), owned.tenure));
                 }
             }
@@ -168,7 +173,7 @@ impl<T: Transport> Engine<T> {
             };
             let ready_at = match gate {
                 Gate::Open => {
-                    let Some(record) = source.pop_pending() else {
+                    let Some(record) = source.pending.pop() else {
                         if let Some(start) = source.overtaken_by.take() {
                             self.go_on_behind(tenure, index, start);
                         }
@@ -188,8 +193,10 @@ impl<T: Transport> Engine<T> {
     }
 
     fn gate(&mut self, tenure: Tenure, index: usize, now: Instant) -> Gate {
-        let total = self.meter.bytes();
         let budget = self.parts.options.memory_bytes;
+        // What is read counts too, but never so much that what is taken in had no room: it could not
+        // become less then.
+        let total = self.meter.bytes() + self.read_ahead.bytes().min(budget / READ_AHEAD_COUNTED);
         let share = (budget / self.owned.len().max(1))
             .saturating_mul(2)
             .min(budget);
@@ -214,7 +221,7 @@ impl<T: Transport> Engine<T> {
         let Some(source) = owned.sources.get_mut(index) else {
             return Gate::Blocked;
         };
-        let Some(head) = source.pending.front() else {
+        let Some(head) = source.pending.head() else {
             return Gate::Open;
         };
         if head.offset >= source.committed && (full || source.ledger.len() >= WINDOW_RECORDS_MAX) {
@@ -247,6 +254,12 @@ impl<T: Transport> Engine<T> {
         let soon = ready_at.is_some_and(|at| at <= now + NOT_WORTH_A_PAUSE);
         let reader = Arc::clone(&self.parts.reader);
         let (memory, placements) = (self.parts.options.memory_bytes, self.owned.len().max(1));
+        let crowded = self.read_ahead.bytes() >= memory / READ_AHEAD_CROWDED;
+        let hard_max = if crowded {
+            PENDING_BYTES_MAX
+        } else {
+            PENDING_BYTES_HARD_MAX
+        };
         let Some(source) = self
             .tenant_of(tenure)
             .and_then(|owned| owned.sources.get_mut(index))
@@ -255,19 +268,17 @@ impl<T: Transport> Engine<T> {
         };
         // A pause throws away what the log has fetched: `deliveries`, which is read at full speed,
         // gets room for many records between a pause and the next.
-        let most = if index == DELIVERIES {
+        let most = if index == DELIVERIES && !crowded {
             (memory / 16 / placements).clamp(PENDING_BYTES_MAX, PENDING_DELIVERIES_BYTES_MAX)
         } else {
             PENDING_BYTES_MAX
         };
-        let full = source.pending_bytes >= most && !soon;
-        if !source.paused && (full || source.pending_bytes >= PENDING_BYTES_HARD_MAX.max(most)) {
+        let held = source.pending.bytes();
+        let full = held >= most && !soon;
+        if !source.paused && (full || held >= hard_max.max(most)) {
             source.paused = true;
             reader.pause(source.partition.clone());
-        } else if source.paused
-            && source.pending_bytes < most / 2
-            && !planted::is(Bug::NeverResumed)
-        {
+        } else if source.paused && held < most / 2 && !planted::is(Bug::NeverResumed) {
             source.paused = false;
             reader.resume(source.partition.clone());
         }
@@ -303,7 +314,7 @@ impl<T: Transport> Engine<T> {
                     self.admit(tenure, index, record, &stored);
                 } else {
                     source.waits_for_control = Some((record.control_offset, since.unwrap_or(now)));
-                    source.push_back_head(stored);
+                    source.pending.push_back_head(stored);
                 }
             }
             Ok(record) => self.admit(tenure, index, record, &stored),

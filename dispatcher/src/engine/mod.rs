@@ -116,7 +116,10 @@ pub(crate) struct Engine<T> {
     parts: Parts<T>,
     owned: BTreeMap<u32, Owned>,
     tenures: u64,
+    /// Bytes of records taken in.
     meter: Meter,
+    /// Bytes of records read and not yet taken in.
+    read_ahead: Meter,
     lease: Lease,
     ring: VecDeque<(Tenure, Quota)>,
     /// Lanes that found no room for another attempt; they count as in the ring.
@@ -178,6 +181,7 @@ impl<T: Transport> Engine<T> {
             owned: BTreeMap::new(),
             tenures: 0,
             meter: Meter::default(),
+            read_ahead: Meter::default(),
             ring: VecDeque::new(),
             parked: VecDeque::new(),
             awaiting_commit: Vec::new(),

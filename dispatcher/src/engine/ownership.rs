@@ -91,7 +91,7 @@ impl<T: Transport> Engine<T> {
             number: self.tenures,
         };
         let handover = Handover::new(self.now(), self.wall());
-        let owned = Owned::new(tenure, &self.parts.topics, handover);
+        let owned = Owned::new(tenure, &self.parts.topics, handover, &self.read_ahead);
         let partitions: Vec<Partition> = owned
             .sources
             .iter()
@@ -354,7 +354,6 @@ impl<T: Transport> Engine<T> {
         for source in &mut owned.sources {
             self.parts.reader.unassign(source.partition.clone());
             source.pending.clear();
-            source.pending_bytes = 0;
             source.dirty = true;
         }
         let mut left: Vec<_> = owned

@@ -388,14 +388,18 @@ fn a_backlog_of_a_hanging_endpoint_stays_within_the_memory_budget() {
         let backlog = world.publish_many(&[hanging], 50_000).await;
         world.publish_many(&[failing], 5_000).await;
         assert_eq!(backlog.len(), 50_000);
-        let mut since = HashMap::new();
+        let (mut since, mut most_ahead) = (HashMap::new(), 0.0_f64);
         for _ in 0..100 {
             let ids = world.publish(&[well], false).await;
             since.extend(ids.into_iter().map(|id| (id, Instant::now())));
             tokio::time::sleep(Duration::from_millis(300)).await;
             let used = world.metric("d1", "anabranch_dispatch_memory_bytes");
             assert!(used <= f64::from(8 << 20), "{used} bytes");
+            let read_ahead = world.metric("d1", "anabranch_dispatch_read_ahead_bytes");
+            assert!(read_ahead <= used, "{read_ahead} of {used} bytes");
+            most_ahead = read_ahead.max(most_ahead);
         }
+        assert!(most_ahead > 0.0, "the backlog waits to be taken in");
         world
             .until("others flow", MINUTES, |world| {
                 since.keys().all(|id| world.delivered(id) == 1)
