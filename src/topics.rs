@@ -1,8 +1,10 @@
 //! Owns the making and checking of Anabranch's topics: their settings, and a first position for
 //! every partition that a group reads.
 //!
-//! It must never change a topic that exists, nor move a position. The surprise: positions are
-//! committed even for empty partitions, because a service takes a missing one for an incident.
+//! It must never change a topic that exists, nor move a position. The surprises: positions are
+//! committed even for empty partitions, because a service takes a missing one for an incident; and
+//! a group with members takes none from outside, so that what is made beside live services is begun
+//! by them.
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -28,6 +30,8 @@ const COPIES_OF_A_CLUSTER: u16 = 3;
 /// For topics just made to be known to every broker.
 const SETTLE: Duration = Duration::from_secs(20);
 const RETRY_WAIT: Duration = Duration::from_millis(200);
+/// For a group that was left this moment to be without members.
+const MEMBERS_REST: Duration = Duration::from_secs(3);
 
 /// About the topics.
 #[derive(Debug, Subcommand)]
@@ -75,21 +79,37 @@ pub(crate) async fn create(log: &SharedLog, config: &Config) -> anyhow::Result<V
         .await
         .context("topics create")?;
     for (group, topics) in groups(config) {
-        let deadline = Instant::now() + SETTLE;
-        // A topic made this moment may be unknown to the broker that is asked.
-        while let Err(error) = commit_first(log, &group, &topics, &made).await {
-            let later = error
-                .downcast_ref::<runtime::log::Error>()
-                .is_some_and(|error| error.class() == Class::Retry);
-            if !later || Instant::now() >= deadline {
-                let what =
-                    format!("first positions of group {group} (made while its members rest)");
-                return Err(error.context(what));
-            }
-            tokio::time::sleep(RETRY_WAIT).await;
-        }
+        let settled = settle(log, &group, &topics, &made).await;
+        settled.with_context(|| format!("first positions of group {group}"))?;
     }
     Ok(made)
+}
+
+/// Commits the first positions of a group; where it lives, its members do that for what was made
+/// now.
+async fn settle(
+    log: &SharedLog,
+    group: &str,
+    topics: &[TopicName],
+    made: &[TopicName],
+) -> Result<(), runtime::log::Error> {
+    let begun = Instant::now();
+    loop {
+        let Err(Unsettled { error, of_members }) = commit_first(log, group, topics, made).await
+        else {
+            return Ok(());
+        };
+        if of_members && begun.elapsed() >= MEMBERS_REST {
+            output::note(format_args!(
+                "group {group} has members: they begin what is new at its first record"
+            ));
+            return Ok(());
+        }
+        if error.class() != Class::Retry || begun.elapsed() >= SETTLE {
+            return Err(error);
+        }
+        tokio::time::sleep(RETRY_WAIT).await;
+    }
 }
 
 /// What is wrong with the topics as they are, a line each.
@@ -158,21 +178,40 @@ fn groups(config: &Config) -> Vec<(String, Vec<TopicName>)> {
     ]
 }
 
+/// Why first positions are not committed.
+struct Unsettled {
+    error: runtime::log::Error,
+    /// A group that lives refused them, as it does while it has members.
+    of_members: bool,
+}
+
+impl From<runtime::log::Error> for Unsettled {
+    fn from(error: runtime::log::Error) -> Self {
+        Self {
+            error,
+            of_members: false,
+        }
+    }
+}
+
 async fn commit_first(
     log: &SharedLog,
     group: &str,
     topics: &[TopicName],
     made: &[TopicName],
-) -> anyhow::Result<()> {
+) -> Result<(), Unsettled> {
     let mut partitions: Vec<Partition> = Vec::new();
     for topic in topics {
         let shape = log
             .describe_topic(topic)
             .await?
+            // A topic made this moment may be unknown to the broker that is asked.
             .ok_or_else(|| not_yet(topic))?;
         partitions.extend((0..shape.partitions).map(|number| topic.partition(number)));
     }
     let committed = log.committed(group, &partitions).await?;
+    // Of a group that never was nobody has a position; its members then come after us.
+    let lives = committed.iter().any(|(_, position)| position.is_some());
     let mut positions = Vec::new();
     for (partition, position) in committed {
         if position.is_some() {
@@ -184,17 +223,21 @@ async fn commit_first(
             tracing::warn!(%partition, group, "partition has records and no committed position");
             continue;
         }
-        let metadata = String::new();
         positions.push(Position {
             partition,
             offset: bounds.start,
-            metadata,
+            metadata: String::new(),
         });
     }
-    if !positions.is_empty() {
-        log.commit_for_empty_group(group, &positions).await?;
+    if positions.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let refused = |error: runtime::log::Error| Unsettled {
+        of_members: lives && error.class() == Class::Retry,
+        error,
+    };
+    let commit = log.commit_for_empty_group(group, &positions);
+    commit.await.map_err(refused)
 }
 
 fn not_yet(topic: &TopicName) -> runtime::log::Error {
@@ -310,6 +353,7 @@ fn election_fault(found: &TopicShape) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use runtime::log::embedded::{EmbeddedLog, EmbeddedOptions};
+    use runtime::log::{MemberOptions, Membership};
 
     use super::*;
 
@@ -451,5 +495,47 @@ mod tests {
         assert_eq!(read.len(), 2 + 1 + 7);
         assert!(read.contains(&"anabranch.events.bulk".to_owned()));
         assert!(read.contains(&"anabranch.delay.24h".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn what_is_made_beside_live_members_is_left_to_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, _) = EmbeddedLog::open(EmbeddedOptions::in_dir(dir.path()))
+            .await
+            .unwrap();
+        let log: SharedLog = std::sync::Arc::new(log);
+        let mut config = Config::default();
+        config.topics.partitions = 2;
+        // An installation that lacks a topic, and a dispatcher that runs.
+        let topics = Topics::with_prefix(&config.topics.prefix);
+        let [.., longest] = &topics.delays;
+        let mut known = wanted(&config);
+        known.retain(|topic| topic.name != *longest);
+        log.create_topics(&known).await.unwrap();
+        let group = dispatcher::consumer_group(&topics);
+        let first = |number| Position {
+            partition: topics.deliveries.partition(number),
+            offset: 0,
+            metadata: String::new(),
+        };
+        let firsts = [first(0), first(1)];
+        log.commit_for_empty_group(&group, &firsts).await.unwrap();
+        let joining = MemberOptions {
+            group: group.clone(),
+            topics: vec![topics.deliveries.clone()],
+            instance: "dispatcher".to_owned(),
+        };
+        let (member, mut membership) = log.member(joining).await.unwrap();
+        let assigned = membership.recv().await;
+        assert!(matches!(assigned, Some(Membership::Assigned(_))));
+        assert_eq!(create(&log, &config).await.unwrap(), [longest.clone()]);
+        let made = [longest.partition(0), longest.partition(1)];
+        let committed = log.committed(&group, &made).await.unwrap();
+        assert!(committed.iter().all(|(_, position)| position.is_none()));
+        // Without members the next one commits them.
+        member.close().await;
+        assert!(create(&log, &config).await.unwrap().is_empty());
+        let committed = log.committed(&group, &made).await.unwrap();
+        assert!(committed.iter().all(|(_, position)| position.is_some()));
     }
 }

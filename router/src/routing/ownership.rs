@@ -10,7 +10,7 @@ use runtime::log::{Membership, Partition, Revocation};
 use tokio::time::Instant;
 
 use super::source::{Phase, Source};
-use super::start::{self, Start};
+use super::start::{self, Novelty, Start};
 use super::{Done, Router};
 use crate::Error;
 use crate::matching::Places;
@@ -87,14 +87,19 @@ impl Router {
         };
         source.phase = Phase::Starting;
         let (tenure, partition) = (source.tenure, partition.clone());
-        // A partition beyond the recorded count was added later and has no position yet.
-        let is_new = self
-            .index
-            .recorded_partitions()
-            .is_some_and(|recorded| partition.number >= recorded);
+        let recorded = self.index.recorded_partitions();
+        let topics = self.options.sources.iter();
+        let others = topics.filter(|topic| **topic != partition.topic);
+        let novelty = Novelty {
+            // A partition beyond the recorded count was added later and has no position yet.
+            is_new: recorded.is_some_and(|recorded| partition.number >= recorded),
+            others: others
+                .flat_map(|topic| (0..recorded.unwrap_or(1)).map(|number| topic.partition(number)))
+                .collect(),
+        };
         let (log, member) = (self.log.clone(), self.member.clone());
         self.work.push(Box::pin(async move {
-            let start = start::take_over(log, &*member, &partition, is_new).await;
+            let start = start::take_over(log, &*member, &partition, &novelty).await;
             Done::Started {
                 partition,
                 tenure,

@@ -24,8 +24,17 @@ pub(super) struct Start {
     pub(super) lost: Option<Lost>,
 }
 
-/// Finds the start of `partition`. `is_new` says that the partition was added after the
-/// installation was made, so that it has no position yet.
+/// What tells a partition that is new from one whose position was lost.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Novelty {
+    /// It was added after the installation was made, so that it has no position yet.
+    pub(super) is_new: bool,
+    /// Partitions of the group's other topics. Where one of them has a position, the group has not
+    /// forgotten its own, and a topic that was never cut off at its beginning was made since.
+    pub(super) others: Vec<Partition>,
+}
+
+/// Finds the start of `partition`.
 ///
 /// # Errors
 /// When trying again cannot help.
@@ -33,11 +42,11 @@ pub(super) async fn take_over(
     log: SharedLog,
     member: &dyn Member,
     partition: &Partition,
-    is_new: bool,
+    novelty: &Novelty,
 ) -> Result<Start, Error> {
     let mut wait = RETRY_FIRST;
     loop {
-        match attempt(&log, member, partition, is_new).await {
+        match attempt(&log, member, partition, novelty).await {
             Ok(start) => return Ok(start),
             Err(error) => match error.class() {
                 Class::Never => return Err(error),
@@ -56,14 +65,23 @@ async fn attempt(
     log: &SharedLog,
     member: &dyn Member,
     partition: &Partition,
-    is_new: bool,
+    novelty: &Novelty,
 ) -> Result<Start, Error> {
     let committed = member.committed(std::slice::from_ref(partition)).await?;
     let committed = committed.into_iter().find(|(found, _)| found == partition);
     let committed = committed
         .and_then(|(_, position)| position)
         .map(|position| position.offset);
-    Ok(decide(committed, log.bounds(partition).await?, is_new))
+    let bounds = log.bounds(partition).await?;
+    let mut is_new = novelty.is_new;
+    if committed.is_none() && bounds.start == 0 && bounds.stable_end > 0 && !is_new {
+        let others = member.committed(&novelty.others).await?;
+        is_new = others.iter().any(|(_, position)| position.is_some());
+        if is_new {
+            tracing::info!(%partition, "partition is new: it is read from its beginning");
+        }
+    }
+    Ok(decide(committed, bounds, is_new))
 }
 
 fn decide(committed: Option<i64>, bounds: Bounds, is_new: bool) -> Start {
@@ -110,6 +128,10 @@ fn decide(committed: Option<i64>, bounds: Bounds, is_new: bool) -> Start {
 
 #[cfg(test)]
 mod tests {
+    use runtime::log::simulated::{SimulatedLog, SimulationOptions};
+    use runtime::log::topics::{Shape, Topics};
+    use runtime::log::{Headers, MemberOptions, Position, ProducerOptions, Record};
+
     use super::*;
 
     fn check(committed: Option<i64>, is_new: bool, at: i64, lost: Option<(i64, Option<i64>)>) {
@@ -165,5 +187,63 @@ mod tests {
             false,
         );
         assert_eq!(full.lost.map(|lost| lost.through), Some(None));
+    }
+
+    /// Where a topic with a record and without a position starts, in a group that has, or has not,
+    /// a position for another topic.
+    async fn start_of_a_topic_without_positions(group_lives: bool) -> Start {
+        let sim = SimulatedLog::new(SimulationOptions::default());
+        let topics = Topics::with_prefix("t.");
+        let shape = Shape {
+            partitions: 1,
+            replication: 0,
+            retention: Duration::from_secs(3_600),
+        };
+        let log = sim.process("router");
+        log.create_topics(&topics.settings(shape)).await.unwrap();
+        let (known, made) = (topics.events.partition(0), topics.attempts.partition(0));
+        if group_lives {
+            let first = Position {
+                partition: known.clone(),
+                offset: 0,
+                metadata: String::new(),
+            };
+            log.commit_for_empty_group("g", &[first]).await.unwrap();
+        }
+        let producer = log.producer(ProducerOptions::named("p")).await.unwrap();
+        let record = Record {
+            topic: made.topic.clone(),
+            partition: Some(0),
+            key: None,
+            value: Some("x".into()),
+            headers: Headers::default(),
+        };
+        let written = producer.send(vec![record]).await.wait().await;
+        assert_eq!(written.len(), 1);
+        let joining = MemberOptions {
+            group: "g".to_owned(),
+            topics: vec![made.topic.clone()],
+            instance: "one".to_owned(),
+        };
+        let (member, _membership) = log.member(joining).await.unwrap();
+        let novelty = Novelty {
+            is_new: false,
+            others: vec![known],
+        };
+        take_over(log, &*member, &made, &novelty).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_topic_made_beside_live_routers_is_read_from_its_beginning() {
+        let start = start_of_a_topic_without_positions(true).await;
+        let whole = Start {
+            at: 0,
+            committed: None,
+            lost: None,
+        };
+        assert_eq!(start, whole);
+        // A group that has forgotten everything routes everything again: an incident.
+        let start = start_of_a_topic_without_positions(false).await;
+        assert!(start.lost.is_some() && start.at == 0);
     }
 }
