@@ -54,6 +54,9 @@ impl Delta {
     }
 }
 
+/// The first and the last number of a delta, and the name of its manifest.
+type Named = ((u64, u64), String);
+
 /// Whether the first has all that the second has, and more.
 fn covers(wide: (u64, u64), narrow: (u64, u64)) -> bool {
     wide.0 <= narrow.0 && narrow.1 <= wide.1 && wide != narrow
@@ -237,7 +240,7 @@ impl Cohort {
     }
 
     /// The numbers of all deltas and the names of their manifests, in order.
-    fn delta_names(&self) -> Result<Vec<((u64, u64), String)>, Error> {
+    fn delta_names(&self) -> Result<Vec<Named>, Error> {
         let names = self.folder.list(FOLDER)?.into_iter();
         let mut named: Vec<_> = names
             .filter_map(|name| Some((numbers(&name)?, name)))
@@ -246,7 +249,7 @@ impl Cohort {
         Ok(named)
     }
 
-    fn read_deltas(&self, names: &[((u64, u64), String)]) -> Result<Vec<Delta>, Error> {
+    fn read_deltas(&self, names: &[Named]) -> Result<Vec<Delta>, Error> {
         let mut deltas = Vec::with_capacity(names.len());
         for (_, name) in names {
             match self.folder.get(name) {

@@ -312,10 +312,10 @@ fn decision<'a>(
     let item = item.map(|(_, item)| item);
     let decision = decide(member.map(|member| member.hash), item.as_ref());
     let is_open = item.is_some_and(|item| item.standing == Standing::Unknown);
-    Ok(match decision {
-        Decision::Send(_) if holds_back && is_open => (Decision::HeldBack, item),
-        decision => (decision, item),
-    })
+    if holds_back && is_open && matches!(decision, Decision::Send(_)) {
+        return Ok((Decision::HeldBack, item));
+    }
+    Ok((decision, item))
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod report;
 mod sink;
 mod stack;
 mod traffic;
+mod written;
 mod wrk;
 
 use std::net::SocketAddr;

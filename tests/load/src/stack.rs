@@ -23,6 +23,7 @@ use crate::child::{Child, free_address};
 use crate::client::{Connection, is_ok, upload};
 use crate::events::{BATCH, TENANT};
 use crate::pace::wall_us;
+use crate::written;
 
 /// Of every topic but `control`.
 pub(crate) const PARTITIONS: u32 = 6;
@@ -218,26 +219,17 @@ impl Stack {
     /// # Errors
     /// The system's.
     pub(crate) fn cohorts_disk_mib(&self) -> anyhow::Result<f64> {
-        mib(bytes_below(&self.cohorts_store(), &|_| true)?)
+        mib(bytes_below(&self.cohorts_store())?)
     }
 
-    /// What this installation's topics take on the broker's disk, in MiB: what went through Kafka,
-    /// as it was compressed. None where the broker's folder is not known.
+    /// What this installation has written to its topics, in MiB. Nobody may write meanwhile.
     ///
     /// # Errors
-    /// The system's.
-    pub(crate) fn kafka_disk_mib(&self) -> anyhow::Result<Option<f64>> {
-        let Some(folder) = std::env::var_os("ANABRANCH_KAFKA_DIR") else {
-            return Ok(None);
-        };
-        // Indexes are files of a size that says nothing.
-        let is_ours = |path: &Path| {
-            let topic = path.parent().and_then(Path::file_name);
-            let topic = topic.and_then(|name| name.to_str());
-            path.extension().is_some_and(|ending| ending == "log")
-                && topic.is_some_and(|topic| topic.starts_with(&self.prefix))
-        };
-        mib(bytes_below(Path::new(&folder), &is_ours)?).map(Some)
+    /// Where the log cannot be read.
+    pub(crate) async fn written_mib(&self) -> anyhow::Result<f64> {
+        let (brokers, prefix) = (self.brokers().to_owned(), self.prefix.clone());
+        let read = tokio::task::spawn_blocking(move || written::bytes(&brokers, &prefix));
+        mib(read.await??)
     }
 
     fn cohorts_store(&self) -> PathBuf {
@@ -302,8 +294,8 @@ impl Stack {
         args.extend(set(format!("admin.bind={admin}")));
         args.extend(set(format!("ingest.bind={}", self.ingest)));
         args.extend(set(format!("control.bind={}", self.control)));
+        args.extend(set(format!("cohorts.bind={}", self.cohorts)));
         if service == Service::Cohorts {
-            args.extend(set(format!("cohorts.bind={}", self.cohorts)));
             let store = self.cohorts_store().display().to_string();
             args.extend(set(format!("cohorts.store={store}")));
         }
@@ -536,8 +528,8 @@ impl Stack {
     }
 }
 
-/// The bytes of files below a folder that count.
-fn bytes_below(folder: &Path, counts: &dyn Fn(&Path) -> bool) -> io::Result<u64> {
+/// The bytes of files below a folder.
+fn bytes_below(folder: &Path) -> io::Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
@@ -546,8 +538,8 @@ fn bytes_below(folder: &Path, counts: &dyn Fn(&Path) -> bool) -> io::Result<u64>
             continue;
         };
         if about.is_dir() {
-            bytes += bytes_below(&entry.path(), counts)?;
-        } else if counts(&entry.path()) {
+            bytes += bytes_below(&entry.path())?;
+        } else {
             bytes += about.len();
         }
     }

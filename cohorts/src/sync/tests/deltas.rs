@@ -84,7 +84,7 @@ fn a_cohort_is_never_more_than_so_many_runs() {
         let mut yard = Yard::synced(Temper::calm(0), &members(0..100, 1)).await;
         let patch = "PATCH /v1/tenants/acme/cohorts/{cohort}/members";
         let mut expected = members(0..100, 1);
-        for number in 0..3 * DELTAS_MAX as u32 {
+        for number in 0..u32::try_from(3 * DELTAS_MAX).unwrap() {
             let body = format!(r#"{{"add":[{{"id":"m{:04}","v":2}}]}}"#, 500 + number);
             assert_eq!(yard.call(patch, OPERATOR, &body).await.0, 200);
             expected.extend(members(500 + number..501 + number, 2));
