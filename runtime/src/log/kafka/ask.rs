@@ -2,8 +2,10 @@
 //! and the commits of a group that has no members.
 //!
 //! It must never block a tokio worker: librdkafka's calls wait for the broker, so each runs on a
-//! thread of its own. The surprise: a committed position cannot be read while a transaction that
-//! may change it is open, so [`committed`] waits for that.
+//! thread of its own. The surprises: a committed position cannot be read while a transaction that
+//! may change it is open, so [`committed`] waits for that. And librdkafka believes for fifteen
+//! minutes that a partition has no leader, once it was told so by a broker that restarts, so these
+//! clients forget at once what they were told.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -21,6 +23,9 @@ use crate::log::{Bounds, Committed, Error, Partition, Position};
 
 /// How long one question may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
+
+/// For so long a client believes what it was told of a partition's leader.
+const BELIEF: Duration = Duration::from_secs(1);
 
 /// An open transaction of a dead producer ends within its timeout and the broker's sweep.
 const STABLE: Duration = Duration::from_secs(30);
@@ -169,7 +174,8 @@ fn patience(code: Code) -> Duration {
     if leaderless.contains(&code) {
         ANSWER
     } else if unheard.contains(&code) {
-        Duration::from_secs(1)
+        // The same is said of a partition without a leader.
+        3 * BELIEF
     } else {
         Duration::ZERO
     }
@@ -190,7 +196,9 @@ fn checked(list: TopicPartitionList) -> Result<TopicPartitionList, KafkaError> {
 }
 
 fn asker(kafka: &KafkaOptions, name: &str, own: &[(&str, String)]) -> Result<Asker, KafkaError> {
-    Asker::from_config_and_context(&kafka.client(name, own), Lines)
+    let belief = ("metadata.max.age.ms", BELIEF.as_millis().to_string());
+    let own = [own, &[belief]].concat();
+    Asker::from_config_and_context(&kafka.client(name, &own), Lines)
 }
 
 /// A consumer with a group's id that never joins it.
@@ -267,4 +275,30 @@ pub(super) async fn commit_for_empty_group(
     })
     .await?
     .map_err(|error| errors::committing_outside(group, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+    use crate::log::{Class, TopicName};
+
+    /// A broker that has just restarted knows of no leader: who asked then learns soon that there
+    /// is one.
+    #[tokio::test]
+    async fn a_partition_that_had_no_leader_is_asked_about_anew() {
+        let brokers = MockCluster::new(1).unwrap();
+        brokers.create_topic("t", 1, 1).unwrap();
+        let partition = TopicName::new("t").partition(0);
+        let questions = Questions::new(KafkaOptions::new(brokers.bootstrap_servers()));
+        brokers.partition_leader("t", 0, None).unwrap();
+        let leaderless = questions.bounds(&partition).await.unwrap_err();
+        assert_eq!(leaderless.class(), Class::Retry, "{leaderless}");
+        brokers.partition_leader("t", 0, Some(1)).unwrap();
+        let bounds = questions.bounds(&partition).await.unwrap();
+        assert_eq!((bounds.start, bounds.stable_end), (0, 0));
+        let at = questions.offset_at(&partition, 1).await.unwrap();
+        assert_eq!(at, None);
+    }
 }
