@@ -19,6 +19,7 @@ pub(crate) struct Metrics {
     /// How endpoints fare.
     pub(crate) health: Health,
     pub(crate) repeats: IntCounter,
+    pub(crate) recalls: IntCounter,
     pub(crate) replaced: IntCounter,
     pub(crate) hops: Family<Hop, IntCounter>,
     pub(crate) hop_deliveries: IntCounter,
@@ -104,6 +105,10 @@ impl Metrics {
             repeats: counter(
                 "anabranch_dispatch_repeats_dropped_total",
                 "Targets that a router wrote twice and that were dropped by their mark",
+            ),
+            recalls: counter(
+                "anabranch_dispatch_recalls_total",
+                "Records looked up in the log, since they might be repeats that are not remembered",
             ),
             replaced: counter(
                 "anabranch_dispatch_reproduced_total",

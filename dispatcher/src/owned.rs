@@ -55,6 +55,17 @@ pub(crate) enum Phase {
     },
 }
 
+/// Whether the log is asked if the head of a source is a repeat (rule 12).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recall {
+    /// It is not.
+    None,
+    /// It is; the head waits.
+    Asked,
+    /// It has answered for the record at this offset.
+    Answered(i64),
+}
+
 /// One partition that is read, with its ledger.
 #[derive(Debug)]
 pub(crate) struct Source {
@@ -78,6 +89,8 @@ pub(crate) struct Source {
     pub(crate) full: bool,
     /// The control offset that its head waits for, and since when.
     pub(crate) waits_for_control: Option<(i64, Instant)>,
+    /// What the log is asked about its head.
+    pub(crate) recall: Recall,
     /// Where the log begins, when it no longer holds what was to be read next.
     pub(crate) overtaken_by: Option<i64>,
 }
@@ -98,6 +111,7 @@ impl Source {
             crowded: false,
             full: false,
             waits_for_control: None,
+            recall: Recall::None,
             overtaken_by: None,
         }
     }

@@ -20,8 +20,9 @@ use crate::dead_letter;
 use crate::delivery::Transport;
 use crate::endpoints;
 use crate::ledger::Place;
+use crate::marks::Doubt;
 use crate::metrics::Deferred;
-use crate::owned::{DELIVERIES, Tenure, WINDOW_RECORDS_MAX};
+use crate::owned::{DELIVERIES, Recall, Tenure, WINDOW_RECORDS_MAX};
 use crate::planted::{self, Bug};
 use crate::schedule::{self, tier_for};
 use crate::work::{Delivery, Loaded};
@@ -233,6 +234,9 @@ impl<T: Transport> Engine<T> {
                 return Gate::Until(clock.instant_at(ready).max(now + Duration::from_millis(1)));
             }
         }
+        if source.recall == Recall::Asked {
+            return Gate::Blocked;
+        }
         if let Some((offset, since)) = source.waits_for_control {
             let passes = offset <= applied
                 || end.is_some_and(|end| end.is_behind(offset, Some(since), head.timestamp));
@@ -317,9 +321,29 @@ impl<T: Transport> Engine<T> {
                     source.pending.push_back_head(stored);
                 }
             }
-            Ok(record) => self.admit(tenure, index, record, &stored),
+            Ok(record) => {
+                if let Some(doubt) = self.doubt(tenure, index, &record, stored.offset) {
+                    return self.recall(tenure, doubt, stored);
+                }
+                self.admit(tenure, index, record, &stored);
+            }
             Err(error) => self.poison(tenure, index, stored, &error),
         }
+    }
+
+    /// What of a record from `deliveries` has to be looked up in the log before it is taken in.
+    fn doubt(
+        &mut self,
+        tenure: Tenure,
+        index: usize,
+        record: &DeliveryRecord,
+        offset: i64,
+    ) -> Option<Doubt> {
+        let owned = self.tenant_of(tenure)?;
+        let source = owned.sources.get(index)?;
+        let settled = offset < source.committed || source.recall == Recall::Answered(offset);
+        let is_asked = index == DELIVERIES && !settled && !planted::is(Bug::MarksUnread);
+        is_asked.then(|| owned.marks.doubt(record)).flatten()
     }
 
     pub(super) fn probe_control(&mut self, now: Instant) {

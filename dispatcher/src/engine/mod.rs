@@ -20,6 +20,7 @@ mod moves;
 mod ordering;
 mod ownership;
 mod preparing;
+mod recalling;
 mod recording;
 mod reenabling;
 mod replacing;
@@ -27,8 +28,8 @@ mod senders;
 mod timers;
 mod tokens;
 mod transact;
-mod verdicts;
 mod transforming;
+mod verdicts;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -66,6 +67,7 @@ use commits::{CommitDone, Plain};
 use intake::ControlEnd;
 use moves::{Move, TransactionDone};
 use ownership::{Overtaken, TakenOver};
+use recalling::Recalled;
 use senders::Sending;
 use timers::Timers;
 
@@ -136,6 +138,7 @@ pub(crate) struct Engine<T> {
     takeovers: FuturesUnordered<BoxFuture<'static, TakenOver>>,
     overtaken: FuturesUnordered<BoxFuture<'static, Overtaken>>,
     reproducing: FuturesUnordered<BoxFuture<'static, Reproduced>>,
+    recalling: FuturesUnordered<BoxFuture<'static, Recalled>>,
     moves: VecDeque<Move>,
     /// Ordered deliveries whose turn has come.
     turns: VecDeque<(Tenure, Delivery)>,
@@ -192,6 +195,7 @@ impl<T: Transport> Engine<T> {
             takeovers: FuturesUnordered::new(),
             overtaken: FuturesUnordered::new(),
             reproducing: FuturesUnordered::new(),
+            recalling: FuturesUnordered::new(),
             moves: VecDeque::new(),
             turns: VecDeque::new(),
             transactions: Some(transactions),
@@ -244,6 +248,7 @@ impl<T: Transport> Engine<T> {
                 Some(taken) = self.takeovers.next() => self.on_taken_over(taken)?,
                 Some(found) = self.overtaken.next() => self.on_overtaken(&found),
                 Some(done) = self.reproducing.next() => self.on_reproduced(done),
+                Some(recalled) = self.recalling.next() => self.on_recalled(recalled),
                 end = pending_or(&mut self.control_probe) => self.on_control_probe(end),
                 update = self.parts.follower.next() => self.on_update(update?),
                 Some(fetched) = self.parts.fetched.recv() => self.on_fetched_all(fetched),

@@ -45,7 +45,7 @@ struct Origin {
     partition: u32,
     /// The position last carried (last, not highest); `None` while no record carried one.
     position: Option<i64>,
-    /// The highest offset that was seen of it.
+    /// The highest offset of it in a record with a position.
     highest: i64,
 }
 
@@ -244,7 +244,7 @@ impl Marks {
                 topic: record.origin.topic.clone(),
                 partition: record.origin.partition,
                 position: None,
-                highest: record.origin.offset,
+                highest: i64::MIN,
             });
             self.origins.len() - 1
         });

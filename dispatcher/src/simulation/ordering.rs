@@ -86,6 +86,34 @@ fn keys_are_attempted_beside_each_other_and_one_key_in_turn() {
     });
 }
 
+/// What a router writes again long after, when its marks are forgotten, is looked up in the log.
+#[test]
+fn an_old_event_written_again_is_not_the_newest_of_its_key() {
+    seeds(20, |seed| {
+        planted::plant(Some(Bug::MarksKeptShort));
+        paused(async {
+            let mut world = World::new(SimulationOptions { seed, ..calm() }).await;
+            world.keys = 2;
+            let endpoint = world.endpoint(Behaviour::Healthy(1, 20)).await;
+            world.start("d1");
+            let (mut ids, old) = world.routed(&[endpoint]);
+            world.write(old.clone()).await;
+            ids.extend(world.publish_many(&[endpoint], 20).await);
+            tokio::time::sleep(Duration::from_secs(300)).await;
+            world.write(old).await;
+            let (late, records) = world.routed(&[endpoint]);
+            world.write(records).await;
+            ids.extend(late);
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            assert!(world.ended(&ids), "seed {seed}");
+            world.audit_order();
+            world.audit_exactly_once(&ids);
+            assert!(world.metric("d1", "anabranch_dispatch_recalls_total") > 0.0);
+        });
+        planted::plant(None);
+    });
+}
+
 fn blocked_and_free_again() {
     paused(async {
         let mut world = World::new(calm()).await;
