@@ -40,6 +40,21 @@ impl Meter {
     }
 }
 
+/// Bytes that were made of a record for an attempt, counted for as long as they are held (rule 8).
+#[derive(Debug)]
+pub(crate) struct Lent {
+    bytes: usize,
+    meters: [Meter; 2],
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        for meter in &self.meters {
+            meter.give_back(self.bytes);
+        }
+    }
+}
+
 /// A record that is in memory.
 #[derive(Debug)]
 pub(crate) struct Loaded {
@@ -68,6 +83,15 @@ impl Loaded {
             bytes,
             meters,
         })
+    }
+
+    /// Counts bytes that were made of it against the same budgets.
+    pub(crate) fn lend(&self, bytes: usize) -> Lent {
+        let meters = self.meters.clone();
+        for meter in &meters {
+            meter.add(bytes);
+        }
+        Lent { bytes, meters }
     }
 
     /// About the bytes that the record takes in the log, whatever the number of its targets.

@@ -7,6 +7,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use http::Method;
 use schemas::event::Event;
 use schemas::ids::SubscriptionId;
@@ -18,6 +19,7 @@ use super::Destination;
 use super::request::{EncodedBody, encode_made};
 use super::template::method;
 use crate::endpoints::Target;
+use crate::work::Lent;
 
 /// A subscription's transform.
 #[derive(Debug)]
@@ -40,13 +42,15 @@ pub(crate) struct Sent {
     pub(crate) body: EncodedBody,
     /// Whether it shares its request with no other.
     pub(crate) is_alone: bool,
+    /// What it takes of the budget.
+    pub(crate) lent: Option<Lent>,
 }
 
 /// What a transform says of an event.
 #[derive(Debug)]
 pub(crate) enum Transformed {
     /// It is sent like this.
-    Sent(Arc<Sent>),
+    Sent(Box<Sent>),
     /// It is not sent.
     Dropped,
     /// Nothing can be made of it.
@@ -81,7 +85,7 @@ impl Transforming {
             Err(failure) => Transformed::Failed(failure.to_string()),
             Ok(Outcome::Dropped(_)) => Transformed::Dropped,
             Ok(Outcome::Made(made)) => match self.sent(*made, target, accepted_at) {
-                Ok(sent) => Transformed::Sent(Arc::new(sent)),
+                Ok(sent) => Transformed::Sent(Box::new(sent)),
                 Err(reason) => Transformed::Failed(reason),
             },
         }
@@ -122,7 +126,15 @@ impl Transforming {
             destination,
             body,
             is_alone,
+            lent: None,
             event: made.event,
         })
+    }
+}
+
+impl Sent {
+    /// The bytes that were made for it.
+    pub(crate) fn bytes(&self) -> usize {
+        self.event.data().map_or(0, Bytes::len) + self.body.bytes.len()
     }
 }

@@ -57,8 +57,9 @@ pub(super) fn transformed(
         match transform.run(&record.event, target, record.accepted_at) {
             Transformed::Dropped => left.push(Left::Dropped(item)),
             Transformed::Failed(reason) => left.push(Left::Failed(item, reason)),
-            Transformed::Sent(sent) => {
-                item.sent = Some(sent);
+            Transformed::Sent(mut sent) => {
+                sent.lent = Some(item.loaded.lend(sent.bytes()));
+                item.sent = Some(Arc::from(sent));
                 stay.push(item);
             }
         }

@@ -20,8 +20,15 @@ pub(super) enum Change {
     Rename(Vec<(Place, Place)>, Vec<usize>),
     Set(Vec<(Place, String)>),
     Compute(Vec<Computation>),
-    Attributes(Vec<(String, Option<Text>)>),
+    Attributes(Vec<Attribute>),
     Drop(String),
+}
+
+/// An attribute that is set, or removed where there is no text.
+pub(super) struct Attribute {
+    pub(super) name: String,
+    pub(super) said_at: String,
+    pub(super) text: Option<Text>,
 }
 
 /// A place in data, and where the transform names it.
@@ -93,7 +100,11 @@ impl Compiler {
                     let at = member(&format!("{within}/attributes"), name);
                     let template = template.as_deref();
                     let text = template.map(|source| self.text(&at, source, LINE_BYTES_MAX));
-                    (name.clone(), text)
+                    Attribute {
+                        name: name.clone(),
+                        said_at: at,
+                        text,
+                    }
                 });
                 Change::Attributes(attributes.collect())
             }

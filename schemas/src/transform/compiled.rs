@@ -12,7 +12,7 @@ use bytes::Bytes;
 use minijinja::{Environment, Value};
 use serde::de::IgnoredAny;
 
-use super::compile::{Change, Compiler, Computation, Line, Place, What, member};
+use super::compile::{Attribute, Change, Compiler, Computation, Line, Place, What, member};
 use super::document::Node;
 use super::scope::Scope;
 use super::{FUEL, Failure, Made, OUTPUT_BYTES_MAX, Outcome, Transform, WORK_BYTES_MAX};
@@ -106,7 +106,7 @@ struct Run<'a> {
     data: Option<Option<Node<'a>>>,
     /// Bytes that templates may still make for it.
     room: usize,
-    attributes: Vec<(&'a str, Option<String>)>,
+    attributes: Vec<(&'a Attribute, Option<String>)>,
 }
 
 impl<'a> Run<'a> {
@@ -136,10 +136,12 @@ impl<'a> Run<'a> {
                 }
             }
             Change::Attributes(attributes) => {
-                for (name, text) in attributes {
-                    let text = text.as_ref().map(|text| self.rendered(text)).transpose()?;
-                    self.attributes.retain(|(known, _)| known != name);
-                    self.attributes.push((name, text));
+                for attribute in attributes {
+                    let text = attribute.text.as_ref();
+                    let text = text.map(|text| self.rendered(text)).transpose()?;
+                    self.attributes
+                        .retain(|(known, _)| known.name != attribute.name);
+                    self.attributes.push((attribute, text));
                 }
             }
             // It is looked at where it can end the run.
@@ -347,30 +349,31 @@ fn written(node: &Node<'_>) -> Result<Bytes, Failure> {
 /// The event with these attributes set or removed.
 fn with_attributes(
     event: &Event,
-    attributes: &[(&str, Option<String>)],
+    attributes: &[(&Attribute, Option<String>)],
     data: Option<Bytes>,
     is_json: bool,
 ) -> Result<Event, Failure> {
-    let is_own = |name: &str| attributes.iter().all(|(known, _)| *known != name);
+    let is_own = |name: &str| attributes.iter().all(|(known, _)| known.name != name);
     let context = event
         .context()
         .map(|(context, text)| (context.name(), text));
     let context = context.map(|(name, text)| (name, AttributeValue::String(text)));
     let own = context.chain(event.extensions());
     let own = own.filter(|(name, _)| is_own(name));
-    let set = attributes.iter().filter_map(|(name, text)| {
-        let text = text.as_deref()?;
-        Some((*name, AttributeValue::String(text)))
-    });
     let mut builder = Builder::new();
-    let wrong = |error: &crate::event::Error| {
-        let at = member("/steps", "attributes");
-        Failure::new(at, error.to_string())
-    };
-    for (name, value) in own.chain(set) {
-        builder.set(name, value).map_err(|error| wrong(&error))?;
+    let wrong = |at: &str, error: crate::event::Error| Failure::new(at, error.to_string());
+    for (name, value) in own {
+        let set = builder.set(name, value);
+        set.map_err(|error| wrong("/steps", error))?;
     }
-    let made = builder.build().map_err(|error| wrong(&error))?;
+    for (attribute, text) in attributes {
+        let Some(text) = text.as_deref() else {
+            continue;
+        };
+        let set = builder.set(&attribute.name, AttributeValue::String(text));
+        set.map_err(|error| wrong(&attribute.said_at, error))?;
+    }
+    let made = builder.build().map_err(|error| wrong("/steps", error))?;
     Ok(made.with_data(data, is_json))
 }
 

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::*;
+use crate::codec;
+use crate::event::Limits;
 use crate::records::ControlObject;
 use crate::resources::input::{Faults, SubscriptionInput};
 
@@ -201,7 +203,7 @@ fn attributes_are_set_and_removed() {
     assert_eq!(data(&made), DATA);
     check_failure(
         &json!([{"attributes": {"time": "{{ data.first }}"}}]),
-        "/steps/attributes",
+        "/steps/0/attributes/time",
         "rfc 3339",
     );
     check_failure(
@@ -543,6 +545,22 @@ fn what_is_stored_is_read_again() {
         serde_json::from_str::<Transform>("{}").unwrap(),
         Transform::default()
     );
+}
+
+#[test]
+fn the_guides_example_does_what_the_guide_says() {
+    let guide = include_str!("../../../docs/transforms.md");
+    let block = |from: &str, to: &str| {
+        let rest = guide.split(from).nth(1).unwrap();
+        rest.split(to).next().unwrap()
+    };
+    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let event = Bytes::from(block("```json\n", "```").to_owned());
+    let event = codec::json::decode(&event, &Limits::default()).unwrap();
+    let made = made(&parse(block("<<'JSON'\n", "JSON\n")), &event);
+    let asked = format!("{:?} /v1{}\n{}", made.method, made.path, data(&made));
+    let expected = block("becomes\n\n```\n", "\n```");
+    assert_eq!(asked.replacen("Put", "PUT", 1), expected);
 }
 
 #[test]
