@@ -26,6 +26,7 @@ mod producers;
 mod redrives;
 mod replicas;
 mod soak;
+mod topics;
 mod traffic;
 
 use harness::{Builder, Log};

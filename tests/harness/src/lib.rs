@@ -11,6 +11,7 @@
 
 mod api;
 mod broker;
+mod bystander;
 mod event;
 mod load;
 mod pipeline;
@@ -23,6 +24,7 @@ mod turn;
 
 pub use api::{Answer, Api};
 pub use broker::Broker;
+pub use bystander::Bystander;
 pub use event::{Event, event};
 pub use load::{Load, Sent};
 pub use pipeline::{Builder, Endpoint, Log, Pipeline, pipeline};
@@ -33,7 +35,7 @@ pub use sink::{
     Answers, Arrival, Behaviour, Sink, always, answers, big, fails, hangs, ok, redirects, slow,
     throttles, throttles_every,
 };
-pub use topic::{Stored, attempts, dead_letters, read};
+pub use topic::{Stored, attempts, dead_letters, delete_topic, read};
 pub use turn::Weight;
 
 /// Now, in unix milliseconds.

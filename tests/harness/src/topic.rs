@@ -10,6 +10,8 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Offset, TopicPartitionList};
 use schemas::records::{AttemptRecord, DeadLetter};
 
+use crate::poll::{DEADLINE, eventually};
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A record as it is in Kafka.
@@ -146,6 +148,29 @@ pub(crate) async fn produce_with(
     let sent = producer.send(record, PATIENCE).await;
     sent.map_err(|(error, _)| error)
         .expect("an acknowledgement");
+}
+
+/// Deletes one topic, and returns when the broker does not know it any more.
+///
+/// # Panics
+/// When it refuses.
+pub async fn delete_topic(brokers: &str, topic: &str) {
+    use rdkafka::admin::{AdminClient, AdminOptions};
+    use rdkafka::client::DefaultClientContext;
+    let client: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .create()
+        .expect("a client");
+    let deleted = client.delete_topics(&[topic], &AdminOptions::new()).await;
+    for deleted in deleted.expect("an answer") {
+        deleted.expect("a topic can be deleted");
+    }
+    eventually("the topic gone", DEADLINE, async || {
+        let metadata = client.inner().fetch_metadata(None, PATIENCE).ok()?;
+        let is_there = metadata.topics().iter().any(|known| known.name() == topic);
+        (!is_there).then_some(())
+    })
+    .await;
 }
 
 /// Deletes the topics of one test: hundreds of partitions would slow the broker for the others.

@@ -51,13 +51,12 @@ impl Pipeline {
 
     /// Writes a record to the topic `events`, past ingest.
     pub async fn produce(&self, headers: &[(String, String)], value: &str) {
-        topic::produce_with(
-            self.brokers(),
-            &self.topic("events"),
-            "none",
-            (headers, value),
-        )
-        .await;
+        self.produce_to(&self.topic("events"), headers, value).await;
+    }
+
+    /// Writes a record to a topic.
+    pub async fn produce_to(&self, topic: &str, headers: &[(String, String)], value: &str) {
+        topic::produce_with(self.brokers(), topic, "none", (headers, value)).await;
     }
 
     /// The same for a record that only compression makes fit.
