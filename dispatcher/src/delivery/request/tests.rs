@@ -1,6 +1,7 @@
 use super::*;
 use crate::delivery::sign::{Received, verify};
 use proptest::prelude::*;
+use schemas::profile::Method;
 use std::io::Read as _;
 use std::sync::LazyLock;
 
@@ -275,4 +276,55 @@ proptest! {
         ).collect();
         prop_assert_eq!(decoded, data);
     }
+}
+
+#[test]
+fn what_a_transform_made_has_every_form() {
+    let made = |method, ty: &str| Made {
+        event: Event::builder("e-1", "/leads", ty)
+            .data("application/json", Bytes::from_static(b"{\"a\":1.50}"))
+            .build()
+            .unwrap(),
+        method,
+        path: String::new(),
+        headers: vec![("X-Own".to_owned(), "b".to_owned())],
+    };
+    let check = |mode, expected: &str| {
+        let put = made(Method::Put, "contact");
+        let body = encode_made(&put, mode, 1_767_323_045_600).unwrap();
+        assert_eq!(text(&body), expected, "{mode:?}");
+        assert_eq!(header(&body.headers, "x-own"), "b");
+        // A DELETE is signed over nothing, and says nothing of a form.
+        let delete = made(Method::Delete, "contact");
+        let bare = encode_made(&delete, mode, 0).unwrap();
+        assert!(bare.bytes.is_empty() && !bare.headers.contains_key("content-type"));
+        assert_eq!(header(&bare.headers, "x-own"), "b");
+        let keys = [SigningKey::from_bytes(&[5; 32]).unwrap()];
+        for body in [body, bare] {
+            let prepared = headers_for_attempt(&body, &attempt(&keys));
+            let received = Received {
+                id: header(&prepared.headers, "webhook-id"),
+                timestamp: header(&prepared.headers, "webhook-timestamp"),
+                signature: header(&prepared.headers, "webhook-signature"),
+                body: &prepared.body,
+            };
+            let keys = [keys[0].verifying()];
+            assert_eq!(verify(&keys, &received, 1_700_000_000), Ok(()), "rule 9");
+        }
+    };
+    check(
+        BodyMode::Structured,
+        r#"{"specversion":"1.0","id":"e-1","source":"/leads","type":"contact","datacontenttype":"application/json","data":{"a":1.50}}"#,
+    );
+    check(BodyMode::Binary, r#"{"a":1.50}"#);
+    check(BodyMode::Data, r#"{"a":1.50}"#);
+    check(BodyMode::Form, "payload=%7B%22a%22%3A1.50%7D");
+    check(
+        BodyMode::StandardWebhooks,
+        r#"{"type":"contact","timestamp":"2026-01-02T03:04:05.6Z","data":{"a":1.50}}"#,
+    );
+    let mut bad = made(Method::Put, "contact");
+    bad.headers = vec![("x".to_owned(), "a\nb".to_owned())];
+    let error = encode_made(&bad, BodyMode::Data, 0).unwrap_err();
+    assert_eq!(error.text, "header x: cannot be sent");
 }
