@@ -136,11 +136,8 @@ impl Chaos {
         eprintln!("{}: calm after {} ms", now_ms(), now_ms() - from);
     }
 
-    /// While nobody starts: a process that finds no Kafka ends, for others to start it again.
+    /// Whoever is starting then waits for it.
     async fn broker_restarts(&mut self, broker: Broker) -> Broker {
-        for number in 1..=DISPATCHERS {
-            self.pipeline.ready(&format!("dispatcher-{number}")).await;
-        }
         let from = now_ms();
         eprintln!("{from}: the broker restarts");
         let restart = tokio::task::spawn_blocking(move || {

@@ -38,7 +38,7 @@ async fn dispatchers_come_and_go(protocol: &str) {
     let load = pipeline.load("com.acme.load", EVENTS_PER_S);
     let mut members = vec!["dispatcher-1".to_owned()];
     while members.len() < DISPATCHERS_MAX {
-        let name = pipeline.add_dispatcher().await;
+        let name = pipeline.add("dispatcher").await;
         takes_part(&pipeline, &endpoints, &name).await;
         members.push(name);
     }

@@ -78,6 +78,22 @@ impl Broker {
         self.tell(&["restart", "--kill"]);
     }
 
+    /// Ends it and leaves its data for [`Broker::start`].
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn stop(&self) {
+        self.tell(&["stop"]);
+    }
+
+    /// Starts it again, on the same ports and data.
+    ///
+    /// # Panics
+    /// When it does not come back.
+    pub fn start(&self) {
+        self.tell(&["start"]);
+    }
+
     /// `kill -9` of one node.
     ///
     /// # Panics

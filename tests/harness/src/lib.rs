@@ -11,6 +11,7 @@
 
 mod api;
 mod broker;
+mod direct;
 mod bystander;
 mod event;
 mod load;
@@ -25,6 +26,7 @@ mod turn;
 pub use api::{Answer, Api};
 pub use broker::Broker;
 pub use bystander::Bystander;
+pub use direct::Direct;
 pub use event::{Event, event};
 pub use load::{Load, Sent};
 pub use pipeline::{Builder, Endpoint, Log, Pipeline, pipeline};
@@ -35,7 +37,9 @@ pub use sink::{
     Answers, Arrival, Behaviour, Sink, always, answers, big, fails, hangs, ok, redirects, slow,
     throttles, throttles_every,
 };
-pub use topic::{Stored, attempts, dead_letters, delete_topic, read};
+pub use topic::{
+    Stored, attempts, dead_letters, delete_topic, deliveries, read, set_group_session,
+};
 pub use turn::Weight;
 
 /// Now, in unix milliseconds.

@@ -8,7 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Offset, TopicPartitionList};
-use schemas::records::{AttemptRecord, DeadLetter};
+use schemas::records::{AttemptRecord, DeadLetter, DeliveryRecord};
 
 use crate::poll::{DEADLINE, eventually};
 
@@ -97,6 +97,25 @@ pub fn attempts(brokers: &str, prefix: &str) -> Vec<AttemptRecord> {
         .collect()
 }
 
+/// What routers have written.
+///
+/// # Panics
+/// When a record is not one.
+pub fn deliveries(brokers: &str, prefix: &str) -> Vec<DeliveryRecord> {
+    let decode = |stored: Stored| {
+        let headers = stored
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_slice()));
+        let value = stored.value.as_ref().expect("a delivery has a value");
+        DeliveryRecord::decode(headers, value).expect("a delivery record")
+    };
+    read(brokers, &format!("{prefix}deliveries"))
+        .into_iter()
+        .map(decode)
+        .collect()
+}
+
 /// The dead letters.
 ///
 /// # Panics
@@ -148,6 +167,28 @@ pub(crate) async fn produce_with(
     let sent = producer.send(record, PATIENCE).await;
     sent.map_err(|(error, _)| error)
         .expect("an acknowledgement");
+}
+
+/// Has a group of KIP-848 miss its members after `session`, whatever the broker's own setting is.
+///
+/// # Panics
+/// When the broker refuses.
+pub async fn set_group_session(brokers: &str, group: &str, session: Duration) {
+    use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+    use rdkafka::client::DefaultClientContext;
+    let client: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .create()
+        .expect("a client");
+    let session_ms = session.as_millis().to_string();
+    let heartbeat_ms = (session.as_millis() / 6).to_string();
+    let change = AlterConfig::new(ResourceSpecifier::Group(group))
+        .set("consumer.session.timeout.ms", &session_ms)
+        .set("consumer.heartbeat.interval.ms", &heartbeat_ms);
+    let changed = client.alter_configs([&change], &AdminOptions::new()).await;
+    for group in changed.expect("an answer") {
+        group.expect("a group's settings can be changed");
+    }
 }
 
 /// Deletes one topic, and returns when the broker does not know it any more.

@@ -12,12 +12,15 @@ pub enum Weight {
     Light,
     /// It needs the machine: kills under load.
     Heavy,
+    /// It shares the turn of another pipeline of its test.
+    Shared,
 }
 
 pub(crate) async fn take(weight: Weight) -> SemaphorePermit<'static> {
     let places = match weight {
         Weight::Light => 1,
         Weight::Heavy => PLACES,
+        Weight::Shared => 0,
     };
     TURNS
         .acquire_many(places)

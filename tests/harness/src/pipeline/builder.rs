@@ -30,8 +30,12 @@ pub struct Builder {
     pub(super) dispatchers: usize,
     pub(super) cohorts: bool,
     pub(super) settings: Vec<String>,
+    /// Settings of one service alone, by its name.
+    pub(super) own_settings: Vec<(String, String)>,
     pub(super) loopback: bool,
     weight: Weight,
+    /// Behind the test's name, in names of topics and folders.
+    suffix: String,
 }
 
 /// A pipeline of `binary`: on Kafka, with one router and one dispatcher.
@@ -43,8 +47,10 @@ pub fn pipeline(binary: &str) -> Builder {
         dispatchers: 1,
         cohorts: false,
         settings: Vec::new(),
+        own_settings: Vec::new(),
         loopback: true,
         weight: Weight::Light,
+        suffix: String::new(),
     }
 }
 
@@ -86,6 +92,14 @@ impl Builder {
         self
     }
 
+    /// With `section.key=value` for the processes of one service, such as `router`.
+    #[must_use]
+    pub fn set_for(mut self, service: &str, setting: &str) -> Self {
+        let own = (service.to_owned(), setting.to_owned());
+        self.own_settings.push(own);
+        self
+    }
+
     /// With dispatchers that may not call this machine, as in production; only control may name it.
     #[must_use]
     pub fn without_loopback(self) -> Self {
@@ -104,13 +118,23 @@ impl Builder {
         }
     }
 
+    /// Beside another pipeline of the same test that has the machine; `name` tells the two apart.
+    #[must_use]
+    pub fn beside(self, name: &str) -> Self {
+        Self {
+            weight: Weight::Shared,
+            suffix: format!("-{name}"),
+            ..self
+        }
+    }
+
     /// Starts it and waits until every process is ready.
     ///
     /// # Panics
     /// When it does not come up.
     pub async fn start(self) -> Pipeline {
         let turn = turn::take(self.weight).await;
-        let test = test_name();
+        let test = format!("{}{}", test_name(), self.suffix);
         let logs = root().join("target/e2e-logs").join(&test);
         let data = TempDir::with_prefix("anabranch-test-").expect("a folder");
         let prefix = format!("{test}-{:x}.", now_ms());
@@ -133,7 +157,7 @@ fn test_name() -> String {
     let name = std::thread::current().name().unwrap_or("test").to_owned();
     let name = name.replace("::", "-");
     // It begins topics' names, whose prefix has 100 characters at most.
-    let tail = name.len().saturating_sub(80);
+    let tail = name.len().saturating_sub(70);
     name.get(tail..)
         .unwrap_or("test")
         .trim_start_matches('-')

@@ -88,6 +88,7 @@ impl Making {
             binary: self.builder.binary.clone(),
             logs: self.logs.clone(),
             shared: self.common(),
+            own: self.builder.own_settings.clone(),
         }
     }
 

@@ -21,23 +21,65 @@ impl Pipeline {
             .expect("a process of that name")
     }
 
-    /// One more dispatcher, which is ready; its name.
+    /// One more process of `service`, `router` or `dispatcher`, which is ready; its name.
     ///
     /// # Panics
     /// When it does not come up, or where all services are one process.
-    pub async fn add_dispatcher(&mut self) -> String {
+    pub async fn add(&mut self, service: &str) -> String {
+        let name = self.launch_one_more(service);
+        self.ready(&name).await;
+        name
+    }
+
+    /// The same, which need not be ready.
+    ///
+    /// # Panics
+    /// When it cannot be started, or where all services are one process.
+    pub fn launch_one_more(&mut self, service: &str) -> String {
         assert!(
             self.brokers.is_some(),
             "the embedded log has one process alone"
         );
-        let is_dispatcher =
-            |(process, _): &&(Process, u16)| process.name().starts_with("dispatcher-");
-        let number = self.processes.iter().filter(is_dispatcher).count() + 1;
-        let name = format!("dispatcher-{number}");
-        let (mut process, admin) = self.launch.service("dispatcher", &name, &[]);
-        ready(&mut process, admin).await;
-        self.processes.push((process, admin));
+        let of_service = |(process, _): &&(Process, u16)| {
+            let number = process.name().strip_prefix(service);
+            number.is_some_and(|number| number.starts_with('-'))
+        };
+        let number = self.processes.iter().filter(of_service).count() + 1;
+        let name = format!("{service}-{number}");
+        let launched = self.launch.service(service, &name, &[]);
+        self.processes.push(launched);
         name
+    }
+
+    /// A second process of the instance name of `name`.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn launch_namesake(&self, name: &str) -> Process {
+        let service = name.split('-').next().unwrap_or(name);
+        let instance = set(&format!("instance={name}"));
+        let process = format!("{name}-namesake");
+        self.launch.run(service, &process, &instance).0
+    }
+
+    /// Starts a process again that has ended, as whoever runs it would.
+    pub async fn revive(&mut self, name: &str) {
+        let process = self.process(name);
+        if process.ended().is_some() {
+            process.restart();
+            self.ready(name).await;
+        }
+    }
+
+    /// Fails where a process has ended by itself.
+    ///
+    /// # Panics
+    /// When one has.
+    pub fn expect_all_alive(&mut self) {
+        for (process, _) in &mut self.processes {
+            let ended = process.ended();
+            assert!(ended.is_none(), "{} has {ended:?}", process.name());
+        }
     }
 
     /// The admin ports of all processes.
@@ -82,6 +124,8 @@ pub(super) struct Launch {
     pub(super) logs: PathBuf,
     /// Arguments of all services.
     pub(super) shared: Vec<String>,
+    /// Settings of one service each.
+    pub(super) own: Vec<(String, String)>,
 }
 
 impl Launch {
@@ -96,6 +140,9 @@ impl Launch {
         let admin = free_port();
         let mut args = vec![command.to_owned()];
         args.extend_from_slice(&self.shared);
+        for (_, setting) in self.own.iter().filter(|(service, _)| service == command) {
+            args.extend(set(setting));
+        }
         args.extend_from_slice(more);
         args.extend(set(&format!("admin.bind=127.0.0.1:{admin}")));
         let process = Process::start(name, &self.binary, &args, &self.logs);

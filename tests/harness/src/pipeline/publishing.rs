@@ -2,8 +2,9 @@
 
 use reqwest::Method;
 
-use super::Pipeline;
+use super::{Pipeline, TENANT};
 use crate::api::Answer;
+use crate::direct::Direct;
 use crate::event::{Event, event};
 use crate::load::Load;
 use crate::poll::{DEADLINE, eventually};
@@ -77,6 +78,17 @@ impl Pipeline {
     pub fn load_of(&self, per_second: u64, make: impl Fn(u64) -> Event + Send + 'static) -> Load {
         let path = self.path("/events");
         Load::start(&self.ingest, path, per_second, Box::new(make))
+    }
+
+    /// A steady stream of the events that `make` makes from their numbers, from 0, written to the
+    /// topic `events`, past ingest. Such writers name the tenant themselves.
+    pub fn direct_load(
+        &self,
+        per_second: u32,
+        make: impl Fn(u64) -> Event + Send + 'static,
+    ) -> Direct {
+        let make = move |number| make(number).attribute("anabranchtenant", TENANT);
+        Direct::start(self.brokers(), self.topic("events"), per_second, make)
     }
 
     pub(super) async fn ingest_knows_the_key(&self) {
