@@ -408,10 +408,10 @@ mod tests {
 
     fn command(line: &str) -> SourceCommand {
         let words = std::iter::once("anabranch").chain(line.split(' '));
-        match Cli::try_parse_from(words).unwrap().command {
-            Command::Source { command } => command,
-            other => panic!("{other:?}"),
-        }
+        let Command::Source { command } = Cli::try_parse_from(words).unwrap().command else {
+            panic!("another command");
+        };
+        command
     }
 
     #[test]
