@@ -1,11 +1,15 @@
 //! Cohorts into a partner's list: through the service, the log, a dispatcher and HTTP, to the
 //! simulated partner and back. In the end its list is the cohort less those whom it refused.
 
+mod crowd;
+mod kills;
+mod schedules;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use harness::{Api, Log, Pipeline, Process, eventually, free_port};
+use harness::{Api, Builder, Log, Pipeline, Process, eventually, free_port};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -18,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 struct Scene {
     pipeline: Pipeline,
     partner: Api,
+    /// The partner's URL.
+    url: String,
     cohort: String,
     sync: String,
     /// Stopped with the test.
@@ -27,8 +33,13 @@ struct Scene {
 
 impl Scene {
     async fn start(log: Log, faults: &[&str]) -> Self {
-        let pipeline = pipeline()
-            .on(log)
+        Self::start_with(pipeline().on(log), "generic-50", faults).await
+    }
+
+    /// With a partner that is simulated by another profile than the sync's, and which Anabranch
+    /// knows no limits of then.
+    async fn start_with(pipeline: Builder, simulated: &str, faults: &[&str]) -> Self {
+        let pipeline = pipeline
             .cohorts()
             .set("dispatcher.allow_http=true")
             .set("dispatcher.allowed_ports=0")
@@ -36,7 +47,7 @@ impl Scene {
             .await;
         let (logs, port) = (tempfile::tempdir().expect("a folder"), free_port());
         let listen = format!("127.0.0.1:{port}");
-        let mut args = vec!["simulate", "generic-50", "--listen", &listen];
+        let mut args = vec!["simulate", simulated, "--listen", &listen];
         args.extend(faults);
         let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
         let binary = Path::new(env!("CARGO_BIN_EXE_anabranch"));
@@ -46,27 +57,22 @@ impl Scene {
             partner.is_ok("/_simulator/stats").await.then_some(())
         })
         .await;
-        let id = async |path: &str, body: Value| {
-            let made = pipeline.control().make(&pipeline.path(path), &body).await;
-            made["id"].as_str().expect("an id").to_owned()
-        };
-        let cohort = id("/cohorts?wait=applied", json!({"name": "all"})).await;
-        let endpoint = json!({
-            "url": format!("http://{listen}"),
-            "authentication": {"kind": "bearer", "token": "t-1"},
-            "retry_schedule_ms": [200, 400, 800, 1_000, 1_000, 1_000, 1_000, 1_000],
-        });
-        let endpoint = id("/endpoints?wait=applied", endpoint).await;
-        let sync = json!({"cohort": cohort, "endpoint": endpoint, "profile": "generic-50"});
-        let sync = id("/syncs?wait=applied", sync).await;
-        let scene = Self {
+        let mut scene = Self {
             pipeline,
             partner,
-            cohort,
-            sync,
+            url: format!("http://{listen}"),
+            cohort: String::new(),
+            sync: String::new(),
             _simulator: simulator,
             _logs: logs,
         };
+        scene.cohort = scene.make("/cohorts", json!({"name": "all"})).await;
+        let endpoint = scene.endpoint().await;
+        let sync = json!({
+            "cohort": scene.cohort, "endpoint": endpoint, "profile": "generic-50",
+            "apply_limits": simulated == "generic-50",
+        });
+        scene.sync = scene.make("/syncs", sync).await;
         eventually("cohorts know the sync", PATIENCE, async || {
             let (status, _) = scene.ask(Method::GET, "").await;
             (status == 200).then_some(())
@@ -75,9 +81,31 @@ impl Scene {
         scene
     }
 
+    /// Makes an object; its id.
+    async fn make(&self, path: &str, body: Value) -> String {
+        let path = self.pipeline.path(&format!("{path}?wait=applied"));
+        let made = self.pipeline.control().make(&path, &body).await;
+        made["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Makes an endpoint at the partner; its id.
+    async fn endpoint(&self) -> String {
+        let endpoint = json!({
+            "url": self.url,
+            "authentication": {"kind": "bearer", "token": "t-1"},
+            "retry_schedule_ms": [200, 400, 800, 1_000, 1_000, 1_000, 1_000, 1_000],
+        });
+        self.make("/endpoints", endpoint).await
+    }
+
     /// Asks the service about the sync; the status and the text.
     async fn ask(&self, method: Method, rest: &str) -> (u16, String) {
-        let path = self.pipeline.path(&format!("/syncs/{}{rest}", self.sync));
+        self.ask_of(&self.sync, method, rest).await
+    }
+
+    /// The same about another.
+    async fn ask_of(&self, sync: &str, method: Method, rest: &str) -> (u16, String) {
+        let path = self.pipeline.path(&format!("/syncs/{sync}{rest}"));
         let sent = self.pipeline.cohorts().send(method, &path, &[], "");
         sent.await.map_or_else(
             |error| (0, error.to_string()),
@@ -85,13 +113,16 @@ impl Scene {
         )
     }
 
-    async fn upload(&self, members: impl Iterator<Item = (usize, u32)>) {
+    async fn upload(&self, members: impl Iterator<Item = (usize, u32)>) -> String {
+        self.upload_to(&self.cohort, members).await
+    }
+
+    /// Uploads a snapshot of a cohort; its id.
+    async fn upload_to(&self, cohort: &str, members: impl Iterator<Item = (usize, u32)>) -> String {
         let rows: String = members
             .map(|(id, v)| format!("{{\"id\":\"u{id:05}\",\"v\":{v}}}\n"))
             .collect();
-        let path = self
-            .pipeline
-            .path(&format!("/cohorts/{}/snapshots", self.cohort));
+        let path = self.pipeline.path(&format!("/cohorts/{cohort}/snapshots"));
         let ndjson = [("content-type".to_owned(), "application/x-ndjson".to_owned())];
         let sent = self
             .pipeline
@@ -99,6 +130,30 @@ impl Scene {
             .send(Method::POST, &path, &ndjson, rows);
         let answer = sent.await.expect("an answer");
         assert_eq!(answer.status, 201, "{answer:?}");
+        let id = &answer.json()["snapshot"]["id"];
+        id.as_str().expect("a snapshot's id").to_owned()
+    }
+
+    /// What the partner counted.
+    async fn counted(&self, what: &str) -> u64 {
+        let told = self.partner.call(Method::GET, "/_simulator/stats", None);
+        let stats = told.await.json();
+        stats[what].as_u64().expect("a count")
+    }
+
+    /// Waits until the sync is done with a snapshot and with all that it had left on its way.
+    async fn done_with(&self, snapshot: &str) -> Value {
+        eventually(&format!("{snapshot} is synced"), PATIENCE, async || {
+            let (status, text) = self.ask(Method::GET, "").await;
+            let body: Value = serde_json::from_str(&text).unwrap_or_default();
+            let is_done = status == 200
+                && body["state"] == "idle"
+                && body["late"] == 0
+                && body["last"]["snapshot"] == snapshot
+                && body["last"]["outcome"] == "done";
+            is_done.then(|| body["last"].clone())
+        })
+        .await
     }
 
     async fn run(&self) {
@@ -188,7 +243,52 @@ async fn a_partners_list_becomes_the_cohort(log: Log) {
     scene.audit(next).await;
 }
 
-crate::on_both_logs!(a_partners_list_becomes_the_cohort);
+/// A profile as the partner has it, which Anabranch is not told of: so few requests a second.
+fn slower(per_second: u32) -> tempfile::NamedTempFile {
+    let profile = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles/generic-50.yaml");
+    let text = std::fs::read_to_string(profile).expect("a profile");
+    let limit = "windows: [{requests: 1000,";
+    assert!(text.contains(limit));
+    let text = text.replace(limit, &format!("windows: [{{requests: {per_second},"));
+    let file = tempfile::Builder::new().suffix(".yaml").tempfile();
+    let file = file.expect("a file");
+    std::fs::write(file.path(), text).expect("a profile is written");
+    file
+}
+
+/// rules 11, 14 and 15
+async fn a_partner_that_limits_hangs_up_and_answers_in_part_has_the_cohort_in_the_end(log: Log) {
+    let profile = slower(30);
+    let name = profile.path().display().to_string();
+    let faults = [
+        "--reject",
+        "1%",
+        "--partial",
+        "5%",
+        "--drop",
+        "10%",
+        "--seed",
+        "11",
+    ];
+    let scene = Scene::start_with(pipeline().on(log), &name, &faults).await;
+    let snapshot = scene.upload((0..MEMBERS).map(|id| (id, 1))).await;
+    scene.run().await;
+    scene.done_with(&snapshot).await;
+    scene.audit((0..MEMBERS).map(|id| (id, 1))).await;
+    assert!(scene.counted("limited").await > 0, "it was asked too often");
+    // Whoever was added twice was in a request whose answer was lost.
+    let (again, lost) = (
+        scene.counted("added_again").await,
+        scene.counted("dropped_after").await,
+    );
+    assert!(again <= lost * 50, "{again} again, {lost} answers lost");
+    assert!(lost + scene.counted("dropped_before").await > 0);
+}
+
+crate::on_both_logs!(
+    a_partners_list_becomes_the_cohort,
+    a_partner_that_limits_hangs_up_and_answers_in_part_has_the_cohort_in_the_end,
+);
 
 #[tokio::test]
 async fn a_run_goes_on_after_kills() {

@@ -18,7 +18,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_anabranch");
 const EXIT_USAGE: i32 = 64;
 
 /// Runs the binary in a folder of its own, without anything that this machine has configured.
-fn anabranch(dir: &Path, args: &[&str], input: &str) -> Output {
+pub(crate) fn anabranch(dir: &Path, args: &[&str], input: &str) -> Output {
     let mut command = Command::new(BINARY);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ANABRANCH_") {
@@ -41,7 +41,7 @@ fn anabranch(dir: &Path, args: &[&str], input: &str) -> Output {
     child.wait_with_output().expect("the binary")
 }
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     let (out, err) = (&output.stdout, &output.stderr);
     format!(
         "{}{}",

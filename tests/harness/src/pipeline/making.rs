@@ -62,9 +62,15 @@ impl Making {
         let bind = set(&format!("ingest.bind=127.0.0.1:{ingest}"));
         processes.push(launch.service("ingest", "ingest", &bind));
         if self.builder.cohorts {
+            // Replicas share the store, and are asked nothing.
             let store = self.data.path().join("cohorts").display().to_string();
-            let mut bind = set(&format!("cohorts.bind=127.0.0.1:{cohorts}")).to_vec();
-            bind.extend(set(&format!("cohorts.store={store}")));
+            for setting in [
+                format!("cohorts.store={store}"),
+                "cohorts.bind=127.0.0.1:0".to_owned(),
+            ] {
+                launch.own.push(("cohorts".to_owned(), setting));
+            }
+            let bind = set(&format!("cohorts.bind=127.0.0.1:{cohorts}"));
             processes.push(launch.service("cohorts", "cohorts", &bind));
         }
         for (service, count) in [
