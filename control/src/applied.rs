@@ -7,13 +7,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use runtime::clock::{Clock, millis};
-use runtime::log::{
-    Assignment, Class, Error, Fetched, Partition, Reader, ReaderOptions, SharedLog, StoredRecord,
-    TopicName,
-};
+use runtime::log::{Error, SharedLog, StoredRecord, TopicName};
 use schemas::records::Applied;
 use tokio::sync::watch;
-use tracing::warn;
+
+use crate::progress::{Progress, Since};
 
 /// The longest that `?wait=applied` waits.
 const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -93,58 +91,12 @@ impl Reporter {
     /// # Errors
     /// When the topic cannot be read.
     pub(crate) async fn run(self) -> Result<(), Error> {
-        let options = ReaderOptions {
-            name: "control-progress".to_owned(),
-            queue_bytes: 1 << 20,
-            batch_bytes: 256 << 10,
-        };
-        let (reader, mut fetched) = self.log.reader(options).await?;
-        let mut assigned = BTreeMap::new();
-        for partition in self.partitions().await? {
-            self.assign(reader.as_ref(), partition, &mut assigned)
-                .await?;
+        let since = Since::Last(self.session, self.clock.clone());
+        let from = ("control-progress", since);
+        let mut progress = Progress::follow(&self.log, &self.progress, from).await?;
+        loop {
+            self.take(&progress.next().await?);
         }
-        while let Some(message) = fetched.recv().await {
-            match message {
-                Fetched::Records(_, batch) => self.take(&batch.records),
-                Fetched::OutOfRange(assignment, partition) => {
-                    if assigned.get(&partition) == Some(&assignment) {
-                        self.assign(reader.as_ref(), partition, &mut assigned)
-                            .await?;
-                    }
-                }
-                Fetched::Failed(_, error) => warn!(%error, "progress cannot be read now"),
-                Fetched::End(..) => {}
-            }
-        }
-        Err(Error::new(Class::Retry, &self.progress, "reader has ended"))
-    }
-
-    async fn partitions(&self) -> Result<Vec<Partition>, Error> {
-        let missing = || Error::new(Class::Never, &self.progress, "topic does not exist");
-        let shape = self
-            .log
-            .describe_topic(&self.progress)
-            .await?
-            .ok_or_else(missing)?;
-        Ok((0..shape.partitions)
-            .map(|number| self.progress.partition(number))
-            .collect())
-    }
-
-    async fn assign(
-        &self,
-        reader: &dyn Reader,
-        partition: Partition,
-        assigned: &mut BTreeMap<Partition, Assignment>,
-    ) -> Result<(), Error> {
-        let since = self.clock.now().saturating_sub(millis(self.session));
-        let start = match self.log.offset_at(&partition, since).await? {
-            Some(offset) => offset,
-            None => self.log.bounds(&partition).await?.stable_end,
-        };
-        assigned.insert(partition.clone(), reader.assign(partition, start));
-        Ok(())
     }
 
     fn take(&self, records: &[StoredRecord]) {

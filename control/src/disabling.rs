@@ -6,13 +6,8 @@
 //! tried, or not. The surprise: it reads `progress` from its beginning, because a mark may be older
 //! than this process.
 
-use std::collections::BTreeMap;
-
 use runtime::clock::{Clock, Entropy};
-use runtime::log::{
-    Assignment, Class, Error, Fetched, Partition, Reader, ReaderOptions, SharedLog, StoredRecord,
-    TopicName,
-};
+use runtime::log::{Error, SharedLog, StoredRecord, TopicName};
 use runtime::view::Change;
 use schemas::ids::{EndpointId, RedriveId};
 use schemas::records::{ControlObject, DisabledProgress, EnabledProgress, LaneProgress};
@@ -21,6 +16,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::api::{later, put};
+use crate::progress::{Progress, Since};
 use crate::redrive::of_reenabled;
 use crate::store::{Plan, Store};
 
@@ -52,45 +48,11 @@ impl Disabling {
     }
 
     async fn follow(&self) -> Result<std::convert::Infallible, Error> {
-        let options = ReaderOptions {
-            name: "control-disabling".to_owned(),
-            queue_bytes: 1 << 20,
-            batch_bytes: 256 << 10,
-        };
-        let (reader, mut fetched) = self.log.reader(options).await?;
-        let missing = || Error::new(Class::Never, &self.progress, "topic does not exist");
-        let shape = self.log.describe_topic(&self.progress).await?;
-        let mut assigned = BTreeMap::new();
-        for number in 0..shape.ok_or_else(missing)?.partitions {
-            let partition = self.progress.partition(number);
-            self.assign(reader.as_ref(), partition, &mut assigned)
-                .await?;
+        let from = ("control-disabling", Since::Start);
+        let mut progress = Progress::follow(&self.log, &self.progress, from).await?;
+        loop {
+            self.take(&progress.next().await?).await;
         }
-        while let Some(message) = fetched.recv().await {
-            match message {
-                Fetched::Records(_, batch) => self.take(&batch.records).await,
-                Fetched::OutOfRange(assignment, partition) => {
-                    if assigned.get(&partition) == Some(&assignment) {
-                        self.assign(reader.as_ref(), partition, &mut assigned)
-                            .await?;
-                    }
-                }
-                Fetched::Failed(_, error) => warn!(%error, "progress cannot be read now"),
-                Fetched::End(..) => {}
-            }
-        }
-        Err(Error::new(Class::Retry, &self.progress, "reader has ended"))
-    }
-
-    async fn assign(
-        &self,
-        reader: &dyn Reader,
-        partition: Partition,
-        assigned: &mut BTreeMap<Partition, Assignment>,
-    ) -> Result<(), Error> {
-        let start = self.log.bounds(&partition).await?.start;
-        assigned.insert(partition.clone(), reader.assign(partition, start));
-        Ok(())
     }
 
     async fn take(&self, records: &[StoredRecord]) {

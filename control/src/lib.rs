@@ -13,6 +13,7 @@ mod dry_run;
 mod leader;
 mod metrics;
 mod options;
+mod progress;
 mod ranges;
 mod redrive;
 mod store;
