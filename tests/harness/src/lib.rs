@@ -11,8 +11,8 @@
 
 mod api;
 mod broker;
-mod direct;
 mod bystander;
+mod direct;
 mod event;
 mod load;
 mod pipeline;
