@@ -119,6 +119,7 @@ pub(crate) fn start_router(process: &mut Process) {
             bytes: config.router.window_bytes.as_usize(),
             age: config.router.window_age,
         },
+        replay_rate: config.router.replay_rate,
         drain_deadline: config.dispatcher.drain_deadline,
         ..router::Options::named(config.instance(), &config.topics.prefix, &process.topics)
     };

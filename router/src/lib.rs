@@ -39,6 +39,8 @@ pub struct Options {
     pub commit_interval: Duration,
     /// What each source partition may have outstanding.
     pub window: Window,
+    /// Deliveries a second of past events, for each source partition; 0 holds all replays.
+    pub replay_rate: u32,
     /// How long a partition that is given up may wait for what is in flight.
     pub drain_deadline: Duration,
 }
@@ -50,13 +52,14 @@ impl Options {
         Self {
             instance: instance.into(),
             group: group(prefix),
-            sources: vec![topics.events.clone()],
+            sources: vec![topics.events.clone(), topics.bulk.clone()],
             commit_interval: Duration::from_millis(250),
             window: Window {
                 targets: 64_000,
                 bytes: 8 << 20,
                 age: Duration::from_secs(10),
             },
+            replay_rate: 1_000,
             drain_deadline: Duration::from_secs(5),
         }
     }

@@ -277,6 +277,8 @@ pub(crate) enum SubscriptionCommand {
         #[command(flatten)]
         events: WhichEvents,
         #[command(flatten)]
+        start: WhereFrom,
+        #[command(flatten)]
         tenant: Tenant,
         #[command(flatten)]
         common: Common,
@@ -323,6 +325,15 @@ pub(crate) struct WhichEvents {
     pub(crate) no_transform: bool,
 }
 
+/// Where a new subscription starts.
+#[derive(Debug, Args)]
+pub(crate) struct WhereFrom {
+    /// Which events of the past it gets: `latest` for none, or those since a time, e.g.
+    /// `2026-11-22T08:00:00Z`; where routing is when nothing is said
+    #[arg(long, value_name = "latest|TIME")]
+    pub(crate) start: Option<String>,
+}
+
 /// `anabranch webhook`.
 #[derive(Debug, Args)]
 pub(crate) struct WebhookArgs {
@@ -341,6 +352,8 @@ pub(crate) enum WebhookCommand {
         new: NewEndpoint,
         #[command(flatten)]
         events: WhichEvents,
+        #[command(flatten)]
+        start: WhereFrom,
         #[command(flatten)]
         tenant: Tenant,
         #[command(flatten)]

@@ -251,12 +251,14 @@ impl TryFrom<SubscriptionArgs> for Request {
                 endpoint,
                 name,
                 events,
+                start,
                 tenant,
                 common,
             } => {
                 let body = Fields::default()
                     .put("endpoint", Some(endpoint))
-                    .put("name", name);
+                    .put("name", name)
+                    .put("start", start.start);
                 Self::create(KIND, &tenant, common, body.events(events)?)
             }
             SubscriptionCommand::List(all) => Self::list(KIND, all),
@@ -280,12 +282,14 @@ impl TryFrom<WebhookArgs> for Request {
             fields,
             new,
             events,
+            start,
             tenant,
             common,
         } = args.command;
         let body = Fields::default()
             .endpoint(fields)?
             .new_endpoint(new)
+            .put("start", start.start)
             .events(events)?;
         Ok(Self::create("webhooks", &tenant, common, body))
     }
@@ -411,10 +415,10 @@ mod tests {
             &json!({"expires_in": 0}),
         );
         check(
-            "webhook create --tenant a --url https://x/ --type t",
+            "webhook create --tenant a --url https://x/ --type t --start 2026-11-22T08:00:00Z",
             &[],
             "POST tenants/a/webhooks",
-            &json!({"url": "https://x/", "types": ["t"]}),
+            &json!({"url": "https://x/", "types": ["t"], "start": "2026-11-22T08:00:00Z"}),
         );
     }
 
@@ -427,10 +431,22 @@ mod tests {
             &json!({"endpoint": "ep_1", "types": ["x", "y"], "ordered": true}),
         );
         check(
+            "subscription create --tenant a --endpoint ep_1 --start latest",
+            &[],
+            "POST tenants/a/subscriptions",
+            &json!({"endpoint": "ep_1", "start": "latest"}),
+        );
+        check(
             "subscription update sub_1 --tenant a --filters",
             &[r#"[{"exact":{"type":"x"}}]"#],
             "PATCH tenants/a/subscriptions/sub_1",
             &json!({"filters": [{"exact": {"type": "x"}}]}),
+        );
+        check(
+            "subscription update sub_1 --tenant a --no-transform",
+            &[],
+            "PATCH tenants/a/subscriptions/sub_1",
+            &json!({"transform": null}),
         );
         let resumed = "POST tenants/a/subscriptions/sub_1/resume";
         check(

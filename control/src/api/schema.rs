@@ -133,6 +133,10 @@ fn schema(member: &Member) -> RefOr<Schema> {
         Kind::Topic => text().pattern(Some("^[A-Za-z0-9._-]{1,249}$")),
         Kind::Pointer => text().format(Some(SchemaFormat::Custom("json-pointer".to_owned()))),
         Kind::Expression => return expression(member.doc).into(),
+        Kind::Start => text().examples([
+            serde_json::json!("latest"),
+            serde_json::json!("2026-11-22T08:00:00Z"),
+        ]),
         Kind::Url => text().format(Some(SchemaFormat::Custom("uri".to_owned()))),
         Kind::Secret => text()
             .pattern(Some("^wh(sec|sk)_[A-Za-z0-9+/]+=*$"))
@@ -214,9 +218,14 @@ fn expression(doc: &str) -> Schema {
 /// Steps, of which each has one member, and a request.
 fn transform(doc: &str) -> ObjectBuilder {
     let of = |of: Type| ObjectBuilder::new().schema_type(of);
-    let closed = || of(Type::Object).additional_properties(Some(AdditionalProperties::FreeForm(false)));
+    let closed =
+        || of(Type::Object).additional_properties(Some(AdditionalProperties::FreeForm(false)));
     let texts = || of(Type::Object).additional_properties(Some(of(Type::String)));
-    let list = || ArrayBuilder::new().items(of(Type::String)).min_items(Some(1));
+    let list = || {
+        ArrayBuilder::new()
+            .items(of(Type::String))
+            .min_items(Some(1))
+    };
     let step = closed()
         .property("select", list())
         .property("strip", list())

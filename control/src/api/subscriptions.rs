@@ -6,7 +6,7 @@ use runtime::problem::Problem;
 use schemas::filter::Filters;
 use schemas::ids::SubscriptionId;
 use schemas::resources::input::SubscriptionInput;
-use schemas::resources::{Endpoint, Subscription, SubscriptionState};
+use schemas::resources::{Endpoint, StartFrom, StartPosition, Subscription, SubscriptionState};
 use schemas::transform::Transform;
 
 use super::answer::{self, Paging};
@@ -31,6 +31,7 @@ pub(super) struct NewSubscription {
     pub(super) name: Option<String>,
     pub(super) filters: Filters,
     pub(super) ordered: bool,
+    pub(super) start: Option<StartFrom>,
     pub(super) transform: Option<Box<Transform>>,
     pub(super) now: i64,
 }
@@ -52,15 +53,21 @@ impl NewSubscription {
             filters: self.filters,
             state: SubscriptionState::Active,
             ordered: self.ordered,
-            transform: self.transform,
+            start: self.start.map(StartPosition::new),
             request: None,
+            transform: self.transform,
             hidden: false,
             created_at: self.now,
             updated_at: self.now,
         };
         if let Some(old) = objects.subscriptions.get(self.id) {
+            let start = made.start.map(|start| StartPosition {
+                ended: old.start.is_some_and(|old| old.ended),
+                ..start
+            });
             let same = Subscription {
                 state: old.state,
+                start,
                 created_at: old.created_at,
                 updated_at: old.updated_at,
                 ..made
@@ -70,6 +77,15 @@ impl NewSubscription {
             } else {
                 Err(other_body())
             };
+        }
+        // Looked at where it is made: a repeat asks for what was right then.
+        if let Some(StartFrom::At(at)) = self.start
+            && at > self.now
+        {
+            return Err(Problem::validation([(
+                "/start",
+                "must not be in the future",
+            )]));
         }
         if objects.subscriptions.count(&made.tenant) >= SUBSCRIPTIONS_MAX {
             let limit = format!("a tenant has at most {SUBSCRIPTIONS_MAX} subscriptions");
@@ -108,6 +124,7 @@ pub(super) async fn create(
         name,
         filters,
         ordered,
+        start,
         transform,
     } = input;
     let id = SubscriptionId::from_bits(bits);
@@ -116,6 +133,7 @@ pub(super) async fn create(
         name,
         filters,
         ordered,
+        start,
         transform,
         now: app.clock.now(),
     };
@@ -215,7 +233,7 @@ pub(super) async fn delete(
     kind::delete::<Subscription>(&app, waiting, place, |_| Ok(Vec::new())).await
 }
 
-/// Holds a subscription: events pass it by.
+/// Holds a subscription: events pass it by. A replay of past events ends for good.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/subscriptions/{subscription}/pause",
     operation_id = "pause_subscription", tag = "subscriptions",
     params(("tenant" = String, Path, description = "The tenant's id."),
@@ -254,8 +272,14 @@ async fn set_state(
     state: SubscriptionState,
 ) -> Result<Response, Problem> {
     kind::change(app, waiting, place, move |old: &Subscription| {
+        // A pause ends the replay of past events: what it left out is not made up for.
+        let start = old.start.map(|start| StartPosition {
+            ended: start.ended || state == SubscriptionState::Paused,
+            ..start
+        });
         Ok(Subscription {
             state,
+            start,
             ..old.clone()
         })
     })

@@ -246,6 +246,7 @@ fn subscription(sync: &Sync) -> Subscription {
         filters: Filters::default(),
         state: SubscriptionState::Active,
         ordered: false,
+        start: None,
         transform: None,
         request: Some(Box::new(sync.profile.operations.clone())),
         hidden: true,

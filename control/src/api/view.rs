@@ -271,6 +271,8 @@ pub(crate) struct SubscriptionView {
     /// What becomes of events on their way.
     #[schema(value_type = Option<Object>)]
     transform: Option<Box<Transform>>,
+    /// Where it starts: `latest` or a time (RFC 3339); null for wherever routing was.
+    start: Option<String>,
     /// RFC 3339.
     created_at: String,
     /// RFC 3339.
@@ -288,6 +290,7 @@ impl SubscriptionView {
             state: subscription.state,
             ordered: subscription.ordered,
             transform: subscription.transform.clone(),
+            start: subscription.start.map(|start| start.from.to_string()),
             created_at: time(subscription.created_at),
             updated_at: time(subscription.updated_at),
         }

@@ -41,6 +41,7 @@ pub(super) async fn create(
         endpoint: input,
         filters,
         ordered,
+        start,
         transform,
     } = WebhookInput::read(&body, &app.urls).map_err(invalid)?;
     let bits = |kind| repeat.bits(kind, tenant.as_str(), || app.fresh_bits());
@@ -50,6 +51,7 @@ pub(super) async fn create(
         name: input.name.clone(),
         filters,
         ordered,
+        start,
         transform,
         now: app.clock.now(),
     };

@@ -87,6 +87,7 @@ impl World {
             filters: Default::default(),
             state: SubscriptionState::Active,
             ordered: false,
+            start: None,
             transform: None,
             request: Some(Box::new(profile.operations)),
             hidden: true,
@@ -208,7 +209,10 @@ fn audit(world: &World, syncing: &Syncing, members: i64) {
                 assert_eq!(report.reason, Some(DeadReason::Rejected));
                 dead.extend(ids);
             }
-            ResultVerdict::Rejected => assert!(report.items.is_empty()),
+            ResultVerdict::Rejected => {
+                assert!(report.items.is_empty());
+                assert!(report.words.is_some(), "the partner's own");
+            }
         }
     }
     for id in 1..=members {

@@ -161,6 +161,7 @@ impl World {
             filters: Default::default(),
             state: SubscriptionState::Active,
             ordered: false,
+            start: None,
             transform: None,
             request: None,
             hidden: false,

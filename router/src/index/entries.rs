@@ -25,6 +25,8 @@ pub struct Entry {
     pub placement: u32,
     /// Whether events of one key are delivered one after another (rule 12).
     pub ordered: bool,
+    /// Whether it is live in a source partition only from its activation there on.
+    pub gated: bool,
 }
 
 impl Entry {
@@ -35,6 +37,7 @@ impl Entry {
             endpoint: subscription.endpoint,
             placement: subscription.placement.partition(),
             ordered: subscription.ordered,
+            gated: subscription.start.is_some(),
         }
     }
 }

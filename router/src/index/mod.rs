@@ -15,7 +15,7 @@ mod ranges;
 mod rules;
 mod tenant;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 use schemas::event::Event;
@@ -35,6 +35,8 @@ pub struct Index {
     tenants: HashMap<Box<str>, TenantIndex, RandomState>,
     /// A deletion names the subscription alone.
     homes: HashMap<SubscriptionId, TenantId, RandomState>,
+    /// Those with a start.
+    gated: HashSet<SubscriptionId, RandomState>,
     control_offset: i64,
     partitions: Option<u32>,
     layouts: Layouts,
@@ -115,6 +117,12 @@ impl Index {
         self.homes.len()
     }
 
+    /// Whether any subscription is live only from its activation on.
+    #[must_use]
+    pub fn has_gated(&self) -> bool {
+        !self.gated.is_empty()
+    }
+
     /// Whether nothing can match.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -150,6 +158,9 @@ impl Index {
                     .entry(subscription.tenant.as_str().into())
                     .or_default();
                 let entry = Entry::of(subscription);
+                if entry.gated {
+                    self.gated.insert(subscription.id);
+                }
                 tenant.insert(entry, &subscription.filters, &mut self.layouts);
                 self.homes
                     .insert(subscription.id, subscription.tenant.clone());
@@ -158,6 +169,7 @@ impl Index {
     }
 
     fn remove(&mut self, id: SubscriptionId) {
+        self.gated.remove(&id);
         let Some(home) = self.homes.remove(&id) else {
             return;
         };

@@ -24,6 +24,7 @@ pub(crate) fn subscription(id: u128, tenant: &str, filters: &str) -> Subscriptio
         filters: Filters::parse_str(filters).unwrap(),
         state: SubscriptionState::Active,
         ordered: false,
+        start: None,
         transform: None,
         request: None,
         hidden: false,

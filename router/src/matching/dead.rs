@@ -5,8 +5,8 @@
 //! its origin.
 
 use bytes::Bytes;
-use runtime::log::{Headers, Record, StoredRecord};
-use schemas::ids::DeliveryId;
+use runtime::log::{Headers, Record};
+use schemas::ids::{DeliveryId, TenantId};
 use schemas::records::{DEAD_HEADER, DeadLetter, DeadReason, Origin};
 
 use super::{Places, RECORD_BYTES_MAX, log_record};
@@ -34,42 +34,60 @@ impl Lost {
     }
 }
 
-/// The dead letter of a source record that is no event of a tenant, with its bytes.
-#[must_use]
-pub fn undecodable(places: &Places, record: &StoredRecord, words: &str, now: i64) -> Record {
-    let letter = letter_of_unreadable(places, record.offset, words, now);
-    let mut headers = Headers::builder();
-    for (name, value) in record
-        .headers
-        .iter()
-        .filter(|(name, _)| *name != DEAD_HEADER)
-    {
-        headers.push(name, value);
-    }
-    headers.push(DEAD_HEADER, &letter.to_header());
-    let mut dead = log_record(&places.dead, None, headers);
-    dead.value = record.value.clone();
-    if dead.len_bytes() > RECORD_BYTES_MAX {
-        return reference(places, &letter, None);
-    }
-    dead
+/// A record, or an item of one, that is no event of a tenant.
+#[derive(Debug, Clone, Copy)]
+pub struct Unreadable<'a> {
+    /// The record's offset.
+    pub offset: i64,
+    /// The item's place in it, else 0.
+    pub index: u32,
+    /// Whose it would have been, where that is known.
+    pub tenant: Option<&'a TenantId>,
+    /// What is wrong with it.
+    pub words: &'a str,
 }
 
-/// The same without its bytes, for when the log refuses those.
-#[must_use]
-pub fn undecodable_reference(places: &Places, offset: i64, words: &str, now: i64) -> Record {
-    reference(
-        places,
-        &letter_of_unreadable(places, offset, words, now),
-        None,
-    )
-}
+impl Unreadable<'_> {
+    /// The dead letter, with its headers and bytes where the log takes them.
+    #[must_use]
+    pub fn record(
+        &self,
+        places: &Places,
+        headers: &Headers,
+        value: Option<Bytes>,
+        now: i64,
+    ) -> Record {
+        let letter = self.letter(places, now);
+        let mut all = Headers::builder();
+        for (name, value) in headers.iter().filter(|(name, _)| *name != DEAD_HEADER) {
+            all.push(name, value);
+        }
+        all.push(DEAD_HEADER, &letter.to_header());
+        let mut dead = log_record(&places.dead, None, all);
+        dead.value = value;
+        if dead.len_bytes() > RECORD_BYTES_MAX {
+            return reference(places, &letter, None);
+        }
+        dead
+    }
 
-fn letter_of_unreadable(places: &Places, offset: i64, words: &str, now: i64) -> DeadLetter {
-    let mut letter = DeadLetter::new(DeadReason::Undecodable, now, &places.origin(offset));
-    // Words can quote what a producer wrote; a header needs no more than the start of it.
-    letter.detail = Some(words.chars().take(512).collect());
-    letter
+    /// The same without its bytes, for when the log refuses those.
+    #[must_use]
+    pub fn reference(&self, places: &Places, now: i64) -> Record {
+        reference(places, &self.letter(places, now), None)
+    }
+
+    fn letter(&self, places: &Places, now: i64) -> DeadLetter {
+        let origin = Origin {
+            index: self.index,
+            ..places.origin(self.offset)
+        };
+        let mut letter = DeadLetter::new(DeadReason::Undecodable, now, &origin);
+        letter.tenant = self.tenant.cloned();
+        // Words can quote what a producer wrote; a header needs no more than the start of it.
+        letter.detail = Some(self.words.chars().take(512).collect());
+        letter
+    }
 }
 
 /// One target whose record the log will never take, with what a redrive needs to find it again.

@@ -5,7 +5,7 @@
 //! surprise: a target that the log has refused before becomes a dead letter here, so that the
 //! records around it are made as if it had never matched.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use runtime::log::{Headers, Record};
 use schemas::event::Event;
@@ -18,11 +18,13 @@ use crate::index::{Entries, Matches, Place};
 
 /// The most bytes that a target takes in a record: two ids, the flags and an order key.
 const TARGET_BYTES: usize = 42;
+/// More targets than this are put in order piece by piece.
+const AT_ONCE: usize = 4_000;
 /// More bytes than the envelope takes beside the origin's topic.
 const ENVELOPE_BYTES: usize = 96;
 
-/// Targets that the log has refused for good: the source offset and the subscription.
-pub type Refused = HashMap<(i64, SubscriptionId), DeadReason, foldhash::fast::RandomState>;
+/// Targets that the log has refused for good: the source offset, the item and the subscription.
+pub type Refused = HashMap<(i64, u32, SubscriptionId), DeadReason, foldhash::fast::RandomState>;
 
 /// A source record that was read.
 #[derive(Debug)]
@@ -40,6 +42,10 @@ pub struct Fanout {
     envelope: DeliveryRecord,
     headers: Headers,
     entries: Entries,
+    /// Targets of a large fan-out that are not in order yet.
+    unordered: Vec<Place>,
+    /// Those that were taken from there, by partition.
+    groups: BTreeMap<u32, Vec<(u32, Place)>>,
     /// Partition and place of each target, in this order.
     wanted: Vec<(u32, Place)>,
     /// The place in `wanted` of the next target.
@@ -79,17 +85,25 @@ impl Fanout {
         } = arrival;
         let targets_max = targets_max(&event, &headers, &origin);
         let (mut wanted, mut doomed) = (Vec::new(), Vec::new());
-        for &place in matches.places {
+        let is_large = matches.places.len() > AT_ONCE && targets_max > 0 && refused.is_empty();
+        let (places, unordered) = if is_large {
+            (&[][..], matches.places.to_vec())
+        } else {
+            (matches.places, Vec::new())
+        };
+        for &place in places {
             let Some(entry) = matches.entries.get(place) else {
                 continue;
             };
-            let known = refused.get(&(origin.offset, entry.subscription)).copied();
+            let known = refused
+                .get(&(origin.offset, origin.index, entry.subscription))
+                .copied();
             match known.or((targets_max == 0).then_some(DeadReason::TooLarge)) {
                 Some(reason) => doomed.push((reason, place)),
                 None => wanted.push((entry.placement, place)),
             }
         }
-        if wanted.is_empty() && doomed.is_empty() {
+        if wanted.is_empty() && doomed.is_empty() && unordered.is_empty() {
             return None;
         }
         wanted.sort_unstable();
@@ -105,6 +119,8 @@ impl Fanout {
             envelope,
             headers,
             entries: matches.entries.clone(),
+            unordered,
+            groups: BTreeMap::new(),
             wanted,
             next: 0,
             doomed,
@@ -120,16 +136,54 @@ impl Fanout {
         self.envelope.origin.offset
     }
 
+    /// The item's place in the source record, else 0.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.envelope.origin.index
+    }
+
     /// When the event was accepted, unix milliseconds.
     #[must_use]
     pub fn accepted_at(&self) -> i64 {
         self.envelope.accepted_at
     }
 
+    /// Takes the event for accepted at this time, unix milliseconds.
+    pub fn accept_at(&mut self, at: i64) {
+        self.envelope.accepted_at = at;
+    }
+
     /// Whether every record has been made.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.doomed.is_empty() && self.next >= self.wanted.len()
+        self.is_in_order() && self.doomed.is_empty() && self.next >= self.wanted.len()
+    }
+
+    /// Whether the next record can be made without looking at all targets first.
+    #[must_use]
+    pub fn is_in_order(&self) -> bool {
+        self.unordered.is_empty() && self.groups.is_empty()
+    }
+
+    /// Puts up to `max` more targets of a large fan-out in the order of their partitions; returns
+    /// how many. So that its first record holds nobody up for longer than its others.
+    pub fn put_in_order(&mut self, max: usize) -> usize {
+        let from = self.unordered.len().saturating_sub(max);
+        let mut count = 0;
+        for place in self.unordered.drain(from..) {
+            count += 1;
+            if let Some(entry) = self.entries.get(place) {
+                let group = self.groups.entry(entry.placement).or_default();
+                group.push((entry.placement, place));
+            }
+        }
+        if self.unordered.is_empty() {
+            self.wanted
+                .reserve_exact(self.groups.values().map(Vec::len).sum());
+            let groups = std::mem::take(&mut self.groups);
+            self.wanted.extend(groups.into_values().flatten());
+        }
+        count
     }
 
     /// The subscriptions of the record made last.
@@ -141,6 +195,9 @@ impl Fanout {
     /// position in the source partition as it is now; `now` dates dead letters.
     pub fn next(&mut self, places: &Places, position: Option<i64>, now: i64) -> Option<Outgoing> {
         self.targets.clear();
+        if !self.is_in_order() {
+            self.put_in_order(usize::MAX);
+        }
         if let Some((reason, place)) = self.doomed.pop() {
             return Some(self.dead_letter(places, reason, place, now));
         }

@@ -8,6 +8,8 @@
 mod dead;
 mod fanout;
 
+use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,12 +17,12 @@ use runtime::log::topics::MAX_RECORD_BYTES;
 use runtime::log::{Headers, HeadersBuilder, Partition, StoredRecord, TopicName};
 use schemas::codec;
 use schemas::event::{ACCEPTED, Event, Limits};
-use schemas::ids::TenantId;
+use schemas::ids::{SubscriptionId, TenantId};
 use schemas::records::{DeadReason, Origin};
 
-use crate::index::Index;
+use crate::index::{Index, Matches, Place};
 
-pub use dead::{Lost, undecodable, undecodable_reference};
+pub use dead::{Lost, Unreadable};
 pub use fanout::{Fanout, Outgoing, Refused};
 
 /// The most bytes of a record that the router writes; the rest is room for what the log adds.
@@ -45,7 +47,13 @@ pub struct Places {
     pub deliveries: TopicName,
     /// The topic of dead letters.
     pub dead: TopicName,
+    /// Which offsets are for subscriptions with a start.
+    pub gates: Gates,
 }
+
+/// Which offsets of one source partition are for each subscription with a start; none are for one
+/// that is not named.
+pub type Gates = HashMap<SubscriptionId, Range<i64>, foldhash::fast::RandomState>;
 
 impl Places {
     /// The origin of the record at `offset`.
@@ -71,6 +79,19 @@ pub enum Matched {
     Undecodable(String),
 }
 
+/// An event of a source partition, on its own or as an item of a record.
+#[derive(Debug)]
+pub struct Arrived {
+    /// The event, with its tenant.
+    pub event: Event,
+    /// When it was accepted, unix milliseconds.
+    pub accepted_at: i64,
+    /// The record's offset.
+    pub offset: i64,
+    /// The item's place in the record, else 0.
+    pub index: u32,
+}
+
 /// Reads the event in `record` and finds who wants it.
 #[must_use]
 pub fn route(
@@ -83,14 +104,68 @@ pub fn route(
         Ok(event) => event,
         Err(words) => return Matched::Undecodable(words),
     };
+    // An event that came in binary mode keeps the headers it came with: their buffer is shared, not
+    // written again.
+    let headers = |event: &Event| {
+        if is_binary_mode(record, event) {
+            record.headers.clone()
+        } else {
+            headers_of(event)
+        }
+    };
+    let arrived = Arrived {
+        accepted_at: accepted_at(&event).unwrap_or(record.timestamp),
+        event,
+        offset: record.offset,
+        index: 0,
+    };
+    fan_out(arrived, headers, places, index, refused)
+}
+
+/// Finds who wants an event.
+#[must_use]
+pub fn route_event(
+    arrived: Arrived,
+    places: &Places,
+    index: &mut Index,
+    refused: &Refused,
+) -> Matched {
+    fan_out(arrived, headers_of, places, index, refused)
+}
+
+fn fan_out(
+    arrived: Arrived,
+    headers: impl FnOnce(&Event) -> Headers,
+    places: &Places,
+    index: &mut Index,
+    refused: &Refused,
+) -> Matched {
+    let Arrived {
+        event,
+        accepted_at,
+        offset,
+        index: item,
+    } = arrived;
     let control_offset = index.control_offset();
+    let has_gated = index.has_gated();
     let matches = index.matches(&event);
+    let open: Vec<Place>;
+    let matches = match matches {
+        Some(matches) if has_gated => {
+            open = admitted(matches, &places.gates, offset);
+            let places = open.as_slice();
+            Some(Matches { places, ..matches })
+        }
+        Some(_) | None => matches,
+    };
     let Some(matches) = matches.filter(|matches| !matches.places.is_empty()) else {
         return Matched::Unwanted;
     };
-    let accepted_at = accepted_at(&event).unwrap_or(record.timestamp);
-    let headers = headers_of(record, &event);
-    let origin = places.origin(record.offset);
+    let headers = headers(&event);
+    let origin = Origin {
+        index: item,
+        ..places.origin(offset)
+    };
     let fanout = Fanout::new(
         fanout::Arrival {
             event,
@@ -107,6 +182,18 @@ pub fn route(
     })
 }
 
+/// Those that the record at `offset` is for, as far as their starts say.
+fn admitted(matches: Matches<'_>, gates: &Gates, offset: i64) -> Vec<Place> {
+    let is_admitted = |place: &Place| {
+        let entry = matches.entries.get(*place);
+        entry.is_some_and(|entry| {
+            let gate = || gates.get(&entry.subscription);
+            !entry.gated || gate().is_some_and(|offsets| offsets.contains(&offset))
+        })
+    };
+    matches.places.iter().copied().filter(is_admitted).collect()
+}
+
 fn read(record: &StoredRecord) -> Result<Event, String> {
     let event = codec::kafka::decode(record.headers.iter(), record.value.clone(), &LIMITS)
         .map_err(|error| error.to_string())?;
@@ -121,12 +208,8 @@ fn accepted_at(event: &Event) -> Option<i64> {
     event.attribute(ACCEPTED)?.parse().ok()
 }
 
-/// The event's attributes as headers. An event that came in binary mode keeps the headers it came
-/// with: their buffer is shared, not written again.
-fn headers_of(record: &StoredRecord, event: &Event) -> Headers {
-    if is_binary_mode(record, event) {
-        return record.headers.clone();
-    }
+/// The event's attributes as headers.
+fn headers_of(event: &Event) -> Headers {
     let mut headers = Headers::builder();
     for (name, text) in codec::kafka::encode_binary(event).0 {
         headers.push(name.as_ref(), text.as_ref());

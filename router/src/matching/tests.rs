@@ -11,7 +11,7 @@ use schemas::event::{ACCEPTED, AttributeValue, Event};
 use schemas::ids::SubscriptionId;
 use schemas::records::{DeadLetter, DeadReason, DeliveryRecord, MAX_TARGETS};
 
-use super::{Matched, Outgoing, Places, RECORD_BYTES_MAX, Refused, route, undecodable};
+use super::{Matched, Outgoing, Places, RECORD_BYTES_MAX, Refused, Unreadable, route};
 use crate::index::Index;
 use crate::index::tests::{put, subscription};
 
@@ -21,6 +21,7 @@ fn places() -> Places {
         source_topic: Arc::from("t.events"),
         source: source.partition(3),
         deliveries: TopicName::new("t.deliveries"),
+        gates: super::Gates::default(),
         dead: TopicName::new("t.dead"),
     }
 }
@@ -172,7 +173,14 @@ fn what_is_no_event_of_a_tenant_is_a_dead_letter_with_its_bytes() {
         match route(&places(), &record, &mut index(1), &Refused::default()) {
             Matched::Undecodable(words) => {
                 assert!(words.contains(word), "{words}");
-                let dead = undecodable(&places(), &record, &words, 5);
+                let unreadable = Unreadable {
+                    offset: record.offset,
+                    index: 0,
+                    tenant: None,
+                    words: &words,
+                };
+                let value = record.value.clone();
+                let dead = unreadable.record(&places(), &record.headers, value, 5);
                 assert_eq!(dead.value, record.value);
                 let letter = letter(&dead);
                 assert_eq!(letter.reason, DeadReason::Undecodable);
@@ -202,8 +210,10 @@ fn an_event_too_large_for_a_record_is_a_dead_letter_for_each_target() {
 
 #[test]
 fn a_refused_target_is_a_dead_letter_and_the_others_go_on() {
-    let refused =
-        Refused::from_iter([((41, SubscriptionId::from_bits(1)), DeadReason::Unencodable)]);
+    let refused = Refused::from_iter([(
+        (41, 0, SubscriptionId::from_bits(1)),
+        DeadReason::Unencodable,
+    )]);
     let out = all(&stored(&event(5)), &mut index(3), &refused);
     let dead: Vec<_> = out
         .iter()

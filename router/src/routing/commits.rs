@@ -18,8 +18,8 @@ const RETRY: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Commits {
     interval: Duration,
-    /// Partition, tenure and position of each.
-    under_way: Option<Vec<(Partition, u64, i64)>>,
+    /// Partition, tenure, position and metadata of each.
+    under_way: Option<Vec<(Partition, u64, i64, String)>>,
     /// What is not urgent waits until then.
     next_at: Instant,
     /// Everything waits until then after a refusal.
@@ -46,7 +46,7 @@ impl Commits {
         self.under_way
             .iter()
             .flatten()
-            .any(|(covered, _, _)| covered == partition)
+            .any(|(covered, ..)| covered == partition)
     }
 }
 
@@ -78,19 +78,20 @@ impl Router {
         if self.commit_due().is_none_or(|due| due > now) {
             return;
         }
-        let moved: Vec<(Partition, u64, i64)> = self
+        let moved: Vec<(Partition, u64, i64, String)> = self
             .sources
             .iter()
             .filter_map(|(partition, source)| {
-                Some((partition.clone(), source.tenure, source.to_commit()?))
+                let (offset, metadata) = (source.to_commit()?, source.metadata());
+                Some((partition.clone(), source.tenure, offset, metadata))
             })
             .collect();
         let positions = moved
             .iter()
-            .map(|(partition, _, offset)| Position {
+            .map(|(partition, _, offset, metadata)| Position {
                 partition: partition.clone(),
                 offset: *offset,
-                metadata: String::new(),
+                metadata: metadata.clone(),
             })
             .collect();
         self.commits.under_way = Some(moved);
@@ -104,10 +105,11 @@ impl Router {
     pub(super) fn on_committed(&mut self, answer: Result<(), LogError>) -> Result<(), Error> {
         let committed = self.commits.under_way.take().unwrap_or_default();
         let Err(error) = answer else {
-            for (partition, tenure, offset) in committed {
+            for (partition, tenure, offset, metadata) in committed {
                 let source = self.sources.get_mut(&partition);
                 if let Some(source) = source.filter(|source| source.tenure == tenure) {
                     source.committed(offset);
+                    source.committed_with(&metadata);
                     self.regulate(&partition);
                 }
             }

@@ -9,20 +9,26 @@ use std::time::Duration;
 use runtime::log::{Error as LogError, Fetched, NotWritten, Partition, Producer};
 use tokio::time::Instant;
 
+use super::metrics::{Class, PerClass};
+use super::readers;
 use super::source::{Load, Packed, Phase, Shipment, World};
-use super::{Done, Router};
+use super::turns::Candidate;
+use super::{BESIDE_LIVE_BYTES, Done, Router};
 use crate::Error;
 
 impl Router {
-    pub(super) fn on_fetched(&mut self, fetched: Fetched) -> Result<(), Error> {
+    /// Takes in what the reader of `class` has fetched.
+    pub(super) fn on_fetched(&mut self, class: Class, fetched: Fetched) -> Result<(), Error> {
+        // Readers number their assignments apart, and namesakes are heard beside the live events.
+        let listens = |assignment| class == Class::Live && self.name.listens(assignment);
         match fetched {
-            Fetched::Records(assignment, batch) if self.name.listens(assignment) => {
+            Fetched::Records(assignment, batch) if listens(assignment) => {
                 if self.name.is_taken(&batch) {
                     self.give_up_all();
                     return Err(Error::SameName(self.options.instance.clone()));
                 }
             }
-            Fetched::OutOfRange(assignment, _) if self.name.listens(assignment) => {
+            Fetched::OutOfRange(assignment, _) if listens(assignment) => {
                 self.watch_name();
             }
             Fetched::Records(assignment, batch) => {
@@ -51,36 +57,37 @@ impl Router {
         Ok(())
     }
 
-    /// Bytes read and not routed of the partitions that go on reading.
-    pub(super) fn live_backlog_bytes(&self) -> usize {
-        let live = self.sources.values().filter(|source| !source.paused);
-        live.map(|source| source.backlog_bytes()).sum()
+    /// Of which classes more may be taken in, in the order live, bulk, source: what one class has
+    /// not routed keeps no other from being read.
+    pub(super) fn room(&self) -> [bool; 3] {
+        let mut bytes = PerClass::<usize>::default();
+        for source in self.sources.values().filter(|source| !source.paused) {
+            *bytes.of(source.class) += source.backlog_bytes();
+        }
+        let [live, bulk, source] = [Class::Live, Class::Bulk, Class::Source];
+        [live, bulk, source].map(|class| *bytes.of(class) < readers::backlog_max(class))
     }
 
-    /// The partition whose turn it is: the next one that may have something to do.
+    /// The partition whose turn it is: of those that may have something to do, by the weights of
+    /// their topics.
     pub(super) fn next_turn(&self) -> Option<&Partition> {
-        use std::ops::Bound::{Excluded, Included, Unbounded};
-        let ready = |(partition, source): (_, &super::Source)| source.ready.then_some(partition);
-        let Some(last) = &self.last_turn else {
-            return self.sources.iter().find_map(ready);
-        };
-        let behind = self
+        let beside_live = self
             .sources
-            .range((Excluded(last), Unbounded))
-            .find_map(ready);
-        behind.or_else(|| {
-            self.sources
-                .range((Unbounded, Included(last)))
-                .find_map(ready)
-        })
+            .values()
+            .filter(|source| source.class != Class::Live);
+        let in_flight: usize = beside_live
+            .map(|source| source.window.in_flight_bytes())
+            .sum();
+        let may_flood = in_flight < BESIDE_LIVE_BYTES;
+        let candidates = self.sources.iter().map(|(partition, source)| Candidate {
+            partition,
+            is_ready: source.ready && (may_flood || source.class == Class::Live),
+        });
+        self.turns.next(candidates)
     }
 
     /// One piece of work for one partition.
-    pub(super) fn step(&mut self) {
-        let Some(partition) = self.next_turn().cloned() else {
-            return;
-        };
-        self.last_turn = Some(partition.clone());
+    pub(super) fn step(&mut self, partition: &Partition) {
         let now = self.clock.instant();
         let world = World {
             index: &mut self.index,
@@ -89,25 +96,33 @@ impl Router {
             now,
             wall: self.clock.now(),
         };
-        let Some(source) = self.sources.get_mut(&partition) else {
+        let Some(source) = self.sources.get_mut(partition) else {
             return;
         };
-        match source.pack(world) {
+        let is_repeat = source.unsent.is_some();
+        let unread = source.backlog_bytes();
+        let packed = source.pack(world);
+        let read = unread.saturating_sub(source.backlog_bytes());
+        match packed {
             Packed::Nothing => {
+                self.turns.took(partition, read);
                 source.ready = false;
-                self.restart_if_quiet(&partition);
+                self.restart_if_quiet(partition);
             }
+            Packed::Passed => self.turns.took(partition, read),
             Packed::Ship(shipment) => {
+                let written = if is_repeat { 0 } else { shipment.load.bytes() };
+                self.turns.took(partition, read + written);
                 let worked = self.clock.instant().saturating_duration_since(now);
                 self.metrics.match_duration.observe(worked.as_secs_f64());
-                self.ship(&partition, shipment, now);
+                self.ship(partition, shipment, now);
             }
             Packed::Reopen => {
                 source.leave_care();
-                self.open_producer(&partition, Duration::ZERO);
+                self.open_producer(partition, Duration::ZERO);
             }
         }
-        self.regulate(&partition);
+        self.regulate(partition);
     }
 
     fn ship(&mut self, partition: &Partition, shipment: Shipment, now: Instant) {
@@ -117,10 +132,10 @@ impl Router {
         let Some(producer) = source.producer.clone() else {
             return;
         };
-        let Shipment { records, load } = shipment;
+        let Shipment { records, load, .. } = shipment;
         match producer.try_send(records) {
             Err(records) => {
-                source.unsent = Some(Shipment { records, load });
+                source.unsent = Some(Shipment::again(records, load));
                 source.ready = false;
             }
             Ok(acks) => {
@@ -151,7 +166,7 @@ impl Router {
             return;
         };
         if source.reported(flight, load, reports) {
-            load.count(&self.metrics, self.clock.now());
+            load.count(&self.metrics, source.class, self.clock.now());
             self.regulate(partition);
             return;
         }
@@ -232,21 +247,23 @@ impl Router {
         }
     }
 
-    /// Pauses a partition that has no room, and resumes it when what it read is nearly routed.
+    /// Pauses a partition that has no room, or that would keep another topic's of its reader
+    /// waiting, and resumes it when what it read is nearly routed.
     pub(super) fn regulate(&mut self, partition: &Partition) {
         let now = self.clock.instant();
+        let crowds = self.crowds(partition);
         let limits = &self.options.window;
         let Some(source) = self.sources.get_mut(partition) else {
             return;
         };
         let blocked = source.is_blocked(limits, now);
         let backlog = source.backlog_bytes();
-        if !source.paused && blocked && backlog > 0 {
+        if !source.paused && ((blocked && backlog > 0) || crowds) {
             source.paused = true;
             if source.assignment.is_some() {
                 self.reader.pause(partition.clone());
             }
-        } else if source.paused && !blocked && backlog < limits.bytes / 8 {
+        } else if source.paused && !blocked && backlog < limits.bytes / 8 && !crowds {
             source.paused = false;
             if source.assignment.is_some() {
                 self.reader.resume(partition.clone());
@@ -254,9 +271,34 @@ impl Router {
         }
     }
 
+    /// Whether so much of a source's topic is unrouted that the other topics of its reader would
+    /// wait for it: more than an even part of the room. A topic that is alone crowds nobody.
+    fn crowds(&self, partition: &Partition) -> bool {
+        let source = self.sources.get(partition);
+        if source.is_none_or(|source| source.class != Class::Source) {
+            return false;
+        }
+        let (mut topics, mut own_bytes) = (0, 0);
+        let mut last = None;
+        for (other, source) in &self.sources {
+            if source.class != Class::Source {
+                continue;
+            }
+            topics += usize::from(last != Some(&other.topic));
+            last = Some(&other.topic);
+            if other.topic == partition.topic && !source.paused {
+                own_bytes += source.backlog_bytes();
+            }
+        }
+        topics > 1 && own_bytes > readers::backlog_max(Class::Source) / topics
+    }
+
     /// Looks at what changes with time alone, and shows the gauges.
     pub(super) fn on_tick(&mut self, now: Instant) {
         let (mut targets, mut bytes, mut backlog, mut paused) = (0, 0, 0, 0);
+        self.on_aside_tick(now);
+        let wall = self.clock.now();
+        let mut lag_ms = PerClass::<i64>::default();
         for (partition, source) in &mut self.sources {
             // A producer without room is asked again although no report came.
             source.ready = true;
@@ -264,6 +306,8 @@ impl Router {
             bytes += source.window.in_flight_bytes();
             backlog += source.backlog_bytes();
             paused += usize::from(source.paused);
+            let lag = lag_ms.of(source.class);
+            *lag = source.lag_ms(wall).max(*lag);
             let age = source.window.age(now);
             if age > self.options.window.age {
                 tracing::warn!(%partition, age_seconds = age.as_secs(), "deliveries cannot be written");
@@ -279,5 +323,9 @@ impl Router {
         set(&self.metrics.window_bytes, bytes);
         set(&self.metrics.backlog_bytes, backlog);
         set(&self.metrics.paused, paused);
+        for class in Class::ALL {
+            let gauge = self.metrics.lag_seconds.get(*class);
+            gauge.set(*lag_ms.of(*class) / 1_000);
+        }
     }
 }

@@ -4,6 +4,8 @@ use prometheus::IntGaugeVec;
 use runtime::telemetry::{Family, Histogram, IntCounter, IntGauge, LATENCY_BUCKETS, Metrics};
 use schemas::records::DeadReason;
 
+use super::replay::metrics::ReplayMetrics;
+
 runtime::label! {
     /// What became of a source record.
     pub(crate) enum EventResult("result") {
@@ -13,6 +15,39 @@ runtime::label! {
         Unmatched => "unmatched",
         /// No event of a tenant.
         Undecodable => "undecodable",
+        /// Nothing is in it: a mark of deletion, or an array without items.
+        Empty => "empty",
+    }
+}
+
+runtime::label! {
+    /// What kind of events a source partition has.
+    pub(crate) enum Class("class") {
+        /// Those of `events`.
+        Live => "live",
+        /// Those of `events.bulk`, beyond a tenant's fair share.
+        Bulk => "bulk",
+        /// Those of a topic of the user's own.
+        Source => "source",
+    }
+}
+
+/// Something for each class.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct PerClass<T> {
+    live: T,
+    bulk: T,
+    source: T,
+}
+
+impl<T> PerClass<T> {
+    /// That of one class.
+    pub(crate) fn of(&mut self, class: Class) -> &mut T {
+        match class {
+            Class::Live => &mut self.live,
+            Class::Bulk => &mut self.bulk,
+            Class::Source => &mut self.source,
+        }
     }
 }
 
@@ -62,7 +97,8 @@ pub(crate) struct RouterMetrics {
     pub(crate) targets: IntCounter,
     pub(crate) records: IntCounter,
     pub(crate) match_duration: Histogram,
-    pub(crate) event_age: Histogram,
+    pub(crate) event_age: Family<Class, Histogram>,
+    pub(crate) lag_seconds: Family<Class, IntGauge>,
     pub(crate) window_targets: IntGauge,
     pub(crate) window_bytes: IntGauge,
     pub(crate) backlog_bytes: IntGauge,
@@ -71,9 +107,12 @@ pub(crate) struct RouterMetrics {
     pub(crate) incidents: IntCounter,
     pub(crate) paused: IntGauge,
     pub(crate) owned: IntGauge,
+    pub(crate) source_topics: IntGauge,
+    pub(crate) missing_topics: IntGauge,
     pub(crate) control_offset: IntGauge,
     pub(crate) subscriptions: IntGauge,
     pub(crate) unacknowledged_age: IntGaugeVec,
+    pub(super) replay: ReplayMetrics,
 }
 
 impl RouterMetrics {
@@ -97,10 +136,14 @@ impl RouterMetrics {
                 "Time to decode, match and encode what was read at once",
                 WORK_BUCKETS,
             ),
-            event_age: metrics.histogram(
+            event_age: metrics.histograms(
                 "anabranch_router_event_age_seconds",
                 "Age of an event, from its acceptance, when its deliveries are acknowledged",
                 LATENCY_BUCKETS,
+            ),
+            lag_seconds: metrics.gauges(
+                "anabranch_router_lag_seconds",
+                "Age of the oldest source record that was read and is not routed",
             ),
             window_targets: gauge("window_targets", "Targets written and not acknowledged"),
             window_bytes: gauge("window_bytes", "Bytes written and not acknowledged"),
@@ -122,8 +165,14 @@ impl RouterMetrics {
                 "owned_partitions",
                 "Source partitions that this router owns",
             ),
+            source_topics: gauge("source_topics", "Topics of the user's own that are sources"),
+            missing_topics: gauge(
+                "missing_source_topics",
+                "Topics of sources that do not exist, or cannot be seen",
+            ),
             control_offset: gauge("control_offset", "Offset of control that is applied"),
             subscriptions: gauge("subscriptions", "Active subscriptions in the index"),
+            replay: ReplayMetrics::new(metrics),
             unacknowledged_age: metrics.partition_gauges(
                 "anabranch_router_unacknowledged_age_seconds",
                 "Age of a source partition's oldest write that is not acknowledged",

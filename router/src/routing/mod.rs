@@ -7,12 +7,17 @@
 //! a process that is not enough is joined by a second one.
 
 mod commits;
+mod feeds;
+mod first;
 mod flow;
 pub(crate) mod metrics;
 mod name;
 mod ownership;
+mod readers;
+mod replay;
 mod source;
 mod start;
+mod turns;
 pub(crate) mod window;
 
 use std::collections::BTreeMap;
@@ -27,7 +32,7 @@ use runtime::log::topics::MAX_RECORD_BYTES;
 use runtime::log::topics::Topics;
 use runtime::log::{
     Error as LogError, Fetched, Member, MemberOptions, Membership, NotWritten, Partition, Producer,
-    ProducerOptions, Reader, ReaderOptions, SharedLog,
+    ProducerOptions, SharedLog, TopicName,
 };
 use runtime::view::{Follower, Update};
 use schemas::records::{Applied, Incarnation};
@@ -38,19 +43,19 @@ use tokio_util::sync::CancellationToken;
 use crate::index::Index;
 use crate::{Error, Options};
 use commits::Commits;
-use metrics::RouterMetrics;
+use feeds::Feeds;
+use metrics::{Class, RouterMetrics};
 use name::Name;
 use ownership::Drain;
+use readers::{Incoming, Readers};
+use replay::Replays;
 use source::{Load, Source};
 use start::Start;
+use turns::Turns;
 
-/// Bytes fetched and not taken in by the loop, all partitions together.
-const QUEUE_BYTES: usize = 8 << 20;
-/// Bytes taken in at once.
-const BATCH_BYTES: usize = 256 << 10;
-/// Bytes taken in and not routed, of partitions that are not paused. Beyond it the reader waits,
-/// which costs nothing; pausing would throw away what was fetched ahead.
-const BACKLOG_BYTES: usize = 4 << 20;
+/// Bytes that sources other than `events` may have unacknowledged, all together: what is live finds
+/// the log's own queues short.
+const BESIDE_LIVE_BYTES: usize = 4 << 20;
 /// How often ages and gauges are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// Reports of applied changes are at least so far apart.
@@ -85,6 +90,10 @@ enum Done {
     Committed(Result<(), LogError>),
     /// Where namesakes are heard from is known.
     NameEnd(i64),
+    /// Something that replays wait for.
+    Aside(replay::Event),
+    /// Which topics of sources are there is known.
+    Looked(Vec<(TopicName, bool)>),
 }
 
 /// What the loop waits for.
@@ -93,10 +102,12 @@ enum Input {
     Membership(Option<Membership>),
     Done(Done),
     Timer,
-    Fetched(Option<Fetched>),
+    Fetched(Class, Option<Fetched>),
     Control(Result<Update, LogError>),
     Stop,
-    Step,
+    Step(Partition),
+    Past(Option<Fetched>),
+    StepPast(Partition),
 }
 
 /// The owner of all source partitions of one router.
@@ -108,17 +119,18 @@ pub(crate) struct Router {
     clock: Clock,
     metrics: RouterMetrics,
     index: Index,
+    feeds: Feeds,
     follower: Follower,
     reports: Arc<dyn Producer>,
     name: Name,
     member: Arc<dyn Member>,
     membership: mpsc::UnboundedReceiver<Membership>,
-    reader: Arc<dyn Reader>,
-    fetched: mpsc::Receiver<Fetched>,
+    reader: Readers,
+    fetched: Incoming,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
     sources: BTreeMap<Partition, Source>,
-    /// The source that had its turn last.
-    last_turn: Option<Partition>,
+    turns: Turns,
+    replays: Replays,
     drains: Vec<Drain>,
     commits: Commits,
     /// Numbers tenures and generations.
@@ -139,35 +151,51 @@ impl Router {
         clock: Clock,
         (metrics, incarnation): (RouterMetrics, Incarnation),
     ) -> Result<Self, Error> {
-        let mut index = Index::new();
+        let (mut index, mut feeds) = (Index::new(), Feeds::default());
+        let mut starts = replay::Starts::default();
         let mut follower = Follower::start(&log, &topics.control, &options.instance).await?;
         follower
-            .catch_up(|update| apply(&mut index, &update))
-            .await?;
-        let reports = ProducerOptions::named(format!("{}-reports", options.instance));
-        let reports = log.producer(reports).await?;
-        let name = Name::new(&log, &topics.progress, &options.instance, incarnation).await?;
-        let (reader, fetched) = log
-            .reader(ReaderOptions {
-                name: format!("{}-router", options.instance),
-                queue_bytes: QUEUE_BYTES,
-                batch_bytes: BATCH_BYTES,
+            .catch_up(|update| {
+                apply(&mut index, &update);
+                feeds.apply(&update);
+                replay::apply(&mut starts, &update);
             })
             .await?;
+        let mut shared = options.sources.clone();
+        shared.extend(feeds.first_look(&log).await);
+        let reports = ProducerOptions::named(format!("{}-reports", options.instance));
+        let reports = log.producer(reports).await?;
+        let name = Name::new(
+            &log,
+            &topics.progress,
+            &options.instance,
+            incarnation.clone(),
+        )
+        .await?;
+        let (reader, fetched) = Readers::open(&log, &topics, &options.instance).await?;
         let (member, membership) = log
             .member(MemberOptions {
                 group: options.group.clone(),
-                topics: options.sources.clone(),
+                topics: shared,
                 instance: options.instance.clone(),
             })
             .await?;
         let now = clock.instant();
+        let turns = Turns::new(&topics);
+        let replays = Replays::new(
+            (log.clone(), topics.progress.clone()),
+            &options.instance,
+            incarnation,
+            options.replay_rate,
+            (starts, now),
+        );
         Ok(Self {
             log,
             topics,
             clock,
             metrics,
             index,
+            feeds,
             follower,
             reports,
             name,
@@ -177,7 +205,8 @@ impl Router {
             fetched,
             work: FuturesUnordered::new(),
             sources: BTreeMap::new(),
-            last_turn: None,
+            turns,
+            replays,
             drains: Vec::new(),
             commits: Commits::new(options.commit_interval, now),
             counter: 0,
@@ -195,10 +224,11 @@ impl Router {
     /// not committed.
     pub(crate) async fn run(mut self, token: CancellationToken) -> Result<(), Error> {
         self.show_index();
+        self.follow_sources(self.clock.instant());
         self.watch_name();
         loop {
             let input = self.next_input(&token).await;
-            let worked = matches!(input, Input::Step);
+            let worked = matches!(input, Input::Step(_) | Input::StepPast(_));
             self.handle(input)?;
             self.settle_drains();
             self.start_commit();
@@ -214,8 +244,10 @@ impl Router {
     }
 
     async fn next_input(&mut self, token: &CancellationToken) -> Input {
-        let runnable = self.next_turn().is_some();
-        let room = self.live_backlog_bytes() < BACKLOG_BYTES;
+        let turn = self.next_turn().cloned();
+        let past = self.replays.turn(turn.is_some(), self.clock.instant());
+        let [live, bulk, source] = self.room();
+        let past_room = self.replays.has_room();
         let deadline = self.next_deadline();
         tokio::select! {
             // In this order: what frees comes before what fills, and routing comes last, since it
@@ -226,8 +258,14 @@ impl Router {
             () = token.cancelled(), if !self.stopping => Input::Stop,
             () = tokio::time::sleep_until(deadline) => Input::Timer,
             update = self.follower.next() => Input::Control(update),
-            fetched = self.fetched.recv(), if room => Input::Fetched(fetched),
-            () = future::ready(()), if runnable => Input::Step,
+            fetched = self.fetched.live.recv(), if live => Input::Fetched(Class::Live, fetched),
+            fetched = self.fetched.bulk.recv(), if bulk => Input::Fetched(Class::Bulk, fetched),
+            fetched = self.fetched.source.recv(), if source => {
+                Input::Fetched(Class::Source, fetched)
+            }
+            fetched = self.replays.next_fetched(), if past_room => Input::Past(fetched),
+            Some(partition) = future::ready(past) => Input::StepPast(partition),
+            Some(partition) = future::ready(turn) => Input::Step(partition),
         }
     }
 
@@ -236,11 +274,14 @@ impl Router {
             Input::Membership(message) => self.on_membership(message)?,
             Input::Done(done) => self.on_done(done)?,
             Input::Timer => self.on_timer(),
-            Input::Fetched(Some(fetched)) => self.on_fetched(fetched)?,
-            Input::Fetched(None) => return Err(Error::ReaderEnded),
+            Input::Fetched(class, Some(fetched)) => self.on_fetched(class, fetched)?,
+            Input::Fetched(_, None) => return Err(Error::ReaderEnded),
             Input::Control(update) => self.on_control(&update?),
             Input::Stop => self.stop(),
-            Input::Step => self.step(),
+            Input::Step(partition) => self.step(&partition),
+            Input::Past(Some(fetched)) => self.on_past(fetched),
+            Input::Past(None) => return Err(Error::ReaderEnded),
+            Input::StepPast(partition) => self.step_past(&partition),
         }
         Ok(())
     }
@@ -273,6 +314,8 @@ impl Router {
                     self.on_written(&partition, flight, &load, &reports);
                 }
             }
+            Done::Looked(found) => self.on_looked(&found),
+            Done::Aside(event) => self.on_aside(event)?,
             Done::Committed(answer) => self.on_committed(answer)?,
             Done::NameEnd(end) => {
                 let assignment = self.reader.assign(self.name.place().clone(), end);
@@ -284,6 +327,10 @@ impl Router {
 
     fn on_control(&mut self, update: &Update) {
         apply(&mut self.index, update);
+        if self.feeds.apply(update) {
+            self.follow_sources(self.clock.instant());
+        }
+        self.on_starts(update);
         self.show_index();
         self.report_at = self.report_at.min(self.reported_at + REPORT_GAP);
     }
@@ -299,11 +346,15 @@ impl Router {
         let fixed = self.tick_at.min(self.report_at).min(self.recommit_at);
         let commit = self.commit_due();
         let drain = self.drain_due();
-        commit.into_iter().chain(drain).fold(fixed, Instant::min)
+        let look = self.feeds.look_due();
+        let past = self.replays.due(self.clock.instant());
+        let due = commit.into_iter().chain(drain).chain(look).chain(past);
+        due.fold(fixed, Instant::min)
     }
 
     fn on_timer(&mut self) {
         let now = self.clock.instant();
+        self.look_for_topics(now);
         if now >= self.report_at {
             self.report(now);
         }
@@ -327,7 +378,7 @@ impl Router {
             version: 1,
             service: "router".to_owned(),
             instance: self.options.instance.clone(),
-            control_offset: self.index.control_offset(),
+            control_offset: self.replays.applied(self.index.control_offset()),
             at: self.clock.now(),
         };
         // Best effort: a missing report only makes `?wait=applied` wait, and a namesake is heard

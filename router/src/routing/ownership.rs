@@ -9,11 +9,13 @@ use std::collections::BTreeSet;
 use runtime::log::{Membership, Partition, Revocation};
 use tokio::time::Instant;
 
-use super::source::{Phase, Source};
+use super::first::First;
+use super::metrics::Class;
+use super::source::{Phase, Reading, Source};
 use super::start::{self, Novelty, Start};
 use super::{Done, Router};
 use crate::Error;
-use crate::matching::Places;
+use crate::matching::{Gates, Places};
 
 /// Partitions that are being given up.
 #[derive(Debug)]
@@ -31,6 +33,7 @@ impl Router {
                 partitions
                     .iter()
                     .for_each(|partition| self.assign(partition));
+                self.survey();
             }
             Some(Membership::Revoked(revocation)) => {
                 let partitions = revocation.partitions().to_vec();
@@ -69,11 +72,19 @@ impl Router {
             source: partition.clone(),
             deliveries: self.topics.deliveries.clone(),
             dead: self.topics.dead.clone(),
+            gates: Gates::default(),
         };
         let tenure = self.next_number();
-        let earlier = self
-            .sources
-            .insert(partition.clone(), Source::new(places, tenure));
+        self.begin_aside(partition, tenure);
+        let class = self.turns.class(&partition.topic);
+        let reading = match class {
+            Class::Live | Class::Bulk => Reading::Events,
+            Class::Source => self.feeds.reading(&partition.topic),
+        };
+        let earlier = self.sources.insert(
+            partition.clone(),
+            Source::new(places, class, reading, tenure),
+        );
         if let Some(mut earlier) = earlier {
             earlier.abandon();
         }
@@ -87,6 +98,10 @@ impl Router {
         };
         source.phase = Phase::Starting;
         let (tenure, partition) = (source.tenure, partition.clone());
+        if !source.reading.goes_on() {
+            // Looked up once there is a source to say where.
+            return;
+        }
         let recorded = self.index.recorded_partitions();
         let topics = self.options.sources.iter();
         let others = topics.filter(|topic| **topic != partition.topic);
@@ -96,6 +111,7 @@ impl Router {
             others: others
                 .flat_map(|topic| (0..recorded.unwrap_or(1)).map(|number| topic.partition(number)))
                 .collect(),
+            first: First::of(&source.reading),
         };
         let (log, member) = (self.log.clone(), self.member.clone());
         self.work.push(Box::pin(async move {
@@ -124,6 +140,7 @@ impl Router {
         }
         source.start(start);
         self.open_producer(partition, std::time::Duration::ZERO);
+        self.tend(partition);
     }
 
     fn drain(&mut self, partitions: Vec<Partition>, revocation: Option<Revocation>) {
@@ -132,6 +149,7 @@ impl Router {
                 self.reader.unassign(partition.clone());
                 source.drain();
             }
+            self.drain_aside(partition);
         }
         self.drains.push(Drain {
             revocation,
@@ -194,10 +212,11 @@ impl Router {
         let Some(source) = self.sources.get(partition) else {
             return false;
         };
-        if !source.is_drained() && !late {
+        let is_drained = source.is_drained() && self.replays.is_drained(partition);
+        if !is_drained && !late {
             return true;
         }
-        if late && !source.is_drained() {
+        if !is_drained {
             tracing::warn!(%partition, "given up with records in flight");
         }
         self.give_up(partition);
@@ -213,12 +232,20 @@ impl Router {
     }
 
     fn give_up(&mut self, partition: &Partition) {
+        self.end_aside(partition);
         if let Some(mut source) = self.sources.remove(partition) {
             self.reader.unassign(partition.clone());
             source.abandon();
             let labels = [partition.topic.as_str(), &partition.number.to_string()];
             // Not there when it was never set.
             drop(self.metrics.unacknowledged_age.remove_label_values(&labels));
+            if !self
+                .sources
+                .keys()
+                .any(|other| other.topic == partition.topic)
+            {
+                self.turns.forget(&partition.topic);
+            }
         }
     }
 

@@ -6,6 +6,9 @@
 //! the place where it failed; only then does a refusal name its record, which becomes a dead
 //! letter the next time round.
 
+mod intake;
+mod replaying;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,19 +18,25 @@ use schemas::ids::SubscriptionId;
 use schemas::records::DeadReason;
 use tokio::time::Instant;
 
-use super::metrics::{EventResult, RouterMetrics};
+use super::metrics::{Class, EventResult, RouterMetrics};
 use super::start::Start;
 use super::window::{Limits, Window};
 use crate::index::Index;
-use crate::matching::{
-    self, Fanout, Lost, Matched, Outgoing, Places, Refused, dead_reason, undecodable,
-    undecodable_reference,
-};
+use crate::matching::{Fanout, Lost, Outgoing, Places, Refused, dead_reason};
+pub(super) use intake::Reading;
+use intake::UnderWay;
+pub(super) use replaying::{label_in, mark_in};
 
 /// The most that is made before other source partitions have their turn.
 const SHIPMENT_EVENTS: usize = 512;
 const SHIPMENT_TARGETS: usize = 8_000;
 const SHIPMENT_BYTES: usize = 1 << 20;
+/// The most that is read in a turn, whether anybody wants it or not.
+const TURN_EVENTS: usize = 4_096;
+/// The most targets of a large fan-out that are put in order in a turn.
+const TURN_ORDERED: usize = 16_000;
+/// So many at once.
+const ORDER_STEP: usize = 4_000;
 /// Fewer in careful mode, where each record's targets are kept in memory.
 const CAREFUL_RECORDS: usize = 64;
 
@@ -50,9 +59,10 @@ pub(super) enum Phase {
 /// What a record was for, so that its refusal names it.
 #[derive(Debug)]
 enum Tag {
-    Targets(i64, Vec<SubscriptionId>),
-    /// A dead letter with the bytes of the record at this offset.
-    Bytes(i64),
+    /// Of an item of the record at this offset.
+    Targets((i64, u32), Vec<SubscriptionId>),
+    /// A dead letter with the bytes of an item of the record at this offset.
+    Bytes(i64, u32),
     /// A dead letter that is a reference; there is nothing smaller.
     Reference,
 }
@@ -73,8 +83,28 @@ pub(super) struct Load {
 }
 
 impl Load {
+    /// Targets in the records.
+    pub(super) fn targets(&self) -> usize {
+        self.targets
+    }
+
+    /// Counts what was acknowledged of past events.
+    pub(super) fn count_past(&self, metrics: &RouterMetrics) {
+        metrics.replay.targets.inc_by(self.targets as u64);
+        metrics.records.inc_by(self.deliveries);
+        for reason in &self.dead {
+            let reason = super::metrics::label_of(*reason);
+            metrics.dead_letters.get(reason).inc();
+        }
+    }
+
+    /// Bytes of the records.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Counts what was acknowledged.
-    pub(super) fn count(&self, metrics: &RouterMetrics, now: i64) {
+    pub(super) fn count(&self, metrics: &RouterMetrics, class: Class, now: i64) {
         metrics
             .events
             .get(EventResult::Routed)
@@ -95,6 +125,7 @@ impl Load {
             let age = u64::try_from(now.saturating_sub(*accepted)).unwrap_or(0);
             metrics
                 .event_age
+                .get(class)
                 .observe(Duration::from_millis(age).as_secs_f64());
         }
     }
@@ -105,6 +136,32 @@ impl Load {
 pub(super) struct Shipment {
     pub(super) records: Vec<Record>,
     pub(super) load: Load,
+    /// Source records begun for it, and bytes of them.
+    begun: usize,
+    begun_bytes: usize,
+    /// Targets of large fan-outs put in order.
+    ordered: usize,
+}
+
+impl Shipment {
+    /// What the producer had no room for.
+    pub(super) fn again(records: Vec<Record>, load: Load) -> Self {
+        Self {
+            records,
+            load,
+            ..Self::default()
+        }
+    }
+
+    /// Whether a turn has no room for more: what bounds how long the others wait.
+    fn has_ended(&self) -> bool {
+        self.load.accepted_at.len() >= SHIPMENT_EVENTS
+            || self.load.targets >= SHIPMENT_TARGETS
+            || self.load.bytes >= SHIPMENT_BYTES
+            || self.begun >= TURN_EVENTS
+            || self.begun_bytes >= SHIPMENT_BYTES
+            || self.ordered >= TURN_ORDERED
+    }
 }
 
 /// What there is to do for a source partition now.
@@ -112,6 +169,8 @@ pub(super) struct Shipment {
 pub(super) enum Packed {
     /// Nothing, until something happens.
     Nothing,
+    /// A turn's work is done and there is nothing to write yet.
+    Passed,
     /// To be written.
     Ship(Shipment),
     /// It is past the place where it had to be careful and wants an ordinary producer.
@@ -134,11 +193,25 @@ pub(super) struct World<'a> {
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) places: Arc<Places>,
+    /// What kind of events it has.
+    pub(super) class: Class,
+    /// How its records become events, those not yet begun.
+    pub(super) reading: Reading,
+    /// What its positions are committed with: whose they are.
+    label: String,
     /// Tells this ownership from an earlier one of the same partition.
     pub(super) tenure: u64,
     /// Tells this producer's reports from those of one dropped before.
     pub(super) generation: u64,
     pub(super) phase: Phase,
+    /// No record is begun: activations are being put on record.
+    pub(super) held: bool,
+    /// Read a second time, for past events.
+    is_replay: bool,
+    /// What positions are committed with beside the label; `None` until that is known.
+    mark: Option<String>,
+    /// The mark was committed.
+    is_marked: bool,
     pub(super) producer: Option<Arc<dyn Producer>>,
     pub(super) assignment: Option<Assignment>,
     pub(super) paused: bool,
@@ -159,22 +232,31 @@ pub(super) struct Source {
     backlog: VecDeque<StoredRecord>,
     backlog_bytes: usize,
     fanout: Option<Box<Fanout>>,
+    /// The record begun last, as long as it has items that were not looked at.
+    under_way: Option<Box<UnderWay>>,
     /// The offset behind the last record begun.
     next: i64,
     careful_until: Option<i64>,
     refused: Refused,
-    refused_bytes: BTreeSet<i64>,
+    refused_bytes: BTreeSet<(i64, u32)>,
     failures: u32,
 }
 
 impl Source {
     /// A source partition whose start is not known yet.
-    pub(super) fn new(places: Places, tenure: u64) -> Self {
+    pub(super) fn new(places: Places, class: Class, reading: Reading, tenure: u64) -> Self {
         Self {
             places: Arc::new(places),
+            class,
+            reading,
+            label: String::new(),
             tenure,
             generation: 0,
             phase: Phase::Starting,
+            held: false,
+            is_replay: false,
+            mark: None,
+            is_marked: false,
             producer: None,
             assignment: None,
             paused: false,
@@ -190,6 +272,7 @@ impl Source {
             backlog: VecDeque::new(),
             backlog_bytes: 0,
             fanout: None,
+            under_way: None,
             next: 0,
             careful_until: None,
             refused: Refused::default(),
@@ -200,6 +283,7 @@ impl Source {
 
     /// Takes over where its predecessor, or itself, has committed.
     pub(super) fn start(&mut self, start: Start) {
+        self.label = self.reading.label();
         self.position = start.committed;
         self.window = Window::new(start.lost.is_none().then_some(start.at));
         self.start_at = start.at;
@@ -244,10 +328,16 @@ impl Source {
         self.backlog_bytes
     }
 
+    /// How long ago the oldest record that was read and not begun was written, by its time.
+    pub(super) fn lag_ms(&self, wall: i64) -> i64 {
+        let oldest = self.backlog.front();
+        oldest.map_or(0, |record| wall.saturating_sub(record.timestamp).max(0))
+    }
+
     /// Whether everything that was read is written, acknowledged and committed.
     pub(super) fn is_quiet(&self) -> bool {
         self.backlog.is_empty()
-            && self.fanout.is_none()
+            && !self.is_under_way()
             && self.unsent.is_none()
             && self.is_drained()
     }
@@ -266,7 +356,7 @@ impl Source {
     pub(super) fn to_commit(&self) -> Option<i64> {
         self.window
             .watermark()
-            .filter(|_| self.has_moved() || self.recommit)
+            .filter(|_| self.mark.is_some() && (self.has_moved() || self.recommit))
     }
 
     /// Whether a commit should not wait for its turn.
@@ -289,7 +379,7 @@ impl Source {
     pub(super) fn is_blocked(&self, limits: &Limits, now: Instant) -> bool {
         self.unsent.is_some()
             || !self.window.has_room(limits, 0, 0, now)
-            || (self.fanout.is_none() && !self.window.may_begin(limits, 0))
+            || (!self.is_under_way() && !self.window.may_begin(limits, 0))
     }
 
     /// Makes the next records to write.
@@ -305,12 +395,17 @@ impl Source {
         while self.may_pack(&shipment, &world) {
             if self.fanout.is_some() {
                 self.pack_record(&mut shipment, world.wall);
+            } else if self.under_way.is_some() {
+                self.begin_item(&mut shipment, &mut world);
             } else if self.wants_reopening() {
                 if shipment.records.is_empty() && self.window.is_settled() {
                     return Packed::Reopen;
                 }
                 break;
-            } else if self.window.may_begin(world.limits, shipment.load.targets) {
+            } else if self.reading.goes_on()
+                && !self.held
+                && self.window.may_begin(world.limits, shipment.load.targets)
+            {
                 let Some(record) = self.backlog.pop_front() else {
                     break;
                 };
@@ -319,10 +414,12 @@ impl Source {
                 break;
             }
         }
-        if shipment.records.is_empty() {
-            Packed::Nothing
-        } else {
+        if !shipment.records.is_empty() {
             Packed::Ship(shipment)
+        } else if shipment.has_ended() {
+            Packed::Passed
+        } else {
+            Packed::Nothing
         }
     }
 
@@ -333,9 +430,7 @@ impl Source {
         } else {
             usize::MAX
         };
-        load.accepted_at.len() < SHIPMENT_EVENTS
-            && load.targets < SHIPMENT_TARGETS
-            && load.bytes < SHIPMENT_BYTES
+        !shipment.has_ended()
             && shipment.records.len() < records_max
             && self
                 .window
@@ -366,36 +461,16 @@ impl Source {
         }
     }
 
-    fn begin(&mut self, record: &StoredRecord, shipment: &mut Shipment, world: &mut World<'_>) {
-        self.backlog_bytes -= record.len_bytes();
-        self.next = record.offset + 1;
-        match matching::route(&self.places, record, world.index, &self.refused) {
-            Matched::Wanted(fanout) => self.fanout = Some(fanout),
-            Matched::Unwanted => {
-                world.metrics.events.get(EventResult::Unmatched).inc();
-                self.complete(shipment);
-            }
-            Matched::Undecodable(words) => {
-                let offset = record.offset;
-                let (dead, tag) = if self.refused_bytes.contains(&offset) {
-                    let dead = undecodable_reference(&self.places, offset, &words, world.wall);
-                    (dead, Tag::Reference)
-                } else {
-                    let dead = undecodable(&self.places, record, &words, world.wall);
-                    (dead, Tag::Bytes(offset))
-                };
-                self.push_dead(shipment, dead, DeadReason::Undecodable, tag);
-                shipment.load.undecodable += 1;
-                self.complete(shipment);
-            }
-        }
-    }
-
     fn pack_record(&mut self, shipment: &mut Shipment, wall: i64) {
         let Some(mut fanout) = self.fanout.take() else {
             return;
         };
-        if let Some(outgoing) = fanout.next(&self.places, self.position, wall) {
+        if !fanout.is_in_order() {
+            shipment.ordered += fanout.put_in_order(ORDER_STEP);
+            self.fanout = Some(fanout);
+            return;
+        }
+        if let Some(outgoing) = fanout.next(&self.places, self.carried(), wall) {
             match outgoing.dead {
                 Some(reason) => {
                     self.push_dead(shipment, outgoing.record, reason, Tag::Reference);
@@ -405,7 +480,7 @@ impl Source {
         }
         if fanout.is_done() {
             shipment.load.accepted_at.push(fanout.accepted_at());
-            self.complete(shipment);
+            self.end_item(shipment);
         } else {
             self.fanout = Some(fanout);
         }
@@ -417,7 +492,7 @@ impl Source {
             shipment
                 .load
                 .tags
-                .push(Tag::Targets(fanout.offset(), targets));
+                .push(Tag::Targets((fanout.offset(), fanout.index()), targets));
         }
         shipment.load.deliveries += 1;
         shipment.load.targets += outgoing.targets;
@@ -447,10 +522,7 @@ impl Source {
     /// Notes that `load` was handed to the producer; returns the flight's number.
     pub(super) fn sent(&mut self, load: &Load, now: Instant) -> u64 {
         // Without a whole record in it, a flight ends where the one before did.
-        let begun = self
-            .fanout
-            .as_ref()
-            .map_or(self.next, |fanout| fanout.offset());
+        let begun = self.next - i64::from(self.is_under_way());
         let through = load.through.unwrap_or(begun);
         self.window.send(through, load.targets, load.bytes, now)
     }
@@ -482,12 +554,14 @@ impl Source {
 
     fn refuse(&mut self, tag: &Tag, refusal: NotWritten) {
         match tag {
-            Tag::Targets(offset, subscriptions) => {
+            Tag::Targets((offset, index), subscriptions) => {
                 let reason = dead_reason(refusal);
-                let refused = subscriptions.iter().map(|id| ((*offset, *id), reason));
+                let refused = subscriptions
+                    .iter()
+                    .map(|id| ((*offset, *index, *id), reason));
                 self.refused.extend(refused);
             }
-            Tag::Bytes(offset) => drop(self.refused_bytes.insert(*offset)),
+            Tag::Bytes(offset, index) => drop(self.refused_bytes.insert((*offset, *index))),
             Tag::Reference => tracing::error!(
                 partition = %self.places.source,
                 topic = %self.places.dead,
@@ -499,8 +573,10 @@ impl Source {
 
     fn forget_refusals(&mut self) {
         if let Some(watermark) = self.window.watermark() {
-            self.refused.retain(|(offset, _), _| *offset >= watermark);
-            self.refused_bytes.retain(|offset| *offset >= watermark);
+            self.refused
+                .retain(|(offset, _, _), _| *offset >= watermark);
+            self.refused_bytes
+                .retain(|(offset, _)| *offset >= watermark);
         }
     }
 
@@ -552,6 +628,7 @@ impl Source {
         self.backlog.clear();
         self.backlog_bytes = 0;
         self.fanout = None;
+        self.under_way = None;
         self.unsent = None;
         self.paused = false;
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use runtime::log::{Bounds, Class, Error, Member, Partition, SharedLog};
 
+use super::first::First;
 use crate::matching::Lost;
 
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -32,6 +33,8 @@ pub(super) struct Novelty {
     /// Partitions of the group's other topics. Where one of them has a position, the group has not
     /// forgotten its own, and a topic that was never cut off at its beginning was made since.
     pub(super) others: Vec<Partition>,
+    /// The source that it is of, where it is a topic of the user's own.
+    pub(super) first: Option<First>,
 }
 
 /// Finds the start of `partition`.
@@ -69,10 +72,15 @@ async fn attempt(
 ) -> Result<Start, Error> {
     let committed = member.committed(std::slice::from_ref(partition)).await?;
     let committed = committed.into_iter().find(|(found, _)| found == partition);
-    let committed = committed
-        .and_then(|(_, position)| position)
-        .map(|position| position.offset);
+    let committed = committed.and_then(|(_, position)| position);
     let bounds = log.bounds(partition).await?;
+    if let Some(first) = &novelty.first {
+        return match first.own(committed) {
+            Some(own) => Ok(decide(Some(own), bounds, false)),
+            None => first.start(log, partition, bounds).await,
+        };
+    }
+    let committed = committed.map(|position| position.offset);
     let mut is_new = novelty.is_new;
     if committed.is_none() && bounds.start == 0 && bounds.stable_end > 0 && !is_new {
         let others = member.committed(&novelty.others).await?;
@@ -229,6 +237,7 @@ mod tests {
         let novelty = Novelty {
             is_new: false,
             others: vec![known],
+            first: None,
         };
         take_over(log, &*member, &made, &novelty).await.unwrap()
     }

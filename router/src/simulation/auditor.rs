@@ -111,7 +111,7 @@ impl Audit {
         }
     }
 
-    fn dead_targets(&self) -> BTreeSet<TargetKey> {
+    pub(super) fn dead_targets(&self) -> BTreeSet<TargetKey> {
         let key =
             |letter: &DeadLetter| Some((letter.origin.1, letter.origin.2, letter.subscription?));
         self.dead.iter().filter_map(key).collect()
@@ -200,7 +200,11 @@ impl Audit {
             assert_eq!(sent.get(key), Some(&1), "{key:?} is sent so often");
         }
         let mut events: HashMap<(u32, i64), (&Event, i64)> = HashMap::new();
-        for (_, _, _, decoded) in self.all() {
+        // Past events are accepted anew.
+        let live = self
+            .all()
+            .filter(|(_, _, _, decoded)| decoded.router_position.is_some());
+        for (_, _, _, decoded) in live {
             let place = (decoded.origin.partition, decoded.origin.offset);
             let same = events
                 .entry(place)
@@ -211,6 +215,26 @@ impl Audit {
                 "repeats differ"
             );
         }
+    }
+
+    /// The source places of what a dispatcher would send for a subscription, in the order of each
+    /// partition of `deliveries`.
+    pub(super) fn sent(&self, subscription: SubscriptionId) -> Vec<(u32, i64, &Event)> {
+        let mut sent = Vec::new();
+        for records in self.deliveries.values() {
+            let mut memory = Memory::default();
+            for (_, timestamp, decoded) in records {
+                for (mark, target) in decoded.marks().zip(&decoded.targets) {
+                    let is_new = memory.is_new(mark, decoded, *timestamp);
+                    if is_new && target.subscription == subscription {
+                        let origin = &decoded.origin;
+                        sent.push((origin.partition, origin.offset, &decoded.event));
+                    }
+                }
+                memory.forget(decoded, *timestamp);
+            }
+        }
+        sent
     }
 
     fn all(&self) -> impl Iterator<Item = (u32, i64, i64, &DeliveryRecord)> {
@@ -313,7 +337,7 @@ impl History {
     }
 }
 
-fn read(record: &StoredRecord) -> Option<Event> {
+pub(super) fn read(record: &StoredRecord) -> Option<Event> {
     let limits = Limits {
         max_data_bytes: usize::MAX,
         ..Limits::default()
@@ -337,6 +361,8 @@ fn targets(
         .map(|subscription| {
             let must =
                 subscription.state == SubscriptionState::Active && subscription.updated_at == 0;
+            // From where on one with a start must have it, only its scenario knows.
+            let must = must && subscription.start.is_none();
             ((partition, offset, subscription.id), must)
         })
         .collect()

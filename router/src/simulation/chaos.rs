@@ -19,19 +19,19 @@ const EVENTS: u64 = 250;
 /// Twice the session timeout and more.
 const STOPPED_MAX: Duration = Duration::from_secs(25);
 
-fn below(entropy: &Entropy, limit: u64) -> u64 {
+pub(super) fn below(entropy: &Entropy, limit: u64) -> u64 {
     entropy.u64() % limit
 }
 
-fn one_of<T: Copy>(entropy: &Entropy, all: &[T]) -> T {
+pub(super) fn one_of<T: Copy>(entropy: &Entropy, all: &[T]) -> T {
     all[usize::try_from(below(entropy, all.len() as u64)).unwrap()]
 }
 
-fn span(entropy: &Entropy, from_ms: u64, to_ms: u64) -> Duration {
+pub(super) fn span(entropy: &Entropy, from_ms: u64, to_ms: u64) -> Duration {
     Duration::from_millis(from_ms + below(entropy, to_ms - from_ms))
 }
 
-async fn subscribe(cluster: &mut Cluster) {
+pub(super) async fn subscribe(cluster: &mut Cluster) {
     let kinds = [
         "[]",
         r#"[{"exact":{"type":"lead"}}]"#,
@@ -67,14 +67,22 @@ async fn publish(publisher: &Publisher, entropy: &Entropy) {
 }
 
 /// What breaks the routers of a cluster.
-struct Breaker {
-    entropy: Entropy,
+pub(super) struct Breaker {
+    pub(super) entropy: Entropy,
     started: u32,
     /// Who is stopped, and since when.
     stopped: Vec<(String, Instant)>,
 }
 
 impl Breaker {
+    pub(super) fn new(entropy: Entropy) -> Self {
+        Self {
+            entropy,
+            started: 0,
+            stopped: Vec::new(),
+        }
+    }
+
     fn one(&self, cluster: &Cluster) -> Option<String> {
         let names: Vec<_> = cluster.routers.keys().collect();
         let place = below(&self.entropy, names.len().max(1) as u64);
@@ -83,7 +91,7 @@ impl Breaker {
             .map(|name| (*name).clone())
     }
 
-    fn start(&mut self, cluster: &mut Cluster) {
+    pub(super) fn start(&mut self, cluster: &mut Cluster) {
         self.started += 1;
         cluster.start(&format!("router-{}", self.started));
     }
@@ -93,7 +101,7 @@ impl Breaker {
     }
 
     /// Wakes who has been stopped for that long.
-    fn wake(&mut self, cluster: &Cluster, after: Duration) {
+    pub(super) fn wake(&mut self, cluster: &Cluster, after: Duration) {
         for (name, _) in self
             .stopped
             .extract_if(.., |(_, since)| since.elapsed() >= after)
@@ -102,7 +110,7 @@ impl Breaker {
         }
     }
 
-    async fn step(&mut self, cluster: &mut Cluster) {
+    pub(super) async fn step(&mut self, cluster: &mut Cluster) {
         let entropy = self.entropy.clone();
         let partition = u32::try_from(below(&entropy, u64::from(PARTITIONS))).unwrap();
         let deliveries = cluster.topics.deliveries.partition(partition);
@@ -157,11 +165,7 @@ async fn survive(seed: u64) -> usize {
         .faults()
         .refuse_values(&cluster.topics.deliveries, "poison");
     let entropy = Entropy::seeded(seed);
-    let mut breaker = Breaker {
-        entropy: entropy.fork("breaker"),
-        started: 0,
-        stopped: Vec::new(),
-    };
+    let mut breaker = Breaker::new(entropy.fork("breaker"));
     breaker.start(&mut cluster);
     breaker.start(&mut cluster);
     let publisher = cluster.publisher.clone();
@@ -186,20 +190,26 @@ async fn survive(seed: u64) -> usize {
     audit.repeats()
 }
 
+/// The seeds to play: those that were asked for, else so many.
+pub(super) fn seeds(usual: u64) -> std::ops::Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    match number("SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SIM_SEEDS").unwrap_or(usual),
+    }
+}
+
+pub(super) fn in_paused_time<T>(play: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(play)
+}
+
 #[test]
 fn routers_lose_nothing_and_repeat_only_what_is_dropped() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let seeds = match number("SIM_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SIM_SEEDS").unwrap_or(30),
-    };
+    let seeds = seeds(30);
     let whole = seeds.end - seeds.start > 5;
-    let mut repeats = 0;
-    for seed in seeds {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
-        repeats += runtime.block_on(survive(seed));
-    }
+    let repeats: usize = seeds.map(|seed| in_paused_time(survive(seed))).sum();
     assert!(
         repeats > 0 || !whole,
         "the faults made no router repeat anything"

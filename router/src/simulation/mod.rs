@@ -2,7 +2,10 @@
 
 mod auditor;
 mod chaos;
+mod fairness;
 mod scenarios;
+mod sources;
+mod starts;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -97,6 +100,8 @@ impl Cluster {
             producer,
         };
         let mut options = Options::named("", PREFIX, &topics);
+        // The auditor knows sources by their numbers: one topic, where a scenario has no other.
+        options.sources = vec![topics.events.clone()];
         options.window = Window {
             targets: 60,
             bytes: 64 << 10,
@@ -171,6 +176,7 @@ impl Cluster {
             filters: Filters::parse_str(filters).unwrap(),
             state: SubscriptionState::Active,
             ordered: false,
+            start: None,
             transform: None,
             request: None,
             hidden: false,

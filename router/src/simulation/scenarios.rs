@@ -482,7 +482,7 @@ async fn the_older_of_two_live_routers_of_one_name_ends_and_says_so() {
     for stopped in [Duration::ZERO, Duration::from_secs(30)] {
         let cluster = cluster(SimulationOptions::default()).await;
         publish(&cluster, 0, 0..10).await;
-        let [first, second] = namesakes(&cluster, stopped).await;
+        let [first, second] = Box::pin(namesakes(&cluster, stopped)).await;
         assert!(matches!(&first, Err(Error::SameName(instance)) if instance == ROUTER));
         let text = first.unwrap_err().to_string();
         assert!(

@@ -231,6 +231,10 @@ section! {
         pub window_bytes: ByteSize = ByteSize::mib(8), in ByteSize::mib(4)..=ByteSize::mib(256);
         /// Time between the committed and the read position of one source partition.
         pub window_age: Duration = secs(10), in ms(100)..=secs(60);
+        /// Deliveries a second of past events, for each source partition, of subscriptions that
+        /// start at a time; 0 holds all replays.
+        // A day of 10 a second in a quarter of an hour; a fiftieth of what one process routes.
+        pub replay_rate: u32 = 1_000, in 0..=1_000_000;
     }
 }
 

@@ -29,6 +29,11 @@ impl Incarnation {
         // Digits of one width sort as the numbers do.
         Self(format!("{:032x}", u128::from_be_bytes(bits)))
     }
+
+    /// Its text: digits of one width.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl Claim {

@@ -3,6 +3,7 @@
 //! A record written by an old version is read by every later one; fixtures in `fixtures/` hold
 //! bytes of each version. What a version does not know it refuses, naming it.
 
+mod activation;
 mod attempt;
 mod claim;
 mod control;
@@ -16,6 +17,7 @@ mod wire;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+pub use activation::{Activation, ActivationKey, Mark, Writer};
 pub use attempt::{AttemptRecord, AttemptVerdict};
 pub use claim::{Claim, Incarnation};
 pub use control::{Applied, ControlKey, ControlObject, Installation};

@@ -13,8 +13,8 @@ use crate::ids::{DeliveryId, EndpointId, KeyId, SubscriptionId, TenantId};
 use crate::resources::{
     ApiKey, Authentication, Batch, BatchFormat, BodyMode, ClientCertificate, ClientCredentials,
     ClientIn, Disabled, DisabledReason, Endpoint, EndpointState, FairShare, HeaderCase, KeyScope,
-    LimitUnit, Placement, Quota, RateWindow, SealedSecret, SealedText, SecretKind,
-    StaticHeader, Subscription, SubscriptionState, Tenant, WindowKind,
+    LimitUnit, Placement, Quota, RateWindow, SealedSecret, SealedText, SecretKind, StartFrom,
+    StartPosition, StaticHeader, Subscription, SubscriptionState, Tenant, WindowKind,
 };
 
 const ENDPOINT: EndpointId = EndpointId::from_bits(0x0197_0000_0000_7000_8000_0000_0000_0001);
@@ -362,6 +362,7 @@ fn subscription(filters: &str, state: SubscriptionState) -> Subscription {
         filters: Filters::parse_str(filters).unwrap(),
         state,
         ordered: false,
+        start: None,
         transform: None,
         request: None,
         hidden: false,
@@ -429,14 +430,23 @@ fn control_of_version_1_is_read_for_ever() {
         include_str!("fixtures/control-v1-endpoint-sending.json"),
         &ControlObject::Endpoint(Box::new(sending_endpoint())),
     );
+}
+
+#[test]
+fn subscriptions_of_version_1_are_read_for_ever() {
+    let check = |json: &str, expected: &Subscription| {
+        let read = ControlObject::decode(json.as_bytes());
+        let expected = ControlObject::Subscription(Box::new(expected.clone()));
+        assert_eq!(read, Ok(expected));
+    };
     let filters = r#"[{"any":[{"exact":{"type":"a"}},{"not":{"prefix":{"source":"/b"}}}]}]"#;
     check(
         include_str!("fixtures/control-v1-subscription-full.json"),
-        &ControlObject::Subscription(Box::new(subscription(filters, SubscriptionState::Paused))),
+        &subscription(filters, SubscriptionState::Paused),
     );
     check(
         include_str!("fixtures/control-v1-subscription-plain.json"),
-        &ControlObject::Subscription(Box::new(subscription("[]", SubscriptionState::Active))),
+        &subscription("[]", SubscriptionState::Active),
     );
     let ordered = Subscription {
         ordered: true,
@@ -444,7 +454,18 @@ fn control_of_version_1_is_read_for_ever() {
     };
     check(
         include_str!("fixtures/control-v1-subscription-ordered.json"),
-        &ControlObject::Subscription(Box::new(ordered)),
+        &ordered,
+    );
+    let start = Subscription {
+        start: Some(StartPosition {
+            from: StartFrom::At(1_795_331_000_000),
+            ended: true,
+        }),
+        ..subscription("[]", SubscriptionState::Active)
+    };
+    check(
+        include_str!("fixtures/control-v1-subscription-start.json"),
+        &start,
     );
 }
 

@@ -8,6 +8,7 @@ pub mod input;
 pub mod key;
 mod limits;
 mod placement;
+mod position;
 mod redrive;
 mod schedule;
 mod sending;
@@ -29,6 +30,7 @@ pub use limits::{
     RetryJitter, WINDOWS_MAX, WindowKind,
 };
 pub use placement::{Placement, Quota};
+pub use position::{NotAStart, StartFrom, StartPosition};
 pub use redrive::{
     DeadFilter, LETTERS_MAX, LetterId, NotALetter, Redrive, RedriveCounts, RedriveState,
 };
@@ -303,6 +305,9 @@ pub struct Subscription {
     /// after another (rule 12).
     #[serde(default, skip_serializing_if = "is_false")]
     pub ordered: bool,
+    /// Where it starts; `None` for where routers are when they hear of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<StartPosition>,
     /// How its deliveries become requests; `None` where the endpoint says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Box<RequestTemplates>>,

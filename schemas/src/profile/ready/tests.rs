@@ -329,6 +329,10 @@ fn removals_need_no_more_than_is_kept_of_who_left() {
     let kept = "  - {field: profile_id}\n";
     assert!(file.contains(kept));
     let faults = Profile::from_yaml(&file.replace(kept, "")).unwrap_err();
-    let pointers: Vec<&str> = faults.0.iter().map(|fault| fault.pointer.as_str()).collect();
+    let pointers: Vec<&str> = faults
+        .0
+        .iter()
+        .map(|fault| fault.pointer.as_str())
+        .collect();
     assert_eq!(pointers, ["/operations/remove"], "{faults:?}");
 }

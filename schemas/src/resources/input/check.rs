@@ -12,7 +12,7 @@ use super::{FAULTS_MAX, Fault, Faults, Fields, UrlPolicy, relations, sourcing, s
 use crate::filter::Filters;
 use crate::ids::{CohortId, EndpointId, TenantId};
 use crate::profile::ResponseGrammar;
-use crate::resources::HEADERS_MAX;
+use crate::resources::{HEADERS_MAX, StartFrom};
 use crate::transform::Transform;
 
 /// Checks the body of a new object.
@@ -176,6 +176,7 @@ impl<'a> Checker<'a> {
             | Kind::Slug
             | Kind::EndpointId
             | Kind::CohortId
+            | Kind::Start
             | Kind::Topic
             | Kind::Pointer
             | Kind::Url
@@ -204,6 +205,10 @@ impl<'a> Checker<'a> {
             Kind::Slug => given.parse::<TenantId>().map(drop).map_err(id),
             Kind::EndpointId => given.parse::<EndpointId>().map(drop).map_err(id),
             Kind::CohortId => given.parse::<CohortId>().map(drop).map_err(id),
+            Kind::Start => given
+                .parse::<StartFrom>()
+                .map(drop)
+                .map_err(|no| no.to_string()),
             Kind::Topic => sourcing::topic(given),
             Kind::Pointer => sourcing::pointer(given),
             Kind::Url if given.len() > URL_CHARS_MAX => {

@@ -75,6 +75,8 @@ pub enum Kind {
     Pointer,
     /// Where an attribute of a source's events comes from.
     Expression,
+    /// Where a subscription starts: `latest` or a time.
+    Start,
     /// True or false.
     Flag,
     /// Text that nobody may read again. A change that leaves it out keeps it.
@@ -198,11 +200,11 @@ pub const SUBSCRIPTION: Members = &[
         NAME,
     ],
     WHICH_EVENTS,
-    &[ORDERED, TRANSFORM],
+    &[ORDERED, START, TRANSFORM],
 ];
 
 /// The body of a webhook: an endpoint and a subscription to it.
-pub const WEBHOOK: Members = &[ENDPOINT_MEMBERS, WHICH_EVENTS, &[ORDERED, TRANSFORM]];
+pub const WEBHOOK: Members = &[ENDPOINT_MEMBERS, WHICH_EVENTS, &[ORDERED, START, TRANSFORM]];
 
 /// The body of a rotation.
 pub const ROTATION: Members = &[&[
@@ -249,6 +251,17 @@ const ORDERED: Member = member(
      after another; others overtake freely.",
     Kind::Flag,
 );
+
+const START: Member = Member {
+    fixed: Some("a subscription's start never changes: make another subscription"),
+    ..member(
+        "start",
+        "Which events that are in the log already it gets: `latest` for none, or a time (RFC 3339, \
+         not in the future) for those written then or later, which are replayed. Where absent, it \
+         begins wherever routing is.",
+        Kind::Start,
+    )
+};
 
 const TRANSFORM: Member = member(
     "transform",

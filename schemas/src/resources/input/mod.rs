@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Batch, BodyMode, Endpoint, FairShare, HeaderCase, RateWindow, RetryJitter, SecretKind,
-    StaticHeader, Subscription, Tenant,
+    StartFrom, StaticHeader, Subscription, Tenant,
 };
 use crate::filter::Filters;
 use crate::ids::{EndpointId, TenantId};
@@ -149,6 +149,8 @@ pub struct SubscriptionInput {
     pub filters: Filters,
     /// Whether events of one key are delivered one after another.
     pub ordered: bool,
+    /// Where it starts.
+    pub start: Option<StartFrom>,
     /// What becomes of events on their way.
     pub transform: Option<Box<Transform>>,
 }
@@ -162,6 +164,8 @@ pub struct WebhookInput {
     pub filters: Filters,
     /// Whether events of one key are delivered one after another.
     pub ordered: bool,
+    /// Where the subscription starts.
+    pub start: Option<StartFrom>,
     /// What becomes of events on their way.
     pub transform: Option<Box<Transform>>,
 }
@@ -318,6 +322,7 @@ impl SubscriptionInput {
             name: fields.value("name"),
             filters: filters(fields)?,
             ordered: fields.value("ordered").unwrap_or_default(),
+            start: start(fields),
             transform: fields.value("transform"),
         })
     }
@@ -334,6 +339,7 @@ impl WebhookInput {
             endpoint: EndpointInput::of(&fields)?,
             filters: filters(&fields)?,
             ordered: fields.value("ordered").unwrap_or_default(),
+            start: start(&fields),
             transform: fields.value("transform"),
         })
     }
@@ -392,6 +398,10 @@ fn signature(fields: &Fields) -> Option<SecretKind> {
         "v1a" => Some(SecretKind::Ed25519),
         _ => Some(SecretKind::Symmetric),
     }
+}
+
+fn start(fields: &Fields) -> Option<StartFrom> {
+    fields.value::<String>("start")?.parse().ok()
 }
 
 /// `types` is short for an `any` of exact types.

@@ -213,12 +213,40 @@ fn subscription() -> Subscription {
         filters: Filters::of_types(&["a"]).unwrap(),
         state: SubscriptionState::Active,
         ordered: false,
+        start: None,
         transform: None,
         request: None,
         hidden: false,
         created_at: 0,
         updated_at: 0,
     }
+}
+
+#[test]
+fn a_start_is_read_once_and_never_changed() {
+    let body = |start: Value| json!({ "endpoint": endpoint_id(), "start": start });
+    let check = |start: Value, expected: Option<StartFrom>| {
+        let read = SubscriptionInput::read(&body(start)).unwrap();
+        assert_eq!(read.start, expected);
+    };
+    check(json!("latest"), Some(StartFrom::Latest));
+    check(json!("1970-01-01T00:00:05Z"), Some(StartFrom::At(5_000)));
+    check(Value::Null, None);
+    for bad in [json!("earliest"), json!(5), json!("2026-11-22")] {
+        let faults = SubscriptionInput::read(&body(bad)).unwrap_err();
+        assert_eq!(pointers(&faults), ["/start"]);
+    }
+    let started = Subscription {
+        start: Some(crate::resources::StartPosition::new(StartFrom::At(5))),
+        ..subscription()
+    };
+    let patched = SubscriptionInput::patched(&started, &json!({ "name": "new" })).unwrap();
+    assert_eq!(patched.name.as_deref(), Some("new"));
+    let faults = SubscriptionInput::patched(&started, &json!({ "start": "latest" })).unwrap_err();
+    assert_eq!(pointers(&faults), ["/start"]);
+    let webhook = json!({ "url": "https://a.example", "start": "latest" });
+    let webhook = WebhookInput::read(&webhook, &UrlPolicy::default()).unwrap();
+    assert_eq!(webhook.start, Some(StartFrom::Latest));
 }
 
 #[test]

@@ -120,11 +120,12 @@ impl World {
             placement: Placement::of(&Quota::of_endpoint(endpoint), partitions),
             name: None,
             filters: Filters::parse(&self.filters(number))?,
-            transform: None,
             request: None,
             hidden: false,
             state: SubscriptionState::Active,
             ordered: false,
+            start: None,
+            transform: None,
             created_at: 0,
             updated_at: 0,
         })))

@@ -1,0 +1,266 @@
+//! Owns the reading and the writing of activations on `progress`.
+//!
+//! It must never give up: a source partition whose activations are not known cannot be routed. The
+//! surprise: a place is read to its end and no further, by a reader that lives as long as that
+//! takes; the owner of a source partition is the only one who writes what counts there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use runtime::log::{
+    Assignment, Bounds, Class, Committed, Error, Fetched, Headers, Member, Partition, Producer,
+    ProducerOptions, Reader, ReaderOptions, Record, SharedLog, StoredRecord, TopicName,
+};
+use schemas::records::{Activation, ActivationKey};
+
+const QUEUE_BYTES: usize = 1 << 20;
+const BATCH_BYTES: usize = 256 << 10;
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// The activations in one partition of `progress`.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Records with an activation's key.
+    pub(super) records: Vec<StoredRecord>,
+    /// The offset behind everything that was read.
+    pub(super) end: i64,
+}
+
+/// The log, and what its clients are named after.
+#[derive(Debug, Clone)]
+pub(super) struct Means {
+    pub(super) log: SharedLog,
+    pub(super) instance: String,
+    pub(super) progress: TopicName,
+}
+
+impl Means {
+    /// The offset behind the last record of a partition as it is now, of which everything below
+    /// `known` is known. What is behind it are marks of transactions: no record, and never seen by
+    /// who follows the topic, so that the log's own end says nothing.
+    pub(super) async fn end(&self, partition: &Partition, known: i64) -> i64 {
+        let mut wait = Wait::new();
+        loop {
+            match self.end_once(partition, known).await {
+                Ok(end) => return end,
+                Err(error) => wait.out(&error).await,
+            }
+        }
+    }
+
+    async fn end_once(&self, partition: &Partition, known: i64) -> Result<i64, Error> {
+        let options = ReaderOptions {
+            name: format!("{}-control-end", self.instance),
+            queue_bytes: QUEUE_BYTES,
+            batch_bytes: BATCH_BYTES,
+        };
+        let (reader, mut fetched) = self.log.reader(options).await?;
+        let own = reader.assign(partition.clone(), known);
+        let mut end = known;
+        loop {
+            let gone = || Error::new(Class::Retry, partition, "reader has ended");
+            match fetched.recv().await.ok_or_else(gone)? {
+                Fetched::Records(assignment, batch) if assignment == own => {
+                    end = batch.records.last().map_or(end, |last| last.offset + 1);
+                }
+                // Out of the log: a topic made anew, which its follower reads anew.
+                Fetched::End(assignment, _) | Fetched::OutOfRange(assignment, _)
+                    if assignment == own =>
+                {
+                    return Ok(end);
+                }
+                Fetched::Failed(_, error) => {
+                    tracing::warn!(%partition, %error, "end of control is not known yet");
+                }
+                Fetched::Records(..) | Fetched::End(..) | Fetched::OutOfRange(..) => {}
+            }
+        }
+    }
+
+    /// Where the log of `partition` begins and ends, and then the first offset at or after each of
+    /// `times`.
+    pub(super) async fn facts(
+        &self,
+        partition: &Partition,
+        times: &BTreeSet<i64>,
+    ) -> (Bounds, BTreeMap<i64, Option<i64>>) {
+        let mut wait = Wait::new();
+        loop {
+            let facts = async {
+                let bounds = self.log.bounds(partition).await?;
+                let mut starts = BTreeMap::new();
+                for at in times {
+                    starts.insert(*at, self.log.offset_at(partition, *at).await?);
+                }
+                Ok::<_, Error>((bounds, starts))
+            };
+            match facts.await {
+                Ok(facts) => return facts,
+                Err(error) => wait.out(&error).await,
+            }
+        }
+    }
+
+    /// The text that was committed with the position of each partition.
+    pub(super) async fn metadata(
+        &self,
+        member: &dyn Member,
+        partitions: &[Partition],
+    ) -> BTreeMap<Partition, String> {
+        let mut wait = Wait::new();
+        loop {
+            match member.committed(partitions).await {
+                Ok(committed) => {
+                    let text = |(partition, position): (Partition, Option<Committed>)| {
+                        (
+                            partition,
+                            position
+                                .map(|position| position.metadata)
+                                .unwrap_or_default(),
+                        )
+                    };
+                    return committed.into_iter().map(text).collect();
+                }
+                Err(error) => wait.out(&error).await,
+            }
+        }
+    }
+
+    /// Reads each of `places` to its end.
+    pub(super) async fn read(&self, places: &BTreeSet<Partition>) -> BTreeMap<Partition, Found> {
+        let mut wait = Wait::new();
+        loop {
+            match self.read_once(places).await {
+                Ok(found) => return found,
+                Err(error) => wait.out(&error).await,
+            }
+        }
+    }
+
+    async fn read_once(
+        &self,
+        places: &BTreeSet<Partition>,
+    ) -> Result<BTreeMap<Partition, Found>, Error> {
+        let options = ReaderOptions {
+            name: format!("{}-activations", self.instance),
+            queue_bytes: QUEUE_BYTES,
+            batch_bytes: BATCH_BYTES,
+        };
+        let (reader, mut fetched) = self.log.reader(options).await?;
+        let mut open = BTreeMap::new();
+        let mut found = BTreeMap::new();
+        for place in places {
+            self.begin(&*reader, place, &mut open, &mut found).await?;
+        }
+        while !open.is_empty() {
+            let gone = || Error::new(Class::Retry, &self.progress, "reader has ended");
+            match fetched.recv().await.ok_or_else(gone)? {
+                Fetched::Records(assignment, batch)
+                    if open.get(&batch.partition) == Some(&assignment) =>
+                {
+                    let into = found.entry(batch.partition).or_default();
+                    into.end = batch
+                        .records
+                        .last()
+                        .map_or(into.end, |last| last.offset + 1);
+                    let ours = batch.records.into_iter().filter(is_activation);
+                    into.records.extend(ours);
+                }
+                Fetched::End(assignment, place) if open.get(&place) == Some(&assignment) => {
+                    open.remove(&place);
+                    reader.unassign(place);
+                }
+                Fetched::OutOfRange(assignment, place) if open.get(&place) == Some(&assignment) => {
+                    self.begin(&*reader, &place, &mut open, &mut found).await?;
+                }
+                Fetched::Failed(partition, error) => {
+                    tracing::warn!(?partition, %error, "activations cannot be read now");
+                }
+                Fetched::Records(..) | Fetched::End(..) | Fetched::OutOfRange(..) => {}
+            }
+        }
+        Ok(found)
+    }
+
+    async fn begin(
+        &self,
+        reader: &dyn Reader,
+        place: &Partition,
+        open: &mut BTreeMap<Partition, Assignment>,
+        found: &mut BTreeMap<Partition, Found>,
+    ) -> Result<(), Error> {
+        let start = self.log.bounds(place).await?.start;
+        let nothing = Found {
+            records: Vec::new(),
+            end: start,
+        };
+        found.insert(place.clone(), nothing);
+        open.insert(place.clone(), reader.assign(place.clone(), start));
+        Ok(())
+    }
+
+    /// Writes records to `place`, in order, until they are all there. A second copy of one changes
+    /// nothing.
+    pub(super) async fn write(&self, producer: Arc<dyn Producer>, records: Vec<Record>) {
+        let mut producer = producer;
+        let mut wait = Wait::new();
+        while !records.is_empty() {
+            let reports = producer.send(records.clone()).await.wait().await;
+            let failed = reports.iter().find_map(|report| report.as_ref().err());
+            let Some(failed) = failed else {
+                return;
+            };
+            let error = Error::new(Class::Unknown, &self.progress, failed);
+            wait.out(&error).await;
+            // The one that failed may be past writing anything.
+            let options = ProducerOptions::named(format!("{}-activations", self.instance));
+            match self.log.producer(options).await {
+                Ok(other) => producer = other,
+                Err(error) => wait.out(&error).await,
+            }
+        }
+    }
+
+    /// The record of an activation at `place`.
+    pub(super) fn record(&self, place: &Partition, activation: &Activation) -> Record {
+        self.record_of(place, &activation.key(), Some(activation.encode().into()))
+    }
+
+    /// The record that takes one back.
+    pub(super) fn tombstone(&self, place: &Partition, key: &ActivationKey) -> Record {
+        self.record_of(place, key, None)
+    }
+
+    fn record_of(&self, place: &Partition, key: &ActivationKey, value: Option<Bytes>) -> Record {
+        Record {
+            topic: self.progress.clone(),
+            partition: Some(place.number),
+            key: Some(Bytes::from(key.to_string())),
+            value,
+            headers: Headers::default(),
+        }
+    }
+}
+
+/// The waits between tries.
+#[derive(Debug)]
+struct Wait(Duration);
+
+impl Wait {
+    fn new() -> Self {
+        Self(RETRY_FIRST)
+    }
+
+    async fn out(&mut self, error: &Error) {
+        tracing::warn!(%error, "activations wait for the log");
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(RETRY_MAX);
+    }
+}
+
+fn is_activation(record: &StoredRecord) -> bool {
+    record.key.as_deref().is_some_and(ActivationKey::is_one)
+}
