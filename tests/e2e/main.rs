@@ -27,6 +27,7 @@ mod producers;
 mod redrives;
 mod replicas;
 mod routers;
+mod shares;
 mod soak;
 mod topics;
 mod traffic;

@@ -3,6 +3,8 @@
 //! It must never be kinder to itself than to Anabranch: acks=all, idempotent, the same codec, the
 //! same bytes. The surprise: everything here blocks, so it runs on threads of its own.
 
+mod relay;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ use tokio::time::Instant;
 
 use crate::pace::{self, rate, wall_us};
 
+pub(crate) use relay::{Arrival, Paced, Relay, Watch, copy, ends, read_from};
+
 /// What Anabranch's producers use by default.
 const CODEC: &str = "lz4";
 const POLL: Duration = Duration::from_millis(1);
@@ -30,6 +34,7 @@ const SILENCE: Duration = Duration::from_secs(3);
 pub(crate) struct Record {
     /// None leaves it to the partitioner.
     pub(crate) partition: Option<i32>,
+    pub(crate) key: Option<Bytes>,
     pub(crate) headers: OwnedHeaders,
     pub(crate) value: Bytes,
 }
@@ -46,6 +51,7 @@ impl Record {
         }
         Self {
             partition: None,
+            key: None,
             headers: owned,
             value,
         }
@@ -188,34 +194,38 @@ pub(crate) async fn read(brokers: &str, topic: &str, records: u64) -> anyhow::Re
     let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
     blocking(move || {
         let consumer = consumer(&brokers, &topic, Offset::Beginning)?;
-        let mut content = Content {
-            first_ms: i64::MAX,
-            ..Content::default()
-        };
-        let mut last = Instant::now();
-        while content.records < records {
-            let Some(message) = consumer.poll(Duration::from_millis(100)) else {
-                let found = content.records;
-                ensure!(
-                    last.elapsed() < PATIENCE,
-                    "{found} of {records} records on {topic}"
-                );
-                continue;
-            };
-            let message = message?;
-            last = Instant::now();
-            content.records += 1;
-            content.bytes += u64::try_from(message.payload_len())?;
-            let (Timestamp::LogAppendTime(at) | Timestamp::CreateTime(at)) = message.timestamp()
-            else {
-                continue;
-            };
-            content.first_ms = content.first_ms.min(at);
-            content.last_ms = content.last_ms.max(at);
-        }
-        Ok(content)
+        tally(&consumer, &topic, records)
     })
     .await
+}
+
+/// Counts what a consumer is handed, until `records` are there.
+fn tally(consumer: &BaseConsumer, topic: &str, records: u64) -> anyhow::Result<Content> {
+    let mut content = Content {
+        first_ms: i64::MAX,
+        ..Content::default()
+    };
+    let mut last = Instant::now();
+    while content.records < records {
+        let Some(message) = consumer.poll(Duration::from_millis(100)) else {
+            let found = content.records;
+            ensure!(
+                last.elapsed() < PATIENCE,
+                "{found} of {records} records on {topic}"
+            );
+            continue;
+        };
+        let message = message?;
+        last = Instant::now();
+        content.records += 1;
+        content.bytes += u64::try_from(message.payload_len())?;
+        let (Timestamp::LogAppendTime(at) | Timestamp::CreateTime(at)) = message.timestamp() else {
+            continue;
+        };
+        content.first_ms = content.first_ms.min(at);
+        content.last_ms = content.last_ms.max(at);
+    }
+    Ok(content)
 }
 
 /// The values of a topic as it is now, each as `decode` reads it.
@@ -244,9 +254,14 @@ pub(crate) async fn values<T: Send + 'static>(
     .await
 }
 
-async fn create(brokers: &str, topic: &str) -> anyhow::Result<()> {
+/// Makes a topic of 6 partitions whose records have the broker's time.
+///
+/// # Errors
+/// Where the broker does not.
+pub(crate) async fn create(brokers: &str, topic: &str) -> anyhow::Result<()> {
     let admin: AdminClient<DefaultClientContext> = client(brokers).create()?;
-    let topic = NewTopic::new(topic, 6, TopicReplication::Fixed(-1));
+    let topic = NewTopic::new(topic, 6, TopicReplication::Fixed(-1))
+        .set("message.timestamp.type", "LogAppendTime");
     for made in admin.create_topics([&topic], &AdminOptions::new()).await? {
         if let Err((name, code)) = made {
             bail!("topic {name}: {code}");
@@ -303,9 +318,12 @@ fn send(
     topic: &str,
     record: &Record,
 ) -> anyhow::Result<()> {
-    let mut next = BaseRecord::<(), [u8]>::to(topic)
+    let mut next = BaseRecord::<[u8], [u8]>::to(topic)
         .payload(record.value.as_ref())
         .headers(record.headers.clone());
+    if let Some(key) = &record.key {
+        next = next.key(key.as_ref());
+    }
     if let Some(partition) = record.partition {
         next = next.partition(partition);
     }

@@ -19,11 +19,14 @@ pub(crate) const ONE: &str = "application/cloudevents+json";
 /// The content type of a batch.
 pub(crate) const BATCH: &str = "application/cloudevents-batch+json";
 
+/// The type of events that are of none in particular.
+pub(crate) const MEASURED: &str = "load.measured";
+
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// Event `number` in structured mode.
 pub(crate) fn structured(number: u64) -> String {
-    structured_as(number, "load.measured")
+    structured_as(number, MEASURED)
 }
 
 /// Event `number` of a type in structured mode.
@@ -53,7 +56,15 @@ pub(crate) fn batch(from: u64, count: u64) -> Bytes {
 /// # Errors
 /// Where `schemas` refuses it.
 pub(crate) fn accepted(number: u64, accepted: &str) -> anyhow::Result<Event> {
-    let text = Bytes::from(structured(number));
+    accepted_as(number, MEASURED, accepted)
+}
+
+/// The same for an event of a type.
+///
+/// # Errors
+/// Where `schemas` refuses it.
+pub(crate) fn accepted_as(number: u64, event_type: &str, accepted: &str) -> anyhow::Result<Event> {
+    let text = Bytes::from(structured_as(number, event_type));
     let mut event = json::decode(&text, &Limits::default()).context("an event")?;
     event.set_tenant(TENANT)?;
     event.set_extension(ACCEPTED, AttributeValue::String(accepted))?;

@@ -9,6 +9,7 @@ mod bare;
 mod bench;
 mod child;
 mod client;
+mod crowd;
 mod events;
 mod matching;
 mod members;

@@ -1,4 +1,4 @@
-//! One event to 10,000 endpoints, and 400 events to 100.
+//! One event to 10,000 endpoints, 400 events to 100, and one to 100,000 subscriptions.
 //!
 //! The bar on bytes is rule 2's: the payload once per 1,000 targets of a partition, and 40 bytes a
 //! target.
@@ -30,7 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Where it cannot be carried out, or a delivery does not arrive.
 pub(super) async fn run(plan: &Plan, report: Report) -> anyhow::Result<()> {
     wide(plan, report).await?;
-    many(plan, report).await
+    many(plan, report).await?;
+    super::wide::run(plan, report).await
 }
 
 async fn wide(plan: &Plan, report: Report) -> anyhow::Result<()> {

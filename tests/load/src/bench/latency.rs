@@ -1,5 +1,5 @@
 //! Milliseconds from when an event was meant to be sent until it has arrived, single events in an
-//! open loop, beside librdkafka alone.
+//! open loop, beside librdkafka alone; and until it is routed.
 //!
 //! The surprise: an event that had to wait for a connection waits on the clock of its own latency.
 
@@ -87,7 +87,9 @@ pub(super) async fn run(plan: &Plan, report: Report) -> anyhow::Result<()> {
     let stack = Stack::embedded(plan).await?;
     let mut sink = endpoint(&stack).await?;
     let rounds = measure(plan, &stack, &mut sink, EMBEDDED.per_second).await?;
-    print(report, "embedded", EMBEDDED, &rounds, None)
+    print(report, "embedded", EMBEDDED, &rounds, None)?;
+    drop(stack);
+    super::routed::run(plan, report).await
 }
 
 fn print(

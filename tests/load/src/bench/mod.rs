@@ -12,7 +12,10 @@ mod isolation;
 mod latency;
 mod matching;
 mod publish;
+mod routed;
+mod routing;
 mod scale;
+mod wide;
 
 use std::path::PathBuf;
 
@@ -72,6 +75,8 @@ pub(crate) enum Bench {
     Batch,
     /// Events a second that the index matches on one core.
     Matching,
+    /// Events and deliveries a second of a router alone.
+    Routing,
     /// A cohort into a partner's list, and what changed of it.
     Cohort,
     /// A sync beside a client that sends one member a request.
@@ -97,6 +102,7 @@ impl Bench {
             Self::Scale => "scale",
             Self::Batch => "batch",
             Self::Matching => "matching",
+            Self::Routing => "routing",
             Self::Cohort => "cohort",
             Self::CohortNaive => "cohort-naive",
             Self::CohortLimit => "cohort-limit",
@@ -116,6 +122,7 @@ impl Bench {
             | Self::Backlog
             | Self::Scale
             | Self::Batch
+            | Self::Routing
             | Self::Cohort
             | Self::CohortNaive
             | Self::CohortLimit
@@ -129,7 +136,9 @@ impl Bench {
             Self::Dispatcher => "deliveries a second from a full topic to one endpoint, beside wrk",
             Self::Ingest => "events a second over HTTP into Kafka, beside a bare producer",
             Self::Latency => "intended sending to arrival, open loop, on Kafka and embedded",
-            Self::Fanout => "one event to 10,000 endpoints; 400 events to 100",
+            Self::Fanout => {
+                "one event to 10,000 endpoints, and to 100,000 subscriptions; 400 to 100"
+            }
             Self::Embedded => "events a second end to end on local disk; memory and disk",
             Self::Hops => "deliveries a second into a delay topic, beside plain commits",
             Self::Isolation => "latency of healthy endpoints beside hanging and refusing ones",
@@ -137,6 +146,7 @@ impl Bench {
             Self::Scale => "limits and their use with 1, 2 and 4 dispatchers, and one killed",
             Self::Batch => "deliveries a second in requests of 50 and of one, from a full topic",
             Self::Matching => "events a second that one core matches, beside sonic-rs and quamina",
+            Self::Routing => "events a second of a router on a full topic, beside a bare loop",
             Self::Cohort => "seconds until a partner has a cohort, and what changed of it",
             Self::CohortNaive => "members a second of a sync, beside one member a request",
             Self::CohortLimit => "seconds of a sync at a partner's limit, beside what it allows",
@@ -161,6 +171,7 @@ impl Bench {
             Self::Scale => scale::run(&plan, report).await,
             Self::Batch => batch::run(&plan, report).await,
             Self::Matching => matching::run(&plan, report).await,
+            Self::Routing => routing::run(&plan, report).await,
             Self::Cohort => cohort::first(&plan, report).await,
             Self::CohortNaive => cohort::naive(&plan, report).await,
             Self::CohortLimit => cohort::limit(&plan, report).await,
