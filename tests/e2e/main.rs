@@ -29,6 +29,7 @@ mod replicas;
 mod routers;
 mod shares;
 mod soak;
+mod sources;
 mod topics;
 mod traffic;
 
