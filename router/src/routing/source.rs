@@ -8,17 +8,17 @@
 
 mod intake;
 mod replaying;
+mod shipment;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::log::{Assignment, Batch, NotWritten, Producer, Record, StoredRecord};
-use schemas::ids::SubscriptionId;
 use schemas::records::DeadReason;
 use tokio::time::Instant;
 
-use super::metrics::{Class, EventResult, RouterMetrics};
+use super::metrics::{Class, RouterMetrics};
 use super::start::Start;
 use super::window::{Limits, Window};
 use crate::index::Index;
@@ -26,16 +26,10 @@ use crate::matching::{Fanout, Lost, Outgoing, Places, Refused, dead_reason};
 pub(super) use intake::Reading;
 use intake::UnderWay;
 pub(super) use replaying::{label_in, mark_in};
+use shipment::Tag;
+pub(super) use shipment::{Load, Shipment};
 
-/// The most that is made before other source partitions have their turn.
-const SHIPMENT_EVENTS: usize = 512;
-const SHIPMENT_TARGETS: usize = 8_000;
-const SHIPMENT_BYTES: usize = 1 << 20;
-/// The most that is read in a turn, whether anybody wants it or not.
-const TURN_EVENTS: usize = 4_096;
-/// The most targets of a large fan-out that are put in order in a turn.
-const TURN_ORDERED: usize = 16_000;
-/// So many at once.
+/// So many targets of a large fan-out are put in order at once.
 const ORDER_STEP: usize = 4_000;
 /// Fewer in careful mode, where each record's targets are kept in memory.
 const CAREFUL_RECORDS: usize = 64;
@@ -54,114 +48,6 @@ pub(super) enum Phase {
     Routing,
     /// Given up: what is in flight is awaited and committed.
     Draining,
-}
-
-/// What a record was for, so that its refusal names it.
-#[derive(Debug)]
-enum Tag {
-    /// Of an item of the record at this offset.
-    Targets((i64, u32), Vec<SubscriptionId>),
-    /// A dead letter with the bytes of an item of the record at this offset.
-    Bytes(i64, u32),
-    /// A dead letter that is a reference; there is nothing smaller.
-    Reference,
-}
-
-/// What is handed to the producer in one call, and what its acknowledgement means.
-#[derive(Debug, Default)]
-pub(super) struct Load {
-    /// In careful mode one for each record, else none.
-    tags: Vec<Tag>,
-    /// When each event that is whole with this load was accepted.
-    accepted_at: Vec<i64>,
-    dead: Vec<DeadReason>,
-    undecodable: u64,
-    deliveries: u64,
-    targets: usize,
-    bytes: usize,
-    through: Option<i64>,
-}
-
-impl Load {
-    /// Targets in the records.
-    pub(super) fn targets(&self) -> usize {
-        self.targets
-    }
-
-    /// Counts what was acknowledged of past events.
-    pub(super) fn count_past(&self, metrics: &RouterMetrics) {
-        metrics.replay.targets.inc_by(self.targets as u64);
-        metrics.records.inc_by(self.deliveries);
-        for reason in &self.dead {
-            let reason = super::metrics::label_of(*reason);
-            metrics.dead_letters.get(reason).inc();
-        }
-    }
-
-    /// Bytes of the records.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Counts what was acknowledged.
-    pub(super) fn count(&self, metrics: &RouterMetrics, class: Class, now: i64) {
-        metrics
-            .events
-            .get(EventResult::Routed)
-            .inc_by(self.accepted_at.len() as u64);
-        metrics
-            .events
-            .get(EventResult::Undecodable)
-            .inc_by(self.undecodable);
-        metrics.records.inc_by(self.deliveries);
-        metrics.targets.inc_by(self.targets as u64);
-        for reason in &self.dead {
-            metrics
-                .dead_letters
-                .get(super::metrics::label_of(*reason))
-                .inc();
-        }
-        for accepted in &self.accepted_at {
-            let age = u64::try_from(now.saturating_sub(*accepted)).unwrap_or(0);
-            metrics
-                .event_age
-                .get(class)
-                .observe(Duration::from_millis(age).as_secs_f64());
-        }
-    }
-}
-
-/// Records to write, with their [`Load`].
-#[derive(Debug, Default)]
-pub(super) struct Shipment {
-    pub(super) records: Vec<Record>,
-    pub(super) load: Load,
-    /// Source records begun for it, and bytes of them.
-    begun: usize,
-    begun_bytes: usize,
-    /// Targets of large fan-outs put in order.
-    ordered: usize,
-}
-
-impl Shipment {
-    /// What the producer had no room for.
-    pub(super) fn again(records: Vec<Record>, load: Load) -> Self {
-        Self {
-            records,
-            load,
-            ..Self::default()
-        }
-    }
-
-    /// Whether a turn has no room for more: what bounds how long the others wait.
-    fn has_ended(&self) -> bool {
-        self.load.accepted_at.len() >= SHIPMENT_EVENTS
-            || self.load.targets >= SHIPMENT_TARGETS
-            || self.load.bytes >= SHIPMENT_BYTES
-            || self.begun >= TURN_EVENTS
-            || self.begun_bytes >= SHIPMENT_BYTES
-            || self.ordered >= TURN_ORDERED
-    }
 }
 
 /// What there is to do for a source partition now.
