@@ -30,13 +30,14 @@ mod routers;
 mod shares;
 mod soak;
 mod sources;
+mod starts;
 mod topics;
 mod traffic;
+mod transforms;
 
 use harness::{Builder, Log};
 
 /// A pipeline of the binary under test.
-mod transforms;
 fn pipeline() -> Builder {
     harness::pipeline(env!("CARGO_BIN_EXE_anabranch"))
 }

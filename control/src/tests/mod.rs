@@ -11,4 +11,5 @@ mod replicas;
 mod rig;
 mod secrets;
 mod sources;
+mod starts;
 mod writing;
