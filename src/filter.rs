@@ -72,9 +72,9 @@ pub(crate) async fn run(command: FilterCommand, settings: &Settings) -> anyhow::
     let FilterCommand::DryRun(args) = command;
     let api = Api::new(&args.api, &settings.config().general.data_dir)?;
     let mut body = json!({ "filters": filters(&args.which)?, "last": args.last });
-    if let Some(file) = &args.transform {
+    if let (Some(file), Value::Object(body)) = (&args.transform, &mut body) {
         let transform = json_in(&file.display().to_string(), &input(file)?)?;
-        body["transform"] = transform;
+        body.insert("transform".to_owned(), transform);
     }
     let path = ["tenants", args.tenant.tenant.as_str(), "filters", "dry-run"];
     let answer = api.control(Method::POST, &path, &[], Some(&body)).await?;
