@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use hashbrown::HashSet;
 use runtime::log::{Class, Error, Fetched, Partition, ReaderOptions, SharedLog, StoredRecord};
 use schemas::ids::Mark;
-use schemas::records::DeliveryRecord;
+use schemas::records::{DeliveryRecord, Origin};
 use tracing::{error, info, warn};
 
 use super::Engine;
@@ -30,6 +30,8 @@ pub(super) struct Recalled {
     tenure: Tenure,
     /// The record's place.
     offset: i64,
+    /// Where its event came from.
+    origin: Origin,
     /// Which of its marks were there before, and where.
     found: Vec<(Mark, i64)>,
 }
@@ -75,6 +77,7 @@ impl<T: Transport> Engine<T> {
                 Recalled {
                     tenure,
                     offset,
+                    origin: doubt.origin,
                     found,
                 }
             }
@@ -86,12 +89,13 @@ impl<T: Transport> Engine<T> {
         let Recalled {
             tenure,
             offset,
+            origin,
             found,
         } = recalled;
         let Some(owned) = self.tenant_of(tenure) else {
             return;
         };
-        owned.marks.recall(found);
+        owned.marks.recall(&origin, found);
         if let Some(source) = owned.sources.get_mut(DELIVERIES) {
             source.recall = Recall::Answered(offset);
         }

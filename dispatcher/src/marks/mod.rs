@@ -56,6 +56,8 @@ pub struct Doubt {
     pub marks: Vec<Mark>,
     /// When their event was accepted, unix milliseconds: they were not there before.
     pub accepted_at: i64,
+    /// Where their event came from.
+    pub origin: schemas::records::Origin,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -87,8 +89,8 @@ struct Replay {
 }
 
 impl Origin {
-    fn is_of(&self, record: &DeliveryRecord) -> bool {
-        self.partition == record.origin.partition && self.topic == record.origin.topic
+    fn is(&self, origin: &schemas::records::Origin) -> bool {
+        self.partition == origin.partition && self.topic == origin.topic
     }
 }
 
@@ -142,7 +144,10 @@ impl Marks {
     /// there is no doubt.
     pub fn doubt(&self, record: &DeliveryRecord) -> Option<Doubt> {
         record.router_position?;
-        let origin = self.origins.iter().find(|origin| origin.is_of(record))?;
+        let origin = self
+            .origins
+            .iter()
+            .find(|origin| origin.is(&record.origin))?;
         if record.origin.offset >= origin.highest {
             return None;
         }
@@ -155,14 +160,21 @@ impl Marks {
             .map(|(_, mark)| mark)
             .filter(|mark| !self.first_seen.contains_key(mark))
             .collect();
-        (!marks.is_empty()).then_some(Doubt {
+        (!marks.is_empty()).then(|| Doubt {
             marks,
             accepted_at: record.accepted_at,
+            origin: record.origin.clone(),
         })
     }
 
-    /// Takes in where marks in doubt were first.
-    pub fn recall(&mut self, found: Vec<(Mark, i64)>) {
+    /// Takes in where marks in doubt were first, of a record from `origin`. Where none was there, the
+    /// origin has begun anew (a topic that was made again), and what follows is in no doubt.
+    pub fn recall(&mut self, origin: &schemas::records::Origin, found: Vec<(Mark, i64)>) {
+        if found.is_empty()
+            && let Some(known) = self.origins.iter_mut().find(|known| known.is(origin))
+        {
+            known.highest = origin.offset;
+        }
         self.recalled = found;
     }
 
@@ -238,7 +250,10 @@ impl Marks {
     }
 
     fn origin(&mut self, record: &DeliveryRecord) -> usize {
-        let known = self.origins.iter().position(|origin| origin.is_of(record));
+        let known = self
+            .origins
+            .iter()
+            .position(|origin| origin.is(&record.origin));
         let at = known.unwrap_or_else(|| {
             self.origins.push(Origin {
                 topic: record.origin.topic.clone(),

@@ -114,6 +114,27 @@ fn an_old_event_written_again_is_not_the_newest_of_its_key() {
     });
 }
 
+/// An origin whose offsets begin anew is looked up once, and not for each of its events.
+#[test]
+fn an_origin_that_begins_anew_is_looked_up_once() {
+    paused(async {
+        let mut world = World::new(calm()).await;
+        world.keys = 1;
+        let endpoint = world.endpoint(Behaviour::Healthy(1, 5)).await;
+        world.start("d1");
+        world.published = 1_000;
+        let mut ids = world.publish_many(&[endpoint], 20).await;
+        world.published = 0;
+        ids.extend(world.publish_many(&[endpoint], 50).await);
+        world
+            .until("delivered", MINUTES, |world| world.ended(&ids))
+            .await;
+        world.audit_exactly_once(&ids);
+        let asked = world.metric("d1", "anabranch_dispatch_recalls_total");
+        assert!((asked - 1.0).abs() < 1e-9, "{asked}");
+    });
+}
+
 fn blocked_and_free_again() {
     paused(async {
         let mut world = World::new(calm()).await;

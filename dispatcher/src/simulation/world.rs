@@ -51,7 +51,7 @@ pub(crate) struct World {
     producer: Arc<dyn Producer>,
     running: BTreeMap<String, Running>,
     pub(crate) endpoints: Vec<(Endpoint, SubscriptionId)>,
-    published: i64,
+    pub(super) published: i64,
     pub(crate) retry_schedule_ms: Vec<u64>,
     /// What dispatchers are started with, their names apart.
     pub(crate) config: Config,
