@@ -109,8 +109,11 @@ impl Router {
                 let source = self.sources.get_mut(&partition);
                 if let Some(source) = source.filter(|source| source.tenure == tenure) {
                     source.committed(offset);
-                    source.committed_with(&metadata);
+                    let is_marked = source.committed_with(&metadata);
                     self.regulate(&partition);
+                    if is_marked {
+                        self.tend(&partition);
+                    }
                 }
             }
             return Ok(());

@@ -250,6 +250,7 @@ impl Source {
         self.to_commit().is_some()
             && (self.phase == Phase::Draining
                 || self.overtaken
+                || self.awaits_mark()
                 || self.window.uncommitted_targets() > limits.targets / 4)
     }
 

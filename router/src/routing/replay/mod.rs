@@ -37,7 +37,7 @@ use schemas::records::{Activation, ActivationKey, Incarnation, Mark, Writer};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::source::{Load, Phase};
+use super::source::{Load, Phase, Source};
 use super::{Done, Router};
 use crate::Error;
 use crate::index::Index;
@@ -411,8 +411,11 @@ impl Router {
             Stage::LookingUp | Stage::Adopting => {}
             Stage::Known => {
                 self.save(partition);
-                self.register(partition);
-                self.go_on(partition);
+                // Whoever comes next believes what this owner decides only behind its mark.
+                if self.sources.get(partition).is_some_and(Source::is_marked) {
+                    self.register(partition);
+                    self.go_on(partition);
+                }
                 self.forget(partition);
             }
         }

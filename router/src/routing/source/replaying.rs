@@ -60,10 +60,18 @@ impl Source {
         format!("{} {mark}", self.label)
     }
 
-    /// Notes that a position was committed with `metadata`.
-    pub(in crate::routing) fn committed_with(&mut self, metadata: &str) {
+    /// Notes that a position was committed with `metadata`; says whether the log knows the mark
+    /// only now.
+    pub(in crate::routing) fn committed_with(&mut self, metadata: &str) -> bool {
+        let was_marked = self.is_marked;
         self.is_marked = self.metadata() == metadata;
         self.recommit |= !self.is_marked;
+        self.is_marked && !was_marked
+    }
+
+    /// Whether activations wait for the mark to be committed.
+    pub(super) fn awaits_mark(&self) -> bool {
+        !self.is_marked && self.mark.as_ref().is_some_and(|mark| !mark.is_empty())
     }
 
     /// Whether the log knows the mark.
