@@ -528,7 +528,8 @@ mod tests {
         let (member, mut membership) = log.member(joining).await.unwrap();
         let assigned = membership.recv().await;
         assert!(matches!(assigned, Some(Membership::Assigned(_))));
-        assert_eq!(create(&log, &config).await.unwrap(), [longest.clone()]);
+        let created = create(&log, &config).await.unwrap();
+        assert_eq!(created, std::slice::from_ref(longest));
         let made = [longest.partition(0), longest.partition(1)];
         let committed = log.committed(&group, &made).await.unwrap();
         assert!(committed.iter().all(|(_, position)| position.is_none()));
