@@ -2,7 +2,7 @@
 //! and reserved, and which of its endpoints were given up or came back.
 //!
 //! It never writes: the engine's transactions do. The surprise: a hold shorter than a second is not
-//! worth a write, and is gone with its owner.
+//! worth a write of its own, but goes with every other, the last of its owner among them.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::limiter::{Anchor, Limiter};
 use crate::planted::{self, Bug};
 use crate::probation::Version;
 
-/// A hold that ends sooner is not saved.
+/// For a hold that ends sooner nothing is written.
 const WORTH_SAVING: Duration = Duration::from_secs(1);
 
 /// Where a lane begins: when its placement was taken over, and what was left of its windows.
@@ -109,8 +109,9 @@ impl Lane {
         let mut record = LaneProgress::new(quota.clone(), self.anchor.unix_ms(now));
         record.windows = self.limiter.save(now, go_on);
         let held = self.hold_until.max(self.limiter.observed_hold(now));
+        // However short: what it was saved with before must not be taken back (rule 11).
         record.hold_until = held
-            .filter(|until| *until > now + WORTH_SAVING)
+            .filter(|until| *until > now)
             .map(|until| self.anchor.unix_ms(until));
         record.next_free_at = Some(self.next_free)
             .filter(|next_free| *next_free > now)
@@ -125,5 +126,33 @@ impl Lane {
     /// What [`Lane::save`] returned last is in the log, or will never be.
     pub(crate) fn saved(&mut self, is_written: bool) {
         self.limiter.saved(is_written);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::ids::EndpointId;
+
+    use super::*;
+
+    /// Rule 11: an owner that leaves within the last second of a hold hands it over too.
+    #[test]
+    fn a_hold_is_handed_over_until_it_is_over() {
+        let (now, wall) = (Instant::now(), 1_795_373_326_959);
+        let quota = Quota::of_endpoint(EndpointId::from_bits(1));
+        let mut lane = Lane::new(now, 1);
+        lane.inherit(Anchor::new(now, wall), now, None);
+        lane.hold(now + Duration::from_secs(2));
+        assert!(lane.is_held_long(now));
+        let mut check = |after_ms: u64, left: Option<i64>| {
+            let at = now + Duration::from_millis(after_ms);
+            let saved = lane.save(&quota, at, false);
+            lane.saved(true);
+            assert_eq!(saved.hold_until, left, "after {after_ms} ms");
+        };
+        check(0, Some(wall + 2_000));
+        check(1_200, Some(wall + 2_000));
+        check(1_999, Some(wall + 2_000));
+        check(2_000, None);
     }
 }
