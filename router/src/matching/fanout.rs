@@ -153,6 +153,14 @@ impl Fanout {
         self.envelope.accepted_at = at;
     }
 
+    /// How many targets its records have, of those that are not made yet: all at first.
+    #[must_use]
+    pub fn targets(&self) -> usize {
+        let grouped: usize = self.groups.values().map(Vec::len).sum();
+        let wanted = self.wanted.len().saturating_sub(self.next);
+        wanted + grouped + self.unordered.len()
+    }
+
     /// Whether every record has been made.
     #[must_use]
     pub fn is_done(&self) -> bool {

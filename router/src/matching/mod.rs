@@ -79,6 +79,17 @@ pub enum Matched {
     Undecodable(String),
 }
 
+impl Matched {
+    /// How many targets it has.
+    #[must_use]
+    pub fn targets(&self) -> usize {
+        match self {
+            Self::Wanted(fanout) => fanout.targets(),
+            Self::Unwanted | Self::Undecodable(_) => 0,
+        }
+    }
+}
+
 /// An event of a source partition, on its own or as an item of a record.
 #[derive(Debug)]
 pub struct Arrived {

@@ -2,14 +2,14 @@
 //! of their topics are there.
 //!
 //! It must never let a topic that is missing, or may not be seen, keep the others from being routed:
-//! only topics that are there are shared with the group. The surprise: whoever deletes a source and
-//! makes another of the same topic makes a new source, whose position is another one's no more than
-//! that of a new topic.
+//! only topics that are there are shared with the group, and one that turns out not to be readable
+//! is set aside for a while. The surprise: whoever deletes a source and makes another of the same
+//! topic makes a new source, whose position is another one's no more than that of a new topic.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use runtime::log::{Partition, SharedLog, TopicName};
+use runtime::log::{Error as LogError, Partition, SharedLog, TopicName};
 use runtime::view::Update;
 use schemas::ids::SourceId;
 use schemas::records::{ControlKey, ControlObject};
@@ -21,6 +21,8 @@ use super::{Done, Router};
 
 /// Topics that are missing are looked for so often.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// A topic that cannot be read or committed is tried again after so long: trying is a rebalance.
+const SET_ASIDE: Duration = Duration::from_secs(120);
 /// A router that starts waits so long to know which topics are there, so that it joins its group
 /// with them.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
@@ -34,6 +36,8 @@ pub(super) struct Feeds {
     subscribed: BTreeSet<TopicName>,
     /// Topics of sources, with who says how each is read.
     topics: BTreeMap<TopicName, SourceId>,
+    /// Topics that could not be read or committed, and until when they count as missing.
+    aside: BTreeMap<TopicName, Instant>,
     is_looking: bool,
     look_at: Option<Instant>,
 }
@@ -71,6 +75,8 @@ impl Feeds {
                 self.topics.entry(topic).or_insert(*id);
             }
             self.present.retain(|topic| self.topics.contains_key(topic));
+            self.aside
+                .retain(|topic, _| self.topics.contains_key(topic));
         }
         changed
     }
@@ -112,7 +118,8 @@ impl Feeds {
 
     fn found(&mut self, looked_for: &[(TopicName, bool)]) {
         for (topic, is_there) in looked_for {
-            if *is_there && self.topics.contains_key(topic) {
+            let is_ours = self.topics.contains_key(topic) && !self.aside.contains_key(topic);
+            if *is_there && is_ours {
                 self.present.insert(topic.clone());
             }
         }
@@ -206,11 +213,14 @@ impl Router {
             return;
         }
         self.feeds.look_at = None;
-        let missing = self.feeds.missing();
+        self.feeds.aside.retain(|_, until| *until > now);
+        let mut missing = self.feeds.missing();
         self.show_sources(&missing);
         if missing.is_empty() {
             return;
         }
+        // What is set aside is there, as far as can be seen.
+        missing.retain(|topic| !self.feeds.aside.contains_key(topic));
         self.feeds.is_looking = true;
         let log = self.log.clone();
         self.work.push(Box::pin(async move {
@@ -229,6 +239,26 @@ impl Router {
         let again = self.clock.instant() + LOOK_AGAIN;
         let sooner = self.feeds.look_at.filter(|at| *at < again);
         self.feeds.look_at = sooner.or((!missing.is_empty()).then_some(again));
+        self.subscribe();
+    }
+
+    /// Gives a topic of a source up that cannot be read or committed, until it is tried again:
+    /// nobody else's events wait for it.
+    pub(super) fn set_aside(&mut self, topic: &TopicName, error: &LogError) {
+        tracing::error!(%topic, %error, "topic of a source is set aside");
+        self.metrics.set_aside.inc();
+        let now = self.clock.instant();
+        self.feeds.aside.insert(topic.clone(), now + SET_ASIDE);
+        self.feeds.present.remove(topic);
+        let own = self.sources.keys();
+        let own: Vec<Partition> = own
+            .filter(|partition| partition.topic == *topic)
+            .cloned()
+            .collect();
+        own.iter().for_each(|partition| self.give_up(partition));
+        let again = now + LOOK_AGAIN;
+        self.feeds.look_at = Some(self.feeds.look_at.map_or(again, |at| at.min(again)));
+        self.show_sources(&self.feeds.missing());
         self.subscribe();
     }
 

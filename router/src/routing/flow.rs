@@ -50,6 +50,13 @@ impl Router {
                 }
             }
             Fetched::End(_, _) => {}
+            Fetched::Failed(Some(partition), error)
+                if class == Class::Source
+                    && error.class() == runtime::log::Class::Never
+                    && self.sources.contains_key(&partition) =>
+            {
+                self.set_aside(&partition.topic, &error);
+            }
             Fetched::Failed(partition, error) => {
                 tracing::warn!(?partition, %error, "partition cannot be read now");
             }

@@ -109,6 +109,7 @@ pub(crate) struct RouterMetrics {
     pub(crate) owned: IntGauge,
     pub(crate) source_topics: IntGauge,
     pub(crate) missing_topics: IntGauge,
+    pub(crate) set_aside: IntCounter,
     pub(crate) control_offset: IntGauge,
     pub(crate) subscriptions: IntGauge,
     pub(crate) unacknowledged_age: IntGaugeVec,
@@ -169,6 +170,10 @@ impl RouterMetrics {
             missing_topics: gauge(
                 "missing_source_topics",
                 "Topics of sources that do not exist, or cannot be seen",
+            ),
+            set_aside: counter(
+                "source_topics_set_aside_total",
+                "Times that a topic of a source could not be read or committed and was given up for a while",
             ),
             control_offset: gauge("control_offset", "Offset of control that is applied"),
             subscriptions: gauge("subscriptions", "Active subscriptions in the index"),

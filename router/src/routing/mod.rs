@@ -49,6 +49,8 @@ use name::Name;
 use ownership::Drain;
 use readers::{Incoming, Readers};
 use replay::Replays;
+#[cfg(test)]
+pub(crate) use source::RECORD_TARGETS_MAX;
 use source::{Load, Source};
 use start::Start;
 use turns::Turns;
@@ -86,8 +88,8 @@ enum Done {
         load: Load,
         reports: Vec<Result<i64, NotWritten>>,
     },
-    /// A commit was answered.
-    Committed(Result<(), LogError>),
+    /// A commit of a lane was answered.
+    Committed(commits::Lane, Result<(), LogError>),
     /// Where namesakes are heard from is known.
     NameEnd(i64),
     /// Something that replays wait for.
@@ -292,9 +294,10 @@ impl Router {
                 partition,
                 tenure,
                 start,
-            } => {
-                self.on_started(&partition, tenure, start?);
-            }
+            } => match start {
+                Ok(start) => self.on_started(&partition, tenure, start),
+                Err(error) => self.on_no_start(&partition, tenure, error)?,
+            },
             Done::Opened {
                 partition,
                 generation,
@@ -316,7 +319,7 @@ impl Router {
             }
             Done::Looked(found) => self.on_looked(&found),
             Done::Aside(event) => self.on_aside(event)?,
-            Done::Committed(answer) => self.on_committed(answer)?,
+            Done::Committed(lane, answer) => self.on_committed(&lane, answer)?,
             Done::NameEnd(end) => {
                 let assignment = self.reader.assign(self.name.place().clone(), end);
                 self.name.listen(assignment);

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use runtime::log::{Membership, Partition, Revocation};
+use runtime::log::{Error as LogError, Membership, Partition, Revocation};
 use tokio::time::Instant;
 
 use super::first::First;
@@ -143,6 +143,25 @@ impl Router {
         self.tend(partition);
     }
 
+    /// The log will never say where `partition` starts.
+    pub(super) fn on_no_start(
+        &mut self,
+        partition: &Partition,
+        tenure: u64,
+        error: LogError,
+    ) -> Result<(), Error> {
+        let source = self.sources.get(partition);
+        match source.map(|source| (source.class, source.tenure == tenure)) {
+            Some((Class::Live | Class::Bulk, _)) => Err(Error::Log(error)),
+            Some((Class::Source, true)) => {
+                self.set_aside(&partition.topic, &error);
+                Ok(())
+            }
+            // Given up meanwhile.
+            Some((Class::Source, false)) | None => Ok(()),
+        }
+    }
+
     fn drain(&mut self, partitions: Vec<Partition>, revocation: Option<Revocation>) {
         for partition in &partitions {
             if let Some(source) = self.sources.get_mut(partition) {
@@ -231,7 +250,7 @@ impl Router {
         self.drains.clear();
     }
 
-    fn give_up(&mut self, partition: &Partition) {
+    pub(super) fn give_up(&mut self, partition: &Partition) {
         self.end_aside(partition);
         if let Some(mut source) = self.sources.remove(partition) {
             self.reader.unassign(partition.clone());
@@ -245,6 +264,7 @@ impl Router {
                 .any(|other| other.topic == partition.topic)
             {
                 self.turns.forget(&partition.topic);
+                self.commits.forget(&partition.topic);
             }
         }
     }

@@ -23,6 +23,8 @@ use super::start::Start;
 use super::window::{Limits, Window};
 use crate::index::Index;
 use crate::matching::{Fanout, Lost, Outgoing, Places, Refused, dead_reason};
+#[cfg(test)]
+pub(crate) use intake::RECORD_TARGETS_MAX;
 pub(super) use intake::Reading;
 use intake::UnderWay;
 pub(super) use replaying::{label_in, mark_in};
@@ -230,7 +232,14 @@ impl Source {
 
     /// Whether everything in flight is acknowledged and committed.
     pub(super) fn is_drained(&self) -> bool {
-        self.window.is_settled() && !self.has_moved()
+        self.window.is_settled() && (!self.has_moved() || self.has_nothing_to_say())
+    }
+
+    /// Whether nothing was routed of a partition without a position, and none may be committed yet:
+    /// its next owner finds the same start.
+    fn has_nothing_to_say(&self) -> bool {
+        let is_at_start = self.window.watermark() == Some(self.start_at);
+        self.mark.is_none() && self.position.is_none() && is_at_start
     }
 
     fn has_moved(&self) -> bool {

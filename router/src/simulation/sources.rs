@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::chaos::{Breaker, below, in_paused_time, one_of, seeds, span, subscribe};
 use super::{Cluster, PARTITIONS, PATIENCE, PREFIX, Publisher, event};
 use crate::group;
+use crate::routing::RECORD_TARGETS_MAX;
 
 const TOPIC: &str = "shop.orders";
 const SPLIT_PARTITIONS: u32 = 3;
@@ -368,6 +369,69 @@ async fn a_topic_that_is_missing_stops_nobody_and_is_read_when_it_appears() {
         "0"
     );
     assert_eq!(metric(&cluster, "anabranch_router_source_topics"), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_may_not_be_committed_is_set_aside_and_tried_again() {
+    let mut cluster = cluster().await;
+    create(&cluster).await;
+    cluster.sim.faults().forbid(&topic());
+    let more = json!({ "start": "earliest" });
+    put(&cluster, &source(&cluster, 1, &more)).await;
+    cluster.start("router-1");
+    // The router goes on with everything else.
+    for partition in 0..PARTITIONS {
+        let id = u64::from(partition);
+        cluster
+            .publish(partition, &event("acme", "a", id, "data"))
+            .await;
+    }
+    cluster.settle().await;
+    let set_aside = "anabranch_router_source_topics_set_aside_total";
+    cluster
+        .until("set aside", |cluster| metric(cluster, set_aside) == "1")
+        .await;
+    assert_eq!(
+        metric(&cluster, "anabranch_router_missing_source_topics"),
+        "1"
+    );
+    write(&cluster.publisher, 0, LEAD).await;
+    cluster.publish(1, &event("acme", "a", 9, "data")).await;
+    cluster.settle().await;
+    cluster.sim.faults().heal();
+    settle(&cluster).await;
+    assert_eq!(look(&cluster).places_of(1), [(0, 0, 0)]);
+    assert_eq!(metric(&cluster, set_aside), "1");
+    assert_eq!(
+        metric(&cluster, "anabranch_router_missing_source_topics"),
+        "0"
+    );
+    cluster.stop("router-1").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_of_too_many_targets_ends_in_dead_letters_and_the_next_goes_on() {
+    const SUBSCRIPTIONS: usize = 600;
+    let mut cluster = cluster().await;
+    create(&cluster).await;
+    for id in 2..=SUBSCRIPTIONS as u128 {
+        cluster.subscribe(id, "acme", "[]").await;
+    }
+    let more = json!({ "split": "/items" });
+    put(&cluster, &source(&cluster, 1, &more)).await;
+    cluster.options.window.targets = 64_000;
+    cluster.options.window.bytes = 8 << 20;
+    cluster.start("router-1");
+    let items = vec![json!({ "kind": "lead" }); 420];
+    let value = json!({ "items": items }).to_string();
+    write(&cluster.publisher, 0, &value).await;
+    write(&cluster.publisher, 0, r#"{"items":[{"kind":"lead"}]}"#).await;
+    settle(&cluster).await;
+    let found = look(&cluster);
+    let begun = RECORD_TARGETS_MAX.div_ceil(SUBSCRIPTIONS);
+    assert_eq!(found.sent.len(), (begun + 1) * SUBSCRIPTIONS, "rule 8");
+    assert_eq!(found.poison.len(), items.len() - begun, "rule 16");
+    assert!(found.sent.values().all(|count| *count == 1));
 }
 
 #[tokio::test(start_paused = true)]

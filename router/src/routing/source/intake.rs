@@ -14,6 +14,14 @@ use super::super::metrics::EventResult;
 use super::{Shipment, Source, Tag, World};
 use crate::matching::{self, Arrived, Matched, Unreadable};
 
+/// The most targets that the items of one record are written for, the item excepted that reaches
+/// it: none of them may be forgotten before the record is whole (rules 3 and 8).
+pub(crate) const RECORD_TARGETS_MAX: usize = 250_000;
+/// The most bytes of a split record's headers that each dead letter of an item carries.
+const ITEM_HEADERS_MAX: usize = 4 << 10;
+/// Why an item beyond the most targets is a dead letter.
+const TOO_MANY: &str = "the items before this one in its record have 250000 targets or more";
+
 /// How records are read.
 #[derive(Debug, Clone)]
 pub(in crate::routing) enum Reading {
@@ -58,6 +66,22 @@ pub(super) struct UnderWay {
     accepted_at: i64,
     /// Of the record, for dead letters.
     headers: Headers,
+    /// Of the items before.
+    targets: usize,
+}
+
+/// When a record of a source counts as accepted.
+fn accepted_at(written_at: i64, made_at: i64, wall: i64) -> i64 {
+    written_at.min(wall).max(made_at)
+}
+
+/// What dead letters of items carry of their record's headers: where there may be thousands of them,
+/// nothing that is large. The record itself is where their origin says.
+fn item_headers(headers: &Headers, is_split: bool) -> Headers {
+    if is_split && headers.len_bytes() > ITEM_HEADERS_MAX {
+        return Headers::default();
+    }
+    headers.clone()
 }
 
 impl Source {
@@ -148,9 +172,10 @@ impl Source {
                     tenant: source.tenant.clone(),
                     offset: record.offset,
                     // What lay there before its source was made is as old as that: a delivery's age
-                    // is counted from here.
-                    accepted_at: record.timestamp.max(source.created_at),
-                    headers: record.headers.clone(),
+                    // is counted from here. A time to come would keep it from ever ending.
+                    accepted_at: accepted_at(record.timestamp, source.created_at, world.wall),
+                    headers: item_headers(&record.headers, source.split.is_some()),
+                    targets: 0,
                 }));
             }
             Decoded::Items(_) | Decoded::Tombstone => {
@@ -182,6 +207,15 @@ impl Source {
         };
         shipment.begun += 1;
         let offset = record.offset;
+        // What is read a second time has a bound of its own, and leaves no dead letters.
+        let is_full = !self.is_replay && record.targets >= RECORD_TARGETS_MAX;
+        let event = event.and_then(|event| {
+            if is_full {
+                Err(TOO_MANY.to_owned())
+            } else {
+                Ok(event)
+            }
+        });
         match event {
             Ok(event) => {
                 let arrived = Arrived {
@@ -190,9 +224,10 @@ impl Source {
                     offset,
                     index,
                 };
-                self.under_way = Some(record);
                 let (places, refused) = (&self.places, &self.refused);
                 let matched = matching::route_event(arrived, places, world.index, refused);
+                record.targets += matched.targets();
+                self.under_way = Some(record);
                 self.take(matched, shipment, world);
             }
             Err(words) => {
@@ -262,5 +297,31 @@ impl Source {
         };
         self.push_dead(shipment, dead, DeadReason::Undecodable, tag);
         shipment.load.undecodable += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_as_old_as_its_source_at_most_and_never_of_the_future() {
+        assert_eq!(accepted_at(50, 10, 100), 50);
+        assert_eq!(accepted_at(5, 10, 100), 10, "before its source was made");
+        assert_eq!(accepted_at(50_000, 10, 100), 100, "microseconds");
+        assert_eq!(accepted_at(i64::MAX, 101, 100), 101, "clocks differ");
+    }
+
+    #[test]
+    fn large_headers_are_not_repeated_for_each_item() {
+        let small: Headers = [("a", "b")].into_iter().collect();
+        let text = "x".repeat(ITEM_HEADERS_MAX);
+        let large: Headers = [("a", text.as_str())].into_iter().collect();
+        let check = |headers: &Headers, is_split, count| {
+            assert_eq!(item_headers(headers, is_split).iter().count(), count);
+        };
+        check(&small, true, 1);
+        check(&large, true, 0);
+        check(&large, false, 1);
     }
 }

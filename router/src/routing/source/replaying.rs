@@ -51,6 +51,19 @@ impl Source {
         }
     }
 
+    /// Whether the log was made anew, or restored shorter, and no position in it is committed yet.
+    pub(in crate::routing) fn is_anew(&self) -> bool {
+        self.position.is_some_and(|position| position > self.next)
+    }
+
+    /// Nothing that is on record counts any more: no position is committed until that is put in
+    /// order.
+    pub(in crate::routing) fn forget_mark(&mut self) {
+        self.is_marked = false;
+        self.mark = None;
+        *self.gates() = Gates::default();
+    }
+
     /// What a position is committed with: whose it is, and whose activations count.
     pub(in crate::routing) fn metadata(&self) -> String {
         let mark = self.mark.as_deref().unwrap_or_default();
@@ -116,7 +129,43 @@ impl Source {
 
 #[cfg(test)]
 mod tests {
+    use runtime::log::TopicName;
+
+    use super::super::super::metrics::Class;
+    use super::super::intake::Reading;
     use super::*;
+
+    #[test]
+    fn a_partition_without_a_position_waits_for_no_commit_where_nothing_was_routed() {
+        let topic = TopicName::new("shop.orders");
+        let places = Places {
+            source_topic: topic.as_str().into(),
+            source: topic.partition(0),
+            deliveries: TopicName::new("deliveries"),
+            dead: TopicName::new("dead"),
+            gates: Gates::default(),
+        };
+        let started = |committed| {
+            let mut source = Source::new(places.clone(), Class::Source, Reading::Events, 1);
+            source.start(Start {
+                at: 7,
+                committed,
+                lost: None,
+            });
+            source.drain();
+            source
+        };
+        let mut source = started(None);
+        assert_eq!(source.to_commit(), None, "its mark is not known");
+        assert!(source.is_drained());
+        source.put_mark(String::new());
+        assert_eq!(source.to_commit(), Some(7));
+        assert!(!source.is_drained(), "it can be committed now");
+        let mut source = started(None);
+        source.window.extend(8);
+        assert!(!source.is_drained(), "something was routed");
+        assert!(started(Some(7)).is_drained());
+    }
 
     #[test]
     fn label_and_mark_are_told_apart() {

@@ -126,10 +126,10 @@ pub(super) fn is_not_member(code: Code) -> bool {
     NOT_MEMBER.contains(&code) || REBALANCING.contains(&code) || code == Code::FencedInstanceId
 }
 
-/// Whether a member that is told this can never serve its group.
+/// Whether a member that is told this can never serve its group. One topic that may not be read is
+/// no reason: which it is, the commit for it says.
 pub(super) fn ends_membership(code: Code) -> bool {
     [
-        Code::TopicAuthorizationFailed,
         Code::GroupAuthorizationFailed,
         Code::InconsistentGroupProtocol,
         Code::InvalidSessionTimeout,
@@ -170,6 +170,12 @@ mod tests {
         check(Code::OffsetMetadataTooLarge, Class::Never);
         check(Code::RequestTimedOut, Class::Unknown);
         check(Code::NotCoordinator, Class::Retry);
+    }
+
+    #[test]
+    fn a_topic_that_may_not_be_read_ends_no_membership_and_a_group_does() {
+        assert!(!ends_membership(Code::TopicAuthorizationFailed));
+        assert!(ends_membership(Code::GroupAuthorizationFailed));
     }
 
     #[test]

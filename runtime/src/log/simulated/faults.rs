@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::super::{Class, Error, Partition, Record, TopicName};
+use super::super::{Class, Error, Partition, Position, Record, TopicName};
 use super::world::{Life, Shared, World};
 use crate::clock::Entropy;
 
@@ -71,6 +71,7 @@ pub(super) struct FaultState {
     pub(super) unreadable: BTreeSet<Partition>,
     slow: BTreeMap<Partition, Duration>,
     refused: Vec<(TopicName, Bytes)>,
+    forbidden: BTreeSet<TopicName>,
     chance: Entropy,
 }
 
@@ -82,6 +83,7 @@ impl FaultState {
             unreadable: BTreeSet::new(),
             slow: BTreeMap::new(),
             refused: Vec::new(),
+            forbidden: BTreeSet::new(),
             chance: entropy.fork("faults"),
         }
     }
@@ -94,6 +96,13 @@ impl FaultState {
     /// How much longer an append to `partition` takes.
     pub(super) fn slowness(&self, partition: &Partition) -> Duration {
         self.slow.get(partition).copied().unwrap_or_default()
+    }
+
+    /// Why a member may not commit `positions`.
+    pub(super) fn forbids(&self, positions: &[Position]) -> Option<Error> {
+        let mut topics = positions.iter().map(|position| &position.partition.topic);
+        let topic = topics.find(|topic| self.forbidden.contains(*topic))?;
+        Some(Error::new(Class::Never, topic, "topic may not be read"))
     }
 
     /// Whether the log refuses this record for its form.
@@ -184,6 +193,7 @@ impl Faults {
             world.faults.next.clear();
             world.faults.slow.clear();
             world.faults.refused.clear();
+            world.faults.forbidden.clear();
             for partition in world.faults.unwritable.clone() {
                 world.set_writable(&partition);
             }
@@ -232,6 +242,13 @@ impl Faults {
     pub fn refuse_values(&self, topic: &TopicName, needle: impl Into<Bytes>) {
         let refusal = (topic.clone(), needle.into());
         self.shared.with(|world| world.faults.refused.push(refusal));
+    }
+
+    /// No member may commit for `topic` until [`Faults::heal`], as where the right to read is missing:
+    /// of a commit, nothing is stored then.
+    pub fn forbid(&self, topic: &TopicName) {
+        self.shared
+            .with(|world| world.faults.forbidden.insert(topic.clone()));
     }
 
     /// The log forgets what `group` committed for `partition`.

@@ -512,6 +512,9 @@ impl World {
             return Err(refused);
         }
         self.check_positions(&positions)?;
+        if let Some(error) = self.faults.forbids(&positions) {
+            return Err(error);
+        }
         self.store_positions(&proof.group, positions);
         fault.map_or(Ok(()), |fault| Err(fault.error(&proof.group)))
     }
