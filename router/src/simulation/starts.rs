@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use runtime::clock::Entropy;
 use runtime::log::simulated::{Fault, Operation, SimulationOptions};
-use runtime::log::{Headers, Record};
+use runtime::log::{Headers, Position, Record};
 use schemas::event::Event;
 use schemas::filter::Filters;
 use schemas::ids::SubscriptionId;
@@ -60,6 +60,7 @@ impl Cluster {
             filters: Filters::parse_str(filters).unwrap(),
             start: Some(StartPosition::new(from)),
             ordered,
+            created_at: self.clock.now(),
             ..model
         };
         self.put(subscription.clone()).await;
@@ -272,6 +273,72 @@ async fn latest_is_nothing_that_was_there_and_everything_after() {
     for (partition, offset) in found {
         assert!(offset >= ends[usize::try_from(partition).unwrap()]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn latest_counts_from_when_it_was_made_wherever_nobody_routes_yet() {
+    let mut cluster = cluster().await;
+    cluster.publish_events(0..20).await;
+    cluster.settle().await;
+    cluster.stop(ROUTER).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let made = cluster.start_from(START, StartFrom::Latest, false).await;
+    cluster.publish_events(20..60).await;
+    cluster.start("router-2");
+    cluster.settle_replays().await;
+    check(&cluster, &made, made.created_at);
+    assert_eq!(written(&Audit::of(&cluster), made.id).len(), 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn activations_of_a_log_that_was_made_anew_are_void() {
+    let mut cluster = cluster().await;
+    let made = cluster.start_from(START, StartFrom::Latest, false).await;
+    cluster.publish_events(0..40).await;
+    cluster.settle_replays().await;
+    cluster.stop(ROUTER).await;
+    // What is on record is of a longer log.
+    const BEYOND: i64 = 5_000;
+    for (key, activation) in cluster.activations() {
+        let later = Activation {
+            offset: Some(BEYOND),
+            replayed_to: BEYOND,
+            ..activation
+        };
+        let partitions = std::num::NonZeroU32::new(PARTITIONS).unwrap();
+        let place = Activation::place(&later.topic, later.partition, partitions);
+        let record = Record {
+            topic: cluster.topics.progress.clone(),
+            partition: Some(place),
+            key: Some(Bytes::from(key.to_string())),
+            value: Some(later.encode().into()),
+            headers: Headers::default(),
+        };
+        cluster.publisher.write(record).await;
+    }
+    let group = crate::group(super::PREFIX);
+    let committed = cluster.sim.committed(&group).into_iter();
+    let committed = committed.map(|(partition, position)| Position {
+        partition,
+        offset: BEYOND,
+        metadata: position.metadata,
+    });
+    let log = cluster.sim.process("restorer");
+    let committed: Vec<_> = committed.collect();
+    log.commit_for_empty_group(&group, &committed)
+        .await
+        .unwrap();
+    cluster.start("router-2");
+    cluster.publish_events(40..80).await;
+    cluster.settle_replays().await;
+    let found = written(&Audit::of(&cluster), made.id);
+    let lost: Vec<_> = places(&cluster, made.created_at, |_| true)
+        .difference(&found)
+        .copied()
+        .collect();
+    assert!(lost.is_empty(), "lost {lost:?}");
+    let stale = |one: &Activation| one.offset == Some(BEYOND);
+    assert!(!cluster.activations().values().any(stale));
 }
 
 #[tokio::test(start_paused = true)]

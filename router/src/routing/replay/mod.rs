@@ -52,8 +52,8 @@ pub(super) use starts::Starts;
 pub(super) enum Event {
     /// The end of `control`, asked for after these partitions were taken over.
     ControlEnd(Vec<(Partition, u64)>, i64),
-    /// What is on record of partitions, and the text of their committed positions.
-    LookedUp(Vec<LookedUp>),
+    /// What is on record in this place, and the text of the partitions' committed positions.
+    LookedUp(Partition, Vec<LookedUp>),
     /// What was left by others is written anew, and what is void is taken back.
     Adopted(Partition, u64),
     /// What an activation needs to know.
@@ -126,6 +126,13 @@ struct Aside {
     stage: Stage,
     /// Routing began before anything was looked up: whatever is on record is not of its owners.
     is_late: bool,
+    /// The log was made anew: whatever is on record is of its predecessor.
+    is_anew: bool,
+    /// It was just taken over, and a subscription that starts at the latest is not activated: what
+    /// came since that was made would be passed over by records that are begun before.
+    is_fresh: bool,
+    /// The source partition has a start, and is not given up.
+    is_routing: bool,
     /// What to commit once all that others left is in order, …
     mark: Option<Mark>,
     /// … and until then.
@@ -164,7 +171,8 @@ pub(super) struct Replays {
     /// Subscriptions whose past events are being read, and in how many source partitions.
     index: Index,
     users: BTreeMap<SubscriptionId, usize>,
-    is_looking: bool,
+    /// Places that are being read.
+    looking: BTreeSet<Partition>,
     reader: Option<Arc<dyn Reader>>,
     is_opening: bool,
     fetched: Option<mpsc::Receiver<Fetched>>,
@@ -192,6 +200,9 @@ impl Aside {
             is_asked: false,
             stage: Stage::Unknown,
             is_late: false,
+            is_anew: false,
+            is_fresh: false,
+            is_routing: false,
             mark: None,
             first_mark: None,
             void: Vec::new(),
@@ -214,7 +225,7 @@ impl Aside {
     fn holds(&self) -> bool {
         match self.stage {
             Stage::Unknown | Stage::LookingUp | Stage::Adopting => !self.is_late,
-            Stage::Known => self.is_deciding || self.meeting.is_some(),
+            Stage::Known => self.is_fresh || self.is_deciding || self.meeting.is_some(),
         }
     }
 }
@@ -229,6 +240,9 @@ impl Replays {
         rate: u32,
         (starts, now): (Starts, Instant),
     ) -> Self {
+        let mut index = Index::new();
+        // Past events say by how much of `control` they were matched, from the first on.
+        index.set_control_offset(starts.applied);
         Self {
             means: Means {
                 log,
@@ -239,9 +253,9 @@ impl Replays {
             rate: NonZeroU32::new(rate),
             starts,
             asides: BTreeMap::new(),
-            index: Index::new(),
+            index,
             users: BTreeMap::new(),
-            is_looking: false,
+            looking: BTreeSet::new(),
             reader: None,
             is_opening: false,
             fetched: None,
@@ -259,7 +273,9 @@ impl Replays {
         }
     }
 
-    /// Whether every subscription with a start is activated that has none to wait for.
+    /// Whether every subscription with a start is activated that has none to wait for. A partition
+    /// without a start is not waited for: one that never gets any would hold up the answers of all,
+    /// and it is activated from the same record on whenever it is.
     fn is_settled(&self) -> bool {
         let settled = |aside: &Aside| match aside.stage {
             Stage::Unknown => aside.is_late,
@@ -274,7 +290,8 @@ impl Replays {
                 !aside.is_deciding && !aside.open.iter().any(owes)
             }
         };
-        self.starts.is_empty() || self.asides.values().all(settled)
+        let mut routing = self.asides.values().filter(|aside| aside.is_routing);
+        self.starts.is_empty() || routing.all(settled)
     }
 
     /// How much of `control` is applied, activations included, when `applied` is without them.
@@ -297,6 +314,7 @@ impl Replays {
 
 /// Takes over what changes in `control` of subscriptions with a start.
 pub(super) fn apply(starts: &mut Starts, update: &Update) -> Vec<SubscriptionId> {
+    starts.applied = update.applied;
     let changes = update.changes.iter();
     changes
         .filter_map(|change| starts.apply(&change.key, change.object.as_ref()))
@@ -378,6 +396,30 @@ impl Router {
         }
     }
 
+    /// Voids what is on record where the log was made anew, or restored shorter: its offsets say
+    /// nothing of this log, and would leave out what it has below them (rule 16).
+    fn begin_anew(&mut self, partition: &Partition) {
+        let is_anew = self.sources.get(partition).is_some_and(Source::is_anew);
+        let Some(aside) = self.replays.asides.get_mut(partition) else {
+            return;
+        };
+        let was_anew = std::mem::replace(&mut aside.is_anew, is_anew);
+        if !is_anew || was_anew || aside.stage == Stage::Unknown {
+            return;
+        }
+        tracing::warn!(%partition, "activations are void: the log was made anew");
+        // Another writer's: the keys that are taken back are not those that are written.
+        let tenure = self.next_number();
+        self.begin_aside(partition, tenure);
+        if let Some(aside) = self.replays.asides.get_mut(partition) {
+            aside.is_anew = true;
+        }
+        if let Some(source) = self.sources.get_mut(partition) {
+            source.forget_mark();
+        }
+        self.survey();
+    }
+
     /// Does for a partition whatever is to be done next.
     pub(super) fn tend(&mut self, partition: &Partition) {
         let applied = self.index.control_offset();
@@ -385,9 +427,14 @@ impl Router {
             return;
         };
         let phase = source.phase;
+        let is_routing = matches!(phase, Phase::Opening | Phase::Routing);
+        if is_routing {
+            self.begin_anew(partition);
+        }
         let Some(aside) = self.replays.asides.get_mut(partition) else {
             return;
         };
+        aside.is_routing = is_routing;
         match phase {
             Phase::Starting => return,
             Phase::Draining => {
@@ -410,6 +457,12 @@ impl Router {
             }
             Stage::LookingUp | Stage::Adopting => {}
             Stage::Known => {
+                let (starts, book) = (&self.replays.starts, &aside.book);
+                let mut owed = aside
+                    .open
+                    .iter()
+                    .filter_map(|id| Some((id, starts.get(*id)?)));
+                aside.is_fresh &= owed.any(|(id, one)| starts::owes_latest(one, book.get(*id)));
                 self.save(partition);
                 // Whoever comes next believes what this owner decides only behind its mark.
                 if self.sources.get(partition).is_some_and(Source::is_marked) {
@@ -438,7 +491,7 @@ impl Router {
     pub(super) fn on_aside(&mut self, event: Event) -> Result<(), Error> {
         match event {
             Event::ControlEnd(asked, end) => self.on_control_end(&asked, end),
-            Event::LookedUp(found) => self.on_looked_up(found),
+            Event::LookedUp(place, found) => self.on_looked_up(&place, found),
             Event::Adopted(partition, tenure) => self.on_adopted(&partition, tenure),
             Event::Facts {
                 partition,
@@ -524,3 +577,6 @@ impl Router {
         self.work.push(Box::pin(async { Done::Aside(work.await) }));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,44 +53,39 @@ impl Router {
         }
     }
 
-    /// Looks up the activations of every partition that waits for that, one batch at a time.
+    /// Looks up the activations of every partition that waits for that, each place by itself: one
+    /// that cannot be read holds up nobody whose activations are elsewhere.
     pub(super) fn look_up(&mut self) {
-        if self.replays.is_looking {
-            return;
+        let mut waiting: BTreeMap<Partition, Vec<_>> = BTreeMap::new();
+        for (partition, aside) in &self.replays.asides {
+            if aside.stage == Stage::LookingUp && !self.replays.looking.contains(&aside.place) {
+                let of_place = waiting.entry(aside.place.clone()).or_default();
+                of_place.push((partition.clone(), aside.tenure));
+            }
         }
-        let waiting = self.replays.asides.iter();
-        let waiting = waiting.filter(|(_, aside)| aside.stage == Stage::LookingUp);
-        let waiting: Vec<_> = waiting
-            .map(|(partition, aside)| (partition.clone(), aside.tenure, aside.place.clone()))
-            .collect();
-        if waiting.is_empty() {
-            return;
-        }
-        self.replays.is_looking = true;
-        let (means, member) = (self.replays.means.clone(), Arc::clone(&self.member));
-        self.aside(async move {
-            let partitions: Vec<_> = waiting.iter().map(|(one, _, _)| one.clone()).collect();
-            let mut texts = means.metadata(&*member, &partitions).await;
-            let places: BTreeSet<_> = waiting.iter().map(|(_, _, place)| place.clone()).collect();
-            let found = means.read(&places).await;
-            let found: BTreeMap<_, _> = found
-                .into_iter()
-                .map(|(place, found)| (place, Arc::new(found)))
-                .collect();
-            let looked_up = waiting
-                .into_iter()
-                .map(|(partition, tenure, place)| LookedUp {
+        for (place, waiting) in waiting {
+            self.replays.looking.insert(place.clone());
+            let (means, member) = (self.replays.means.clone(), Arc::clone(&self.member));
+            self.aside(async move {
+                let partitions: Vec<_> = waiting.iter().map(|(one, _)| one.clone()).collect();
+                let mut texts = means.metadata(&*member, &partitions).await;
+                let found = means.read(&BTreeSet::from([place.clone()])).await;
+                let found = found.into_values().next().unwrap_or_default();
+                let found = Arc::new(found);
+                let looked_up = waiting.into_iter().map(|(partition, tenure)| LookedUp {
                     metadata: texts.remove(&partition).unwrap_or_default(),
-                    found: found.get(&place).cloned().unwrap_or_default(),
+                    found: Arc::clone(&found),
                     partition,
                     tenure,
                 });
-            Event::LookedUp(looked_up.collect())
-        });
+                let looked_up = looked_up.collect();
+                Event::LookedUp(place, looked_up)
+            });
+        }
     }
 
-    pub(super) fn on_looked_up(&mut self, found: Vec<LookedUp>) {
-        self.replays.is_looking = false;
+    pub(super) fn on_looked_up(&mut self, place: &Partition, found: Vec<LookedUp>) {
+        self.replays.looking.remove(place);
         for looked_up in found {
             self.adopt(&looked_up);
         }
@@ -111,7 +106,7 @@ impl Router {
         let Some(aside) = aside.filter(|aside| aside.tenure == *tenure) else {
             return;
         };
-        let mark = mark_in(metadata).filter(|_| !aside.is_late);
+        let mark = mark_in(metadata).filter(|_| !aside.is_late && !aside.is_anew);
         let (book, void) = Book::read(partition, mark.as_ref(), found.records.iter());
         let copies = book.taken_over_by(&aside.writer);
         aside.book = book;
@@ -149,6 +144,7 @@ impl Router {
             return;
         };
         aside.stage = Stage::Known;
+        aside.is_fresh = !aside.is_late;
         aside.open.extend(replays.starts.ids());
         // Of deleted ones: their records are taken back.
         aside.open.extend(aside.book.ids());
@@ -190,7 +186,7 @@ impl Router {
         }
         let times = asked
             .iter()
-            .filter_map(|id| starts.get(*id)?.start?.replays_from());
+            .filter_map(|id| starts::time_of(starts.get(*id)?));
         let times: BTreeSet<i64> = times.collect();
         let (means, partition, tenure) = (replays.means.clone(), partition.clone(), aside.tenure);
         self.aside(async move {
@@ -230,7 +226,7 @@ impl Router {
             if starts::owed(subscription, known) != Owed::Activation {
                 continue;
             }
-            let start = subscription.start.and_then(|start| start.replays_from());
+            let start = starts::time_of(subscription);
             let facts = Facts {
                 next,
                 bounds,

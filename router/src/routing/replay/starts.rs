@@ -21,6 +21,8 @@ pub(in crate::routing) struct Starts {
     all: BTreeMap<SubscriptionId, Arc<Subscription>>,
     /// Endpoints that are paused or disabled.
     waiting: HashSet<EndpointId, foldhash::fast::RandomState>,
+    /// How much of `control` that is.
+    pub(super) applied: i64,
 }
 
 /// What a source partition still owes a subscription.
@@ -43,7 +45,7 @@ pub(super) struct Facts {
     pub(super) next: i64,
     /// Where the log begins and ends, asked for before `start`.
     pub(super) bounds: Bounds,
-    /// The first offset at or after the start's time; `None` where every record is older.
+    /// The first offset at or after [`time_of`] the start; `None` where every record is older.
     pub(super) start: Option<i64>,
 }
 
@@ -121,6 +123,22 @@ pub(super) fn owed(subscription: &Subscription, known: Option<&Known>) -> Owed {
     }
 }
 
+/// Whether a source partition owes `subscription` an activation at the latest.
+pub(super) fn owes_latest(subscription: &Subscription, known: Option<&Known>) -> bool {
+    let from = subscription.start.map(|start| start.from);
+    from == Some(StartFrom::Latest) && owed(subscription, known) == Owed::Activation
+}
+
+/// The time from which on the records of the log matter for an activation: of `latest` it is that of
+/// its making, so that what a partition got before it was first routed is not lost (rule 16).
+pub(super) fn time_of(subscription: &Subscription) -> Option<i64> {
+    let start = subscription.start?;
+    match start.from {
+        StartFrom::Latest => Some(subscription.created_at),
+        StartFrom::At(_) => start.replays_from(),
+    }
+}
+
 /// The activation of `subscription`: live from the next record on, with what is to be replayed
 /// below that. An ordered one stays without an offset until its replay meets the live position.
 pub(super) fn activate(subscription: &Subscription, known: Option<&Known>, at: &Facts) -> Known {
@@ -132,7 +150,8 @@ pub(super) fn activate(subscription: &Subscription, known: Option<&Known>, at: &
     let start = subscription.start;
     let is_latest = start.is_some_and(|start| start.from == StartFrom::Latest);
     if is_latest {
-        let offset = at.next.max(at.bounds.stable_end);
+        let end = at.bounds.stable_end;
+        let offset = at.next.max(at.start.unwrap_or(end).min(end));
         return live_from(offset, offset);
     }
     if start.and_then(|start| start.replays_from()).is_none() {
@@ -242,8 +261,12 @@ mod tests {
             assert_eq!(made.done, made.offset == Some(made.replayed_to));
         };
         let (past, latest) = (started(StartFrom::At(5)), started(StartFrom::Latest));
-        // Nothing whose offset lay below the end, however far routing is.
+        // Nothing that was written before it was made, however far routing is, …
         check(&latest, 60, None, (Some(100), 100));
+        // … everything after, and nothing that came while this was asked for is passed over.
+        check(&latest, 60, Some(70), (Some(70), 70));
+        check(&latest, 60, Some(40), (Some(60), 60));
+        check(&latest, 60, Some(103), (Some(100), 100));
         check(&latest, 101, None, (Some(101), 101));
         check(&past, 60, Some(40), (Some(60), 40));
         check(&ordered(), 60, Some(40), (None, 40));
@@ -254,6 +277,19 @@ mod tests {
             check(subscription, 60, Some(60), (Some(60), 60));
             check(&ended(subscription), 60, Some(40), (Some(60), 60));
         }
+    }
+
+    #[test]
+    fn latest_counts_from_when_it_was_made_and_a_time_from_itself() {
+        let latest = Subscription {
+            created_at: 77,
+            ..started(StartFrom::Latest)
+        };
+        let past = started(StartFrom::At(5));
+        assert_eq!(time_of(&latest), Some(77));
+        assert_eq!(time_of(&past), Some(5));
+        assert_eq!(time_of(&ended(&past)), None);
+        assert_eq!(time_of(&subscription(1, "acme", "[]")), None);
     }
 
     #[test]
