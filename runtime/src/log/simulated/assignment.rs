@@ -3,7 +3,7 @@
 //! It must never give away what somebody still owns; that takes a second round, after the owner
 //! has given it up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::super::{Partition, TopicName};
 
@@ -28,84 +28,131 @@ pub(super) struct Change {
 }
 
 /// One round: every member's change, the unchanged ones included.
+///
+/// The loads it aims at are the most even ones there are (an optimal semi-matching, so that the
+/// sum of their squares is least), and what is free is dealt out as evenly as can be before
+/// anything is taken. Were either only nearly so, a round could undo the one before it for ever.
 pub(super) fn plan(
     all: &BTreeSet<Partition>,
     holdings: &BTreeMap<u64, Holding>,
 ) -> BTreeMap<u64, Change> {
-    let mut kept: BTreeMap<u64, Vec<Partition>> = BTreeMap::new();
-    let mut changes: BTreeMap<u64, Change> = BTreeMap::new();
+    let mut deal = Deal::default();
     for (seat, holding) in holdings {
-        let staying = holding.owned.difference(&holding.leaving).cloned();
         // What it does not subscribe to any more goes whatever its share is.
-        let wanted = |partition: &Partition| holding.topics.contains(&partition.topic);
-        let (stays, goes): (Vec<_>, Vec<_>) = staying.partition(wanted);
-        kept.insert(*seat, stays);
-        changes.entry(*seat).or_default().taken = goes.into_iter().collect();
+        let stays = |it: &&Partition| holding.topics.contains(&it.topic) && all.contains(*it);
+        let staying = holding.owned.difference(&holding.leaving).filter(stays);
+        deal.placed.insert(*seat, staying.cloned().collect());
     }
-    take_back(all.len(), holdings, &mut kept, &mut changes);
+    let kept: BTreeSet<Partition> = deal.placed.values().flatten().cloned().collect();
+    let free: BTreeSet<Partition> = all.difference(&kept).cloned().collect();
+    for partition in &free {
+        deal.place(holdings, partition);
+    }
+    deal.even_out(holdings, &free);
+    deal.even_out(holdings, all);
 
     let owned: BTreeSet<&Partition> = holdings.values().flat_map(|it| it.owned.iter()).collect();
-    for partition in all.iter().filter(|partition| !owned.contains(partition)) {
-        let least = kept
-            .iter()
-            .filter(|(seat, _)| wants(holdings, **seat, partition))
-            .min_by_key(|(_, kept)| kept.len())
-            .map(|(seat, _)| *seat);
-        let Some(seat) = least else { continue };
-        if let (Some(kept), Some(change)) = (kept.get_mut(&seat), changes.get_mut(&seat)) {
-            kept.push(partition.clone());
-            change.given.insert(partition.clone());
-        }
-    }
-    changes
-}
-
-fn wants(holdings: &BTreeMap<u64, Holding>, seat: u64, partition: &Partition) -> bool {
-    holdings
-        .get(&seat)
-        .is_some_and(|holding| holding.topics.contains(&partition.topic))
-}
-
-/// Takes what is beyond a fair share of `all` from those who have it, where somebody else may have
-/// it and has less.
-fn take_back(
-    all: usize,
-    holdings: &BTreeMap<u64, Holding>,
-    kept: &mut BTreeMap<u64, Vec<Partition>>,
-    changes: &mut BTreeMap<u64, Change>,
-) {
-    // Those who have most keep the extra one.
-    let mut by_count: Vec<u64> = kept.keys().copied().collect();
-    by_count.sort_by_key(|seat| std::cmp::Reverse(kept.get(seat).map_or(0, Vec::len)));
-    let members = holdings.len().max(1);
-    let (each, extra) = (all / members, all % members);
-    let mut loads: BTreeMap<u64, usize> = kept
-        .iter()
-        .map(|(seat, kept)| (*seat, kept.len()))
-        .collect();
-    for (rank, seat) in by_count.iter().enumerate() {
-        let fair = each + usize::from(rank < extra);
-        let Some(own) = kept.get_mut(seat) else {
-            continue;
+    let change = |(seat, holding): (&u64, &Holding)| {
+        let placed = deal.placed.get(seat).cloned().unwrap_or_default();
+        let given = placed.iter().filter(|it| !owned.contains(it)).cloned();
+        let taken = holding.owned.difference(&placed).cloned();
+        let change = Change {
+            given: given.collect(),
+            taken: taken.filter(|it| !holding.leaving.contains(it)).collect(),
         };
-        for place in (0..own.len()).rev() {
-            let Some(partition) = own.get(place).filter(|_| own.len() > fair) else {
-                continue;
-            };
-            // Only somebody who has less of it by then may get it.
-            let other = loads
-                .iter()
-                .filter(|(other, _)| *other != seat && wants(holdings, **other, partition))
-                .min_by_key(|(_, load)| **load)
-                .filter(|(_, load)| **load + 1 < own.len())
-                .map(|(other, _)| *other);
-            let Some(other) = other else { continue };
-            let taken = own.remove(place);
-            *loads.entry(other).or_default() += 1;
-            *loads.entry(*seat).or_default() -= 1;
-            changes.entry(*seat).or_default().taken.insert(taken);
+        (*seat, change)
+    };
+    holdings.iter().map(change).collect()
+}
+
+/// Where each partition is to be, whoever owns it now.
+#[derive(Default)]
+struct Deal {
+    placed: BTreeMap<u64, BTreeSet<Partition>>,
+}
+
+impl Deal {
+    fn load(&self, seat: u64) -> usize {
+        self.placed.get(&seat).map_or(0, BTreeSet::len)
+    }
+
+    /// Gives `partition` to whoever may have it and has least.
+    fn place(&mut self, holdings: &BTreeMap<u64, Holding>, partition: &Partition) {
+        let wanting = holdings
+            .iter()
+            .filter(|(_, holding)| holding.topics.contains(&partition.topic));
+        let least = wanting.map(|(seat, _)| *seat);
+        let least = least.min_by_key(|seat| self.load(*seat));
+        if let Some(seat) = least {
+            self.move_to(partition, None, seat);
         }
     }
+
+    /// Moves what is in `movable` along chains of members until no chain evens the loads further.
+    fn even_out(&mut self, holdings: &BTreeMap<u64, Holding>, movable: &BTreeSet<Partition>) {
+        while let Some(chain) = self.chain(holdings, movable) {
+            for (partition, from, to) in chain {
+                self.move_to(&partition, Some(from), to);
+            }
+        }
+    }
+
+    /// The shortest chain of moves from a member to one that has at least two fewer.
+    fn chain(
+        &self,
+        holdings: &BTreeMap<u64, Holding>,
+        movable: &BTreeSet<Partition>,
+    ) -> Option<Vec<(Partition, u64, u64)>> {
+        let mut fullest: Vec<u64> = self.placed.keys().copied().collect();
+        fullest.sort_by_key(|seat| std::cmp::Reverse(self.load(*seat)));
+        fullest.into_iter().find_map(|start| {
+            let mut reached_by: BTreeMap<u64, (Partition, u64)> = BTreeMap::new();
+            let mut queue = VecDeque::from([start]);
+            while let Some(from) = queue.pop_front() {
+                if self.load(from) + 1 < self.load(start) {
+                    return Some(moves(&reached_by, start, from));
+                }
+                for (to, holding) in holdings {
+                    if *to == start || reached_by.contains_key(to) {
+                        continue;
+                    }
+                    let fits = |it: &&Partition| {
+                        movable.contains(*it) && holding.topics.contains(&it.topic)
+                    };
+                    let own = self.placed.get(&from).into_iter().flatten();
+                    if let Some(partition) = own.rev().find(fits) {
+                        reached_by.insert(*to, (partition.clone(), from));
+                        queue.push_back(*to);
+                    }
+                }
+            }
+            None
+        })
+    }
+
+    fn move_to(&mut self, partition: &Partition, from: Option<u64>, to: u64) {
+        if let Some(own) = from.and_then(|from| self.placed.get_mut(&from)) {
+            own.remove(partition);
+        }
+        self.placed.entry(to).or_default().insert(partition.clone());
+    }
+}
+
+/// The moves that lead from `start` to `end`.
+fn moves(
+    reached_by: &BTreeMap<u64, (Partition, u64)>,
+    start: u64,
+    end: u64,
+) -> Vec<(Partition, u64, u64)> {
+    let mut chain = Vec::new();
+    let mut to = end;
+    while to != start
+        && let Some((partition, from)) = reached_by.get(&to)
+    {
+        chain.push((partition.clone(), *from, to));
+        to = *from;
+    }
+    chain
 }
 
 #[cfg(test)]
@@ -137,6 +184,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
         #[test]
         fn rounds_settle_where_members_want_different_topics(
             counts in prop::collection::vec(0_u32..9, 3),
@@ -156,7 +205,7 @@ mod tests {
                     .filter(|(topic, _)| subscribed(topic))
                     .flat_map(|(topic, count)| (0..*count).map(|number| topic.partition(number)))
                     .collect();
-                settle(&all, &mut holdings);
+                prop_assert!(settle(&all, &mut holdings) <= 2);
                 let owned: BTreeSet<_> =
                     holdings.values().flat_map(|it| it.owned.iter().cloned()).collect();
                 prop_assert_eq!(owned, all);
