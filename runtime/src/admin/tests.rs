@@ -15,12 +15,13 @@ async fn get_text(router: &Router, path: &str) -> (StatusCode, String) {
     (status, String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Sends `request` on a connection of its own and reads all that comes until it is closed.
+/// Sends `request` on a connection of its own and reads all that comes until it is closed: by a
+/// reset where the server had not read everything.
 async fn exchange(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
+    stream.read_to_end(&mut answer).await.ok();
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -114,7 +115,7 @@ async fn the_admin_port_serves_metrics_and_stops_when_cancelled() {
 #[tokio::test]
 async fn a_head_beyond_the_limits_and_a_silent_client_are_ended() {
     let limits = ServerLimits {
-        header_timeout: Duration::from_millis(50),
+        header_timeout: Duration::from_millis(300),
         max_headers: 4,
         ..ServerLimits::default()
     };
