@@ -11,9 +11,11 @@ use crate::pipeline;
 const EVENTS: usize = 700;
 const A_SECOND: usize = 50;
 const A_MINUTE: usize = 600;
-/// What a start may be stamped late by, on a busy machine.
-const STAMPED_LATE_MS: i64 = 50;
+/// By how much more than another a request may arrive late, on a busy machine.
+const LATE_MS: i64 = 250;
 const HOLD: Duration = Duration::from_secs(20);
+/// Within which a hold is in `progress`, on a busy machine.
+const SAVED: Duration = Duration::from_secs(3);
 const TAKE_OVER: Duration = Duration::from_secs(90);
 
 /// The dispatcher that made the last attempt.
@@ -88,8 +90,8 @@ async fn windows_outlive_a_kill(pipeline: &mut Pipeline, endpoint: &Endpoint) {
         at
     });
     let (second, minute) = (
-        most_within(&arrived, 1_000 - STAMPED_LATE_MS),
-        most_within(&arrived, 60_000 - STAMPED_LATE_MS),
+        most_within(&arrived, 1_000 - LATE_MS),
+        most_within(&arrived, 60_000 - LATE_MS),
     );
     assert!(second <= A_SECOND, "{second} in a second");
     assert!(minute <= A_MINUTE, "{minute} in a minute");
@@ -105,7 +107,7 @@ async fn a_hold_outlives(is_kill: bool, pipeline: &mut Pipeline, endpoint: &Endp
         pipeline.publish(&event("com.acme.held", id)).await;
     }
     endpoint.sink.expect_requests(before + 1).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(SAVED).await;
     let told = endpoint.sink.look(|all| {
         all.iter()
             .rev()
@@ -135,7 +137,11 @@ async fn a_hold_outlives(is_kill: bool, pipeline: &mut Pipeline, endpoint: &Endp
     let last = event("com.acme.held", format!("after-{is_kill}"));
     pipeline.publish(&last).await;
     endpoint.sink.expect_requests(before + 7).await;
-    assert_ne!(owner(pipeline), holder, "somebody else has taken over");
+    // Attempts are recorded a moment after they end.
+    eventually("somebody else has taken over", TAKE_OVER, async || {
+        (owner(pipeline) != holder).then_some(())
+    })
+    .await;
     if !is_kill {
         let ended = pipeline.process(&holder).exit(TAKE_OVER).await;
         assert!(ended.success(), "{ended}");

@@ -124,9 +124,9 @@ async fn a_redrive_goes_on_after_its_control_was_killed(log: Log) {
     let taken = taken(&endpoint);
     assert_eq!(taken.len(), EVENTS);
     // The embedded log's process is the dispatcher too: what it had in flight, or ended and not
-    // committed, may come again (rule 13).
+    // committed, may come again (rule 13). In half a second that is ten, one after another.
     let repeats = taken.values().filter(|times| **times > 1).count();
-    let allowed = if is_embedded { 8 } else { 0 };
+    let allowed = if is_embedded { 15 } else { 0 };
     assert!(repeats <= allowed, "{taken:?}");
     let requests = endpoint.sink.count();
     never("more requests", Duration::from_millis(500), async || {

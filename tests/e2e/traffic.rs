@@ -51,7 +51,7 @@ const A_SECOND: usize = 20;
 const A_MINUTE: usize = 600;
 const RETRY_AFTER_S: u64 = 2;
 /// How much later than it was started an attempt may be seen at its endpoint, more than another.
-const SLACK_MS: i64 = 100;
+const SLACK_MS: i64 = 250;
 /// Until when a new owner must know of a hold that its predecessor was told of.
 const HOLD_SAVED_MS: i64 = 1_000;
 /// Two requests of an owner, so short after one another that nobody else can have owned the
