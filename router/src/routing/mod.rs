@@ -112,6 +112,36 @@ enum Input {
     StepPast(Partition),
 }
 
+/// What a router sees of `control`, and what goes on to read it.
+#[derive(Debug)]
+struct Views {
+    index: Index,
+    feeds: Feeds,
+    starts: replay::Starts,
+    follower: Follower,
+}
+
+impl Views {
+    /// Reads `control` to its end.
+    async fn read(log: &SharedLog, control: &TopicName, instance: &str) -> Result<Self, Error> {
+        let (mut index, mut feeds) = (Index::new(), Feeds::default());
+        let mut starts = replay::Starts::default();
+        let mut follower = Follower::start(log, control, instance).await?;
+        let take_in = |update: Update| {
+            apply(&mut index, &update);
+            feeds.apply(&update);
+            replay::apply(&mut starts, &update);
+        };
+        follower.catch_up(take_in).await?;
+        Ok(Self {
+            index,
+            feeds,
+            starts,
+            follower,
+        })
+    }
+}
+
 /// The owner of all source partitions of one router.
 #[derive(Debug)]
 pub(crate) struct Router {
@@ -153,16 +183,12 @@ impl Router {
         clock: Clock,
         (metrics, incarnation): (RouterMetrics, Incarnation),
     ) -> Result<Self, Error> {
-        let (mut index, mut feeds) = (Index::new(), Feeds::default());
-        let mut starts = replay::Starts::default();
-        let mut follower = Follower::start(&log, &topics.control, &options.instance).await?;
-        follower
-            .catch_up(|update| {
-                apply(&mut index, &update);
-                feeds.apply(&update);
-                replay::apply(&mut starts, &update);
-            })
-            .await?;
+        let Views {
+            index,
+            mut feeds,
+            starts,
+            follower,
+        } = Views::read(&log, &topics.control, &options.instance).await?;
         let mut shared = options.sources.clone();
         shared.extend(feeds.first_look(&log).await);
         let reports = ProducerOptions::named(format!("{}-reports", options.instance));

@@ -67,6 +67,11 @@ impl Router {
         if self.stopping {
             return;
         }
+        // Lost while it was being given up, it may come back before the answer of a commit that the
+        // giving up waits for: what begins now is not to be given up at its deadline.
+        for drain in &mut self.drains {
+            drain.waiting.remove(partition);
+        }
         let places = Places {
             source_topic: partition.topic.as_str().into(),
             source: partition.clone(),

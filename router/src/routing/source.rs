@@ -390,6 +390,11 @@ impl Source {
                 .tags
                 .push(Tag::Targets((fanout.offset(), fanout.index()), targets));
         }
+        if self.is_replay {
+            let targets = fanout.last_targets();
+            let past = targets.map(|subscription| (fanout.offset(), subscription));
+            shipment.load.past.extend(past);
+        }
         shipment.load.deliveries += 1;
         shipment.load.targets += outgoing.targets;
         shipment.load.bytes += outgoing.record.len_bytes();

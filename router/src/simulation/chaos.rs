@@ -67,15 +67,15 @@ async fn publish(publisher: &Publisher, entropy: &Entropy) {
 }
 
 /// What breaks the routers of a cluster.
-pub(super) struct Breaker {
-    pub(super) entropy: Entropy,
+struct Breaker {
+    entropy: Entropy,
     started: u32,
     /// Who is stopped, and since when.
     stopped: Vec<(String, Instant)>,
 }
 
 impl Breaker {
-    pub(super) fn new(entropy: Entropy) -> Self {
+    fn new(entropy: Entropy) -> Self {
         Self {
             entropy,
             started: 0,
@@ -91,7 +91,7 @@ impl Breaker {
             .map(|name| (*name).clone())
     }
 
-    pub(super) fn start(&mut self, cluster: &mut Cluster) {
+    fn start(&mut self, cluster: &mut Cluster) {
         self.started += 1;
         cluster.start(&format!("router-{}", self.started));
     }
@@ -101,7 +101,7 @@ impl Breaker {
     }
 
     /// Wakes who has been stopped for that long.
-    pub(super) fn wake(&mut self, cluster: &Cluster, after: Duration) {
+    fn wake(&mut self, cluster: &Cluster, after: Duration) {
         for (name, _) in self
             .stopped
             .extract_if(.., |(_, since)| since.elapsed() >= after)
@@ -110,7 +110,7 @@ impl Breaker {
         }
     }
 
-    pub(super) async fn step(&mut self, cluster: &mut Cluster) {
+    async fn step(&mut self, cluster: &mut Cluster) {
         let entropy = self.entropy.clone();
         let partition = u32::try_from(below(&entropy, u64::from(PARTITIONS))).unwrap();
         let deliveries = cluster.topics.deliveries.partition(partition);
@@ -146,6 +146,30 @@ impl Breaker {
     }
 }
 
+/// Breaks routers of `cluster` while events are published, doing `each` after every step; then all is
+/// well again, and one more router there.
+pub(super) async fn rampage(
+    cluster: &mut Cluster,
+    entropy: &Entropy,
+    publishing: impl Future<Output = ()>,
+    mut each: impl AsyncFnMut(&mut Cluster, u32),
+) {
+    let mut breaker = Breaker::new(entropy.fork("breaker"));
+    breaker.start(cluster);
+    breaker.start(cluster);
+    let breaking = async {
+        for step in 0..STEPS {
+            tokio::time::sleep(span(&breaker.entropy, 100, 4_000)).await;
+            breaker.step(cluster).await;
+            each(cluster, step).await;
+        }
+    };
+    tokio::join!(publishing, breaking);
+    cluster.sim.faults().heal();
+    breaker.wake(cluster, Duration::ZERO);
+    breaker.start(cluster);
+}
+
 async fn toggle(cluster: &mut Cluster) {
     let mut subscription = cluster.subscriptions[&SubscriptionId::from_bits(5)].clone();
     subscription.state = match subscription.state {
@@ -165,26 +189,12 @@ async fn survive(seed: u64) -> usize {
         .faults()
         .refuse_values(&cluster.topics.deliveries, "poison");
     let entropy = Entropy::seeded(seed);
-    let mut breaker = Breaker::new(entropy.fork("breaker"));
-    breaker.start(&mut cluster);
-    breaker.start(&mut cluster);
     let publisher = cluster.publisher.clone();
     let publisher_entropy = entropy.fork("publisher");
     let publishing = publish(&publisher, &publisher_entropy);
-    let breaking = async {
-        for _ in 0..STEPS {
-            tokio::time::sleep(span(&breaker.entropy, 100, 4_000)).await;
-            breaker.step(&mut cluster).await;
-        }
-    };
-    tokio::join!(publishing, breaking);
-    cluster.sim.faults().heal();
-    breaker.wake(&cluster, Duration::ZERO);
-    breaker.start(&mut cluster);
+    rampage(&mut cluster, &entropy, publishing, async |_, _| {}).await;
     cluster.settle().await;
-    for name in cluster.routers.keys().cloned().collect::<Vec<_>>() {
-        cluster.stop(&name).await;
-    }
+    cluster.stop_all().await;
     let audit = Audit::of(&cluster);
     audit.check(&cluster);
     audit.repeats()

@@ -251,6 +251,12 @@ impl Cluster {
         }
     }
 
+    async fn stop_all(&mut self) {
+        for name in self.routers.keys().cloned().collect::<Vec<_>>() {
+            self.stop(&name).await;
+        }
+    }
+
     fn end(&self, partition: &Partition) -> i64 {
         self.sim
             .records(partition)

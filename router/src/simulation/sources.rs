@@ -13,14 +13,13 @@ use schemas::records::{ControlKey, ControlObject, DeadLetter, DeadReason, Delive
 use schemas::resources::{Source, SubscriptionState};
 use serde_json::{Value, json};
 
-use super::chaos::{Breaker, below, in_paused_time, one_of, seeds, span, subscribe};
+use super::chaos::{below, in_paused_time, one_of, rampage, seeds, span, subscribe};
 use super::{Cluster, PARTITIONS, PATIENCE, PREFIX, Publisher, event};
 use crate::group;
 use crate::routing::RECORD_TARGETS_MAX;
 
 const TOPIC: &str = "shop.orders";
 const SPLIT_PARTITIONS: u32 = 3;
-const STEPS: u32 = 30;
 const RECORDS: u64 = 120;
 
 fn topic() -> TopicName {
@@ -267,26 +266,12 @@ async fn survive(seed: u64) -> usize {
     let deliveries = cluster.topics.deliveries.clone();
     cluster.sim.faults().refuse_values(&deliveries, "poison");
     let entropy = Entropy::seeded(seed);
-    let mut breaker = Breaker::new(entropy.fork("breaker"));
-    breaker.start(&mut cluster);
-    breaker.start(&mut cluster);
     let publisher = cluster.publisher.clone();
     let publisher_entropy = entropy.fork("publisher");
     let publishing = publish(&publisher, &publisher_entropy);
-    let breaking = async {
-        for _ in 0..STEPS {
-            tokio::time::sleep(span(&breaker.entropy, 100, 4_000)).await;
-            breaker.step(&mut cluster).await;
-        }
-    };
-    tokio::join!(publishing, breaking);
-    cluster.sim.faults().heal();
-    breaker.wake(&cluster, Duration::ZERO);
-    breaker.start(&mut cluster);
+    rampage(&mut cluster, &entropy, publishing, async |_, _| {}).await;
     settle(&cluster).await;
-    for name in cluster.routers.keys().cloned().collect::<Vec<_>>() {
-        cluster.stop(&name).await;
-    }
+    cluster.stop_all().await;
     let found = look(&cluster);
     check(&cluster, &found);
     assert_eq!(found.lost, 0, "a new source is no incident");

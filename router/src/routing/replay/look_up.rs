@@ -23,8 +23,9 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 /// The activations in one partition of `progress`.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// Records with an activation's key.
-    pub(super) records: Vec<StoredRecord>,
+    /// The last record of each activation's key: however often those were written, what is kept of
+    /// them is bounded by how many there are.
+    pub(super) records: BTreeMap<Bytes, StoredRecord>,
     /// The offset behind everything that was read.
     pub(super) end: i64,
 }
@@ -36,6 +37,23 @@ pub(super) struct Means {
     pub(super) instance: String,
     pub(super) progress: TopicName,
 }
+
+// === impl Found ===
+
+impl Found {
+    fn take(&mut self, record: StoredRecord) {
+        let Some(key) = record.key.clone().filter(|key| ActivationKey::is_one(key)) else {
+            return;
+        };
+        if record.value.is_some() {
+            self.records.insert(key, record);
+        } else {
+            self.records.remove(&key);
+        }
+    }
+}
+
+// === impl Means ===
 
 impl Means {
     /// The offset behind the last record of a partition as it is now, of which everything below
@@ -166,8 +184,10 @@ impl Means {
                         .records
                         .last()
                         .map_or(into.end, |last| last.offset + 1);
-                    let ours = batch.records.into_iter().filter(is_activation);
-                    into.records.extend(ours);
+                    batch
+                        .records
+                        .into_iter()
+                        .for_each(|record| into.take(record));
                 }
                 Fetched::End(assignment, place) if open.get(&place) == Some(&assignment) => {
                     open.remove(&place);
@@ -194,7 +214,7 @@ impl Means {
     ) -> Result<(), Error> {
         let start = self.log.bounds(place).await?.start;
         let nothing = Found {
-            records: Vec::new(),
+            records: BTreeMap::new(),
             end: start,
         };
         found.insert(place.clone(), nothing);
@@ -202,23 +222,35 @@ impl Means {
         Ok(())
     }
 
-    /// Writes records to `place`, in order, until they are all there. A second copy of one changes
-    /// nothing.
+    /// Writes records to `place`, in order, until they are all there: only such of which a copy that
+    /// comes late changes nothing.
     pub(super) async fn write(&self, producer: Arc<dyn Producer>, records: Vec<Record>) {
         let mut producer = producer;
+        while let Err(other) = self.write_once(&*producer, records.clone()).await {
+            producer = other;
+        }
+    }
+
+    /// Writes records to `place`, in order. Where that fails any of them may be there, or come to be
+    /// there late; the producer that comes back takes the place of the one that failed.
+    pub(super) async fn write_once(
+        &self,
+        producer: &dyn Producer,
+        records: Vec<Record>,
+    ) -> Result<(), Arc<dyn Producer>> {
+        let reports = producer.send(records).await.wait().await;
+        let failed = reports.iter().find_map(|report| report.as_ref().err());
+        let Some(failed) = failed else {
+            return Ok(());
+        };
         let mut wait = Wait::new();
-        while !records.is_empty() {
-            let reports = producer.send(records.clone()).await.wait().await;
-            let failed = reports.iter().find_map(|report| report.as_ref().err());
-            let Some(failed) = failed else {
-                return;
-            };
-            let error = Error::new(Class::Unknown, &self.progress, failed);
-            wait.out(&error).await;
-            // The one that failed may be past writing anything.
+        let error = Error::new(Class::Unknown, &self.progress, failed);
+        wait.out(&error).await;
+        // The one that failed may be past writing anything.
+        loop {
             let options = ProducerOptions::named(format!("{}-activations", self.instance));
             match self.log.producer(options).await {
-                Ok(other) => producer = other,
+                Ok(other) => return Err(other),
                 Err(error) => wait.out(&error).await,
             }
         }
@@ -259,8 +291,4 @@ impl Wait {
         tokio::time::sleep(self.0).await;
         self.0 = (self.0 * 2).min(RETRY_MAX);
     }
-}
-
-fn is_activation(record: &StoredRecord) -> bool {
-    record.key.as_deref().is_some_and(ActivationKey::is_one)
 }

@@ -21,6 +21,7 @@ mod pace;
 mod pass;
 mod passing;
 mod registering;
+mod saving;
 mod starts;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +46,7 @@ use book::Book;
 use look_up::{Found, Means};
 use pace::Pace;
 use pass::Pass;
+use saving::Saved;
 pub(super) use starts::Starts;
 
 /// Work for replays that has ended.
@@ -68,8 +70,10 @@ pub(super) enum Event {
         partition: Partition,
         tenure: u64,
         notes: Vec<Activation>,
-        saved: Option<(u64, i64)>,
+        saved: Option<Saved>,
     },
+    /// Activations may not be on record; there is another producer for those to come.
+    Unwritten(Partition, u64, Arc<dyn Producer>),
     /// Records were taken back.
     Forgotten(Partition, u64),
     /// The reader of past events is open.
@@ -228,6 +232,15 @@ impl Aside {
             Stage::Known => self.is_fresh || self.is_deciding || self.meeting.is_some(),
         }
     }
+}
+
+/// What is kept of `partition`, unless something is being asked for or written.
+fn idle<'a>(
+    asides: &'a mut BTreeMap<Partition, Aside>,
+    partition: &Partition,
+) -> Option<&'a mut Aside> {
+    let aside = asides.get_mut(partition);
+    aside.filter(|aside| !aside.is_busy)
 }
 
 // === impl Replays ===
@@ -505,6 +518,9 @@ impl Router {
                 notes,
                 saved,
             } => self.on_noted(&partition, tenure, &notes, saved),
+            Event::Unwritten(partition, tenure, producer) => {
+                self.on_unwritten(&partition, tenure, producer);
+            }
             Event::Forgotten(partition, tenure) => {
                 if let Some(aside) = self.replays.asides.get_mut(&partition)
                     && aside.tenure == tenure

@@ -10,8 +10,10 @@ use std::ops::Range;
 
 use runtime::log::{Assignment, Batch};
 use schemas::ids::SubscriptionId;
+use tokio::time::Instant;
 
 use super::super::source::{Phase, Source};
+use super::saving::{Saved, Unsaved};
 
 /// A pass over past events.
 #[derive(Debug)]
@@ -28,7 +30,8 @@ pub(super) struct Pass {
     /// Everything below `until` was begun.
     is_begun: bool,
     is_cut: bool,
-    saved_to: i64,
+    /// What is not on record.
+    pub(super) unsaved: Unsaved,
 }
 
 impl Pass {
@@ -38,6 +41,7 @@ impl Pass {
         number: u64,
         source: Source,
         ranges: BTreeMap<SubscriptionId, Range<i64>>,
+        now: Instant,
     ) -> Self {
         let from = source.read_from();
         Self {
@@ -48,7 +52,7 @@ impl Pass {
             is_whole: false,
             is_begun: false,
             is_cut: false,
-            saved_to: from,
+            unsaved: Unsaved::new(from, now),
         }
     }
 
@@ -125,9 +129,15 @@ impl Pass {
         self.source.read_from()
     }
 
-    /// Whether more is on `deliveries` than is on record.
+    /// Whether this is the last chance to say how far it is.
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_over() || self.source.phase == Phase::Draining
+    }
+
+    /// Whether more is on `deliveries` than is on record. Whoever got nothing may be behind until
+    /// the end.
     pub(super) fn is_unsaved(&self) -> bool {
-        self.reached() > self.saved_to
+        self.unsaved.is_any(self.reached(), self.is_ending())
     }
 
     /// How far the subscription of this range is.
@@ -135,11 +145,11 @@ impl Pass {
         self.reached().clamp(range.start, range.end)
     }
 
-    /// Notes that everything below `to` is on record, for the pass of that number.
-    pub(super) fn saved(&mut self, number: u64, to: i64) {
-        if self.number == number {
-            self.saved_to = to;
-            self.source.committed(to);
+    /// Notes that it is on record how far it is, if it was this pass.
+    pub(super) fn saved(&mut self, saved: Saved) {
+        if self.number == saved.pass {
+            self.unsaved.saved(saved);
+            self.source.committed(saved.to);
         }
     }
 }

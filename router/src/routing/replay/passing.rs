@@ -22,7 +22,6 @@ use tokio::time::Instant;
 use super::super::Router;
 use super::super::source::{Load, Packed, Phase, Shipment, World};
 use super::super::window::Limits;
-use super::book::Known;
 use super::meeting::Plan;
 use super::pace::Pace;
 use super::pass::Pass;
@@ -30,11 +29,9 @@ use super::{Event, Replays};
 use crate::Error;
 
 /// Targets that are written and not on record: what a new owner may write again.
-const UNSAVED_MAX: usize = 1_000;
+pub(super) const UNSAVED_MAX: usize = 1_000;
 /// Bytes of past events that are written and not acknowledged, of one source partition.
 const IN_FLIGHT_BYTES: usize = 1 << 20;
-/// How far a replay is on record is written at least so often.
-pub(super) const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// A router that is never idle gives past events a turn this often.
 const TURN_EVERY: Duration = Duration::from_millis(100);
 /// A producer without work for so long is closed.
@@ -160,7 +157,7 @@ impl Router {
         if let Some((producer, _)) = spare {
             source.opened(producer);
         }
-        aside.pass = Some(Pass::new(number, source, ranges));
+        aside.pass = Some(Pass::new(number, source, ranges, now));
         self.enlist(&ids);
         if has_producer {
             self.read_pass(partition);
@@ -363,6 +360,7 @@ impl Router {
             }
             Ok(acks) => {
                 pace.spend(load.targets(), now);
+                pass.unsaved.wrote(&load, pass.source.next_offset());
                 let flight = pass.source.sent(&load, now);
                 let (partition, generation) = (partition.clone(), pass.source.generation);
                 self.aside(async move {
@@ -457,53 +455,6 @@ impl Router {
                 self.open_pass_producer(partition, Duration::from_millis(500));
                 Ok(())
             }
-        }
-    }
-
-    /// Puts on record how far a pass is, when that is due.
-    pub(super) fn save(&mut self, partition: &Partition) {
-        let now = self.clock.instant();
-        let is_draining = self
-            .sources
-            .get(partition)
-            .is_none_or(|source| source.phase == Phase::Draining);
-        let replays = &mut self.replays;
-        let Some(aside) = replays
-            .asides
-            .get_mut(partition)
-            .filter(|aside| !aside.is_busy)
-        else {
-            return;
-        };
-        let Some(pass) = aside.pass.as_mut().filter(|pass| pass.is_unsaved()) else {
-            return;
-        };
-        let is_due = is_draining
-            || pass.is_over()
-            || now >= aside.saved_at + SAVE_EVERY
-            || pass.source.window.uncommitted_targets() >= UNSAVED_MAX / 2;
-        if !is_due {
-            return;
-        }
-        aside.saved_at = now;
-        let (number, reached) = (pass.number, pass.reached());
-        let notes = pass.ranges.iter().filter_map(|(id, range)| {
-            replays.starts.get(*id)?;
-            let known = aside.book.get(*id)?;
-            let to = pass.replayed(range);
-            let known = Known {
-                replayed_to: to,
-                done: known.offset == Some(to),
-                log_start: known.log_start,
-                offset: known.offset,
-            };
-            (to > range.start).then(|| aside.book.record(*id, known, &aside.writer))
-        });
-        let notes: Vec<_> = notes.collect();
-        if notes.is_empty() {
-            pass.saved(number, reached);
-        } else {
-            self.note(partition, notes, Some((number, reached)));
         }
     }
 

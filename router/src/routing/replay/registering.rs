@@ -7,16 +7,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use runtime::log::{Bounds, Partition};
+use runtime::log::{Bounds, Partition, Producer};
 use schemas::ids::SubscriptionId;
 use schemas::records::{Activation, Mark};
 
 use super::super::Router;
-use super::super::source::mark_in;
+use super::super::source::{Phase, mark_in};
 use super::book::{Book, Known};
-use super::passing::SAVE_EVERY;
+use super::saving::{SAVE_EVERY, Saved};
 use super::starts::{self, Facts, Owed};
-use super::{Event, LookedUp, Stage};
+use super::{Event, LookedUp, Stage, idle};
 
 /// Activations that are written at once.
 const AT_ONCE: usize = 500;
@@ -107,7 +107,7 @@ impl Router {
             return;
         };
         let mark = mark_in(metadata).filter(|_| !aside.is_late && !aside.is_anew);
-        let (book, void) = Book::read(partition, mark.as_ref(), found.records.iter());
+        let (book, void) = Book::read(partition, mark.as_ref(), found.records.values());
         let copies = book.taken_over_by(&aside.writer);
         aside.book = book;
         let own = Mark::new(aside.writer.clone(), found.end);
@@ -132,8 +132,10 @@ impl Router {
         }
         let (producer, partition, tenure) = (Arc::clone(&self.reports), partition.clone(), *tenure);
         self.aside(async move {
-            means.write(producer, copies).await;
-            Event::Adopted(partition, tenure)
+            match means.write_once(&*producer, copies).await {
+                Ok(()) => Event::Adopted(partition, tenure),
+                Err(other) => Event::Unwritten(partition, tenure, other),
+            }
         });
     }
 
@@ -159,11 +161,7 @@ impl Router {
     pub(super) fn register(&mut self, partition: &Partition) {
         let now = self.clock.instant();
         let replays = &mut self.replays;
-        let Some(aside) = replays
-            .asides
-            .get_mut(partition)
-            .filter(|aside| !aside.is_busy)
-        else {
+        let Some(aside) = idle(&mut replays.asides, partition) else {
             return;
         };
         let (starts, book) = (&replays.starts, &aside.book);
@@ -278,12 +276,12 @@ impl Router {
         self.note(partition, notes, None);
     }
 
-    /// Writes `notes`, and says afterwards that the pass of that number is saved so far.
+    /// Writes `notes`, and says afterwards how far that saved a pass.
     pub(super) fn note(
         &mut self,
         partition: &Partition,
         notes: Vec<Activation>,
-        saved: Option<(u64, i64)>,
+        saved: Option<Saved>,
     ) {
         let replays = &mut self.replays;
         let Some(aside) = replays.asides.get_mut(partition) else {
@@ -295,14 +293,43 @@ impl Router {
         let tenure = aside.tenure;
         self.aside(async move {
             let records = notes.iter().map(|note| means.record(&place, note));
-            means.write(producer, records.collect()).await;
-            Event::Noted {
-                partition,
-                tenure,
-                notes,
-                saved,
+            match means.write_once(&*producer, records.collect()).await {
+                Ok(()) => Event::Noted {
+                    partition,
+                    tenure,
+                    notes,
+                    saved,
+                },
+                Err(other) => Event::Unwritten(partition, tenure, other),
             }
         });
+    }
+
+    /// What could not be written may be there all the same, now or later, over what is written under
+    /// its key then. So nothing more is: this owner takes over from itself, as another writer, by a
+    /// mark under which what comes late does not count.
+    pub(super) fn on_unwritten(
+        &mut self,
+        partition: &Partition,
+        tenure: u64,
+        producer: Arc<dyn Producer>,
+    ) {
+        self.reports = producer;
+        let aside = self.replays.asides.get_mut(partition);
+        let Some(aside) = aside.filter(|aside| aside.tenure == tenure) else {
+            return;
+        };
+        let source = self.sources.get(partition);
+        if source.is_none_or(|source| source.phase == Phase::Draining) {
+            // The next owner is another writer.
+            aside.is_busy = false;
+            self.drop_pass(partition);
+            return;
+        }
+        tracing::warn!(%partition, "activations were not written, looking them up anew");
+        let tenure = self.next_number();
+        self.begin_aside(partition, tenure);
+        self.survey();
     }
 
     pub(super) fn on_noted(
@@ -310,7 +337,7 @@ impl Router {
         partition: &Partition,
         tenure: u64,
         notes: &[Activation],
-        saved: Option<(u64, i64)>,
+        saved: Option<Saved>,
     ) {
         let replays = &mut self.replays;
         let aside = replays.asides.get_mut(partition);
@@ -334,8 +361,8 @@ impl Router {
                 .report_at
                 .min(self.reported_at + super::super::REPORT_GAP);
         }
-        if let (Some(pass), Some((number, to))) = (&mut aside.pass, saved) {
-            pass.saved(number, to);
+        if let (Some(pass), Some(saved)) = (&mut aside.pass, saved) {
+            pass.saved(saved);
         }
         self.tend(partition);
     }

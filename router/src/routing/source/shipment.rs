@@ -39,6 +39,8 @@ pub(in crate::routing) struct Load {
     /// When each event that is whole with this load was accepted.
     pub(super) accepted_at: Vec<i64>,
     pub(super) dead: Vec<DeadReason>,
+    /// Of past events alone: for whom the one at this offset is.
+    pub(super) past: Vec<(i64, SubscriptionId)>,
     pub(super) undecodable: u64,
     pub(super) deliveries: u64,
     pub(super) targets: usize,
@@ -50,6 +52,24 @@ impl Load {
     /// Targets in the records.
     pub(in crate::routing) fn targets(&self) -> usize {
         self.targets
+    }
+
+    #[cfg(test)]
+    pub(in crate::routing) fn of_past(past: &[(i64, SubscriptionId)]) -> Self {
+        Self {
+            past: past.to_vec(),
+            ..Self::default()
+        }
+    }
+
+    /// For whom past events are, with their offsets.
+    pub(in crate::routing) fn past(&self) -> &[(i64, SubscriptionId)] {
+        &self.past
+    }
+
+    /// Whether there are dead letters in the records.
+    pub(in crate::routing) fn has_dead(&self) -> bool {
+        !self.dead.is_empty()
     }
 
     /// Counts what was acknowledged of past events.
