@@ -508,3 +508,41 @@ async fn a_router_that_starts_again_is_not_its_own_namesake() {
     }
     Audit::of(&cluster).check(&cluster);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_comes_back_while_it_is_given_up_is_kept() {
+    // A commit takes longer than the group needs to lose a member and take it back.
+    let slow = Latencies {
+        commit: Latency::fixed(Duration::from_secs(4)),
+        ..Latencies::default()
+    };
+    let mut cluster = cluster(with_latency(slow)).await;
+    cluster.start(ROUTER);
+    for partition in 0..4 {
+        publish(&cluster, partition, 0..3).await;
+    }
+    cluster.settle().await;
+    // A commit is under way, and what it covers is asked for by another.
+    for partition in 0..4 {
+        publish(&cluster, partition, 3..4).await;
+    }
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    cluster.start("router-2");
+    let asked = |cluster: &Cluster| {
+        let mut trace = cluster.sim.trace().lines.into_iter();
+        let asked = format!("{ROUTER} is given {{}}, is to give up {{t.events");
+        trace.any(|(_, line)| line.starts_with(&asked))
+    };
+    cluster.until("asked for", asked).await;
+    // Thrown out, it is back before the other answers, and both are given something anew.
+    cluster.sim.stop("router-2");
+    cluster.sim.faults().expire_session(ROUTER);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    cluster.sim.wake("router-2");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    for partition in 0..4 {
+        publish(&cluster, partition, 4..6).await;
+    }
+    cluster.settle().await;
+    Audit::of(&cluster).check(&cluster);
+}
