@@ -6,7 +6,6 @@
 mod gathering;
 mod guess;
 mod saving;
-mod served;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -21,10 +20,10 @@ use tokio::time::Instant;
 use crate::breaker::{self, Breaker, Health, Pass};
 use crate::concurrency::{Concurrency, Ended};
 use crate::limiter::{Anchor, Limiter, Refusal};
+use crate::served::Served;
 use crate::work::Delivery;
 
 use guess::Guess;
-use served::Served;
 
 /// Attempts that take this long on average are slow.
 const SLOW: Duration = Duration::from_secs(1);
@@ -417,7 +416,7 @@ impl Lane {
     }
 
     /// How many deliveries are queued for a turn.
-    fn queued(&self) -> u64 {
+    pub(crate) fn queued(&self) -> u64 {
         (self.due.len() + self.fresh.len() + self.open.len()) as u64
     }
 
@@ -426,15 +425,32 @@ impl Lane {
     pub(crate) fn is_full(&mut self, now: Instant, horizon: Duration, bytes_max: usize) -> bool {
         let held = self.held_until().is_some_and(|until| until > now + horizon);
         let ahead = self.queued();
-        let too_long = if self.limiter.is_unlimited() {
-            let known = now >= self.busy_since + KNOWN_AFTER;
-            let count = u32::try_from(ahead).unwrap_or(u32::MAX);
-            known && self.cost(now).saturating_mul(count) > horizon
-        } else {
-            self.limiter.forecast(now, ahead) > now + horizon
-        };
+        let known = !self.limiter.is_unlimited() || now >= self.busy_since + KNOWN_AFTER;
+        let too_long = known && self.forecast(now, ahead) > horizon;
         let stalled = self.queued_bytes >= bytes_max && !self.moves(now);
         held || too_long || stalled || self.queued_bytes >= bytes_max.saturating_mul(2)
+    }
+
+    /// How long a delivery with so many `ahead` waits for its turn, as far as is known.
+    fn forecast(&mut self, now: Instant, ahead: u64) -> Duration {
+        if self.limiter.is_unlimited() {
+            let count = u32::try_from(ahead).unwrap_or(u32::MAX);
+            self.cost(now).saturating_mul(count)
+        } else {
+            let free = self.limiter.forecast(now, ahead);
+            free.saturating_duration_since(now)
+        }
+    }
+
+    /// Whether it moves and has had a turn for all that is queued within this time, as far as is
+    /// known. Where the process needs as long for all lanes together, this one's endpoint is not what
+    /// its deliveries wait for.
+    pub(crate) fn is_through_within(&mut self, now: Instant, time: Duration) -> bool {
+        let ahead = self.queued();
+        self.moves(now)
+            && self.breaker.is_closed()
+            && self.held_until().is_none_or(|until| until <= now)
+            && self.forecast(now, ahead) <= time
     }
 
     /// Whether the lane holds its share of memory and moves: what follows is better read later than

@@ -26,8 +26,10 @@ mod owned;
 mod pending;
 mod planted;
 mod probation;
+mod served;
 #[cfg(test)]
 mod simulation;
+mod throughput;
 mod uncommitted;
 mod work;
 

@@ -31,6 +31,12 @@ pub(crate) const DELIVERIES: usize = 0;
 /// taken in.
 pub(crate) const WINDOW_RECORDS_MAX: usize = 65_536;
 
+/// A window, or the text to commit, is crowded from here on: a share of what it may hold.
+const CROWDED_RECORDS: usize = WINDOW_RECORDS_MAX / 4;
+
+/// Fewer deliveries than these are queued by chance: the process keeps up.
+const QUEUED_MIN: u64 = 1_024;
+
 /// The horizon is halved so often at most.
 const HALVINGS_MAX: u32 = 8;
 
@@ -122,9 +128,9 @@ impl Source {
         self.full = metadata.len() > MAX_METADATA_BYTES / 16 * 15;
     }
 
-    /// Whether what waits in memory keeps the position so far back that deferring is in order.
-    fn is_crowded(&self) -> bool {
-        self.crowded || self.ledger.len() >= WINDOW_RECORDS_MAX / 4
+    /// Whether what waits in memory keeps the position so far back that it must become less.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.crowded || self.ledger.len() >= CROWDED_RECORDS
     }
 }
 
@@ -152,6 +158,9 @@ pub(crate) struct Owned {
     pub(crate) busy: Option<Quota>,
     /// Set when the tenure ends, for attempts that are about to be sent.
     pub(crate) ended: Arc<AtomicBool>,
+    /// Whether what is queued waits for nothing but this process: reading more helps nobody, and
+    /// deferring would cost what the process lacks.
+    pub(crate) waits_for_process: bool,
     /// How often the horizon is halved.
     halvings: u32,
 }
@@ -185,6 +194,7 @@ impl Owned {
             meter: Meter::default(),
             busy: None,
             ended: Arc::default(),
+            waits_for_process: false,
             halvings: 0,
         }
     }
@@ -204,10 +214,22 @@ impl Owned {
         waits
     }
 
-    /// How long deliveries may wait for their turn: less and less while a window, or the text to
-    /// commit, grows near its limit.
+    /// Looks whether each lane that has something queued is through with it within `time`, which the
+    /// process needs for that of all.
+    pub(crate) fn look_at_lanes(&mut self, now: Instant, time: Duration) {
+        let (mut queued, mut all) = (0, true);
+        for lane in self.lanes.values_mut().filter(|lane| lane.queued() > 0) {
+            queued += lane.queued();
+            all = all && lane.is_through_within(now, time);
+        }
+        self.waits_for_process = all && queued >= QUEUED_MIN;
+    }
+
+    /// How long deliveries may wait for a turn at their endpoint: less and less while a window, or
+    /// the text to commit, grows near its limit and it is not the process that they wait for.
     pub(crate) fn horizon(&mut self, horizon: Duration) -> Duration {
-        self.halvings = if self.sources.iter().any(Source::is_crowded) {
+        let crowded = self.sources.iter().any(Source::is_crowded);
+        self.halvings = if crowded && !self.waits_for_process {
             (self.halvings + 1).min(HALVINGS_MAX)
         } else {
             self.halvings.saturating_sub(1)
@@ -295,6 +317,11 @@ mod tests {
             owned.sources[DELIVERIES].ledger.admit(offset, 1);
         }
         assert_eq!(owned.horizon(horizon), horizon / 2);
+        assert_eq!(owned.horizon(horizon), horizon / 4);
+        // They wait for this process: reading waits for them.
+        owned.waits_for_process = true;
+        assert_eq!(owned.horizon(horizon), horizon / 2);
+        owned.waits_for_process = false;
         assert_eq!(owned.horizon(horizon), horizon / 4);
         for offset in 0..16_384 {
             let place = Place { offset, index: 0 };

@@ -225,6 +225,7 @@ impl<T: Transport> Engine<T> {
         } = finished;
         self.slow_in_flight -= usize::from(counted.is_slow);
         self.parts.metrics.state.in_flight.dec();
+        self.throughput.ended(self.now());
         self.on_left(tenure, &target, left);
         let Some(delivery) = delivery else {
             return self.nothing_left(tenure, &target, counted);

@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::{Engine, bytes_as_i64};
 use crate::delivery::Transport;
+use crate::lane::Lane;
 use crate::metrics::Deferred;
 use crate::owned::{Owned, Source, Tenure};
 
@@ -230,21 +231,32 @@ impl<T: Transport> Engine<T> {
         let share = MARKS_BYTES / self.owned.len().max(1);
         let mut overdue = Vec::new();
         let mut kept_long = Vec::new();
+        let all_lanes = self.owned.values().flat_map(|owned| owned.lanes.values());
+        self.throughput
+            .measure(all_lanes.map(Lane::queued).sum(), now);
+        let drain_max = self.throughput.lane_drain_max().min(horizon);
         let down = self.outage.is_down();
         for owned in self.owned.values_mut().filter(|owned| owned.is_serving()) {
             owned.marks.shrink_to(share);
-            let horizon = owned.horizon(horizon);
+            owned.look_at_lanes(now, drain_max);
+            let shortened = owned.horizon(horizon);
             // What cannot leave because our own network is down, or nothing can be committed, stays
             // where it is.
             let stuck = down || owned.awaits_commit;
             for lane in owned.lanes.values_mut().filter(|_| !stuck) {
+                let waits_for_process = lane.is_through_within(now, drain_max);
+                let horizon = if waits_for_process {
+                    horizon
+                } else {
+                    shortened
+                };
                 for delivery in lane.overdue(now, horizon) {
                     let earliest = now + Duration::from_secs(5);
                     let reserved = lane.reserve(now, earliest, delivery.source);
                     overdue.push((owned.tenure, delivery, reserved));
                 }
             }
-            let before = now.checked_sub(horizon).filter(|_| !stuck);
+            let before = now.checked_sub(shortened).filter(|_| !stuck);
             let lines = before.map(|before| (before, owned.orders.overdue(before)));
             if let Some((before, keys)) = lines {
                 let tenure = owned.tenure;

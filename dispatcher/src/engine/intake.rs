@@ -208,6 +208,7 @@ impl<T: Transport> Engine<T> {
             (budget, budget)
         };
         let lane_bytes = self.parts.options.lane_memory_bytes;
+        let long_enough = self.throughput.drain() > self.parts.options.horizon / 2;
         let (applied, end) = (self.parts.endpoints.applied(), self.control_end);
         let probe_after = end.map_or(now, |end| end.asked_at + CONTROL_PROBE_EVERY);
         let clock = self.parts.clock.clone();
@@ -219,12 +220,14 @@ impl<T: Transport> Engine<T> {
             || owned.is_full()
             || owned.awaits_commit
             || (index == DELIVERIES && owned.waits_for_lane(now, lane_bytes));
+        let waits = owned.waits_for_process && index == DELIVERIES;
         let Some(source) = owned.sources.get_mut(index) else {
             return Gate::Blocked;
         };
         let Some(head) = source.pending.head() else {
             return Gate::Open;
         };
+        let full = full || (waits && (long_enough || source.is_crowded()));
         if head.offset >= source.committed && (full || source.ledger.len() >= WINDOW_RECORDS_MAX) {
             return Gate::Blocked;
         }

@@ -59,6 +59,7 @@ use crate::metrics::Metrics;
 use crate::outage::Outage;
 use crate::owned::{Owned, Tenure};
 use crate::probation::Probation;
+use crate::throughput::Throughput;
 use crate::work::{Delivery, Meter};
 use crate::{Options, Stopped};
 
@@ -131,6 +132,7 @@ pub(crate) struct Engine<T> {
     outage: Outage,
     /// Attempts under way in lanes that were slow, or not known, when they were started.
     slow_in_flight: usize,
+    throughput: Throughput,
     /// Sources that hold records not taken in, the delay topics first.
     unread: BTreeSet<(Reverse<usize>, Tenure)>,
     timers: Timers,
@@ -190,6 +192,7 @@ impl<T: Transport> Engine<T> {
             awaiting_commit: Vec::new(),
             outage: Outage::default(),
             slow_in_flight: 0,
+            throughput: Throughput::new(now),
             unread: BTreeSet::new(),
             sending,
             takeovers: FuturesUnordered::new(),

@@ -525,3 +525,34 @@ fn half_a_second_in_which_nothing_ends_defers_nothing_for_long() {
         }
     });
 }
+
+#[test]
+fn what_waits_for_the_process_and_not_for_its_endpoint_is_not_deferred() {
+    // rule 7: more is read than the process sends in a while, for many that are all quick.
+    paused(async {
+        let mut world = World::new(calm()).await;
+        world.config.dispatcher.max_in_flight = 8;
+        let mut quick = Vec::new();
+        for _ in 0..40 {
+            quick.push(world.endpoint_at(Behaviour::Healthy(1, 3), 0).await);
+        }
+        let (mut ids, mut records) = (Vec::new(), Vec::new());
+        for number in 0..20_000 {
+            let (routed, of) = world.routed(&[quick[number % quick.len()]]);
+            ids.extend(routed);
+            records.extend(of);
+        }
+        world.write(records).await;
+        world.start("d1");
+        world
+            .until("delivered", MINUTES, |world| {
+                world.seen().len() >= ids.len()
+            })
+            .await;
+        for topic in world.topics.delays.clone() {
+            let hops = world.outside_bounds(&topic.partition(0)).await;
+            assert_eq!(hops, 0, "deferred through {topic}");
+        }
+        world.audit_exactly_once(&ids);
+    });
+}

@@ -138,3 +138,22 @@ fn large_bodies_take_as_many_rounds_as_they_have_bytes_of_small_ones() {
     let medium = rounds(sized(31 << 10), 640);
     assert_eq!(medium, 320, "two rounds for each of 31 KiB");
 }
+
+#[test]
+fn a_lane_is_through_in_time_only_where_its_endpoint_moves_and_is_quick_enough() {
+    let now = Instant::now();
+    let mut quick = lane(now, 4, 1_000);
+    for _ in 0..500 {
+        assert!(attempted(quick.turn(now)).is_some());
+        done(&mut quick, ms(4), now);
+    }
+    let later = now + ms(500);
+    assert!(quick.is_through_within(later, ms(1_000)));
+    assert!(!quick.is_through_within(later, ms(100)), "as it is known");
+    let stalled = now + STALLED;
+    assert!(!quick.is_through_within(stalled, HORIZON), "nothing ends");
+    done(&mut quick, ms(4), stalled);
+    assert!(quick.is_through_within(stalled, HORIZON));
+    quick.hold(stalled + ms(10));
+    assert!(!quick.is_through_within(stalled, HORIZON), "held");
+}

@@ -22,7 +22,7 @@ use crate::stack::{Hook, PARTITIONS, Service, Stack};
 use crate::traffic::wishes;
 use crate::wrk;
 
-const BAR: f64 = 0.25;
+const BAR: f64 = 0.35;
 const MANY: usize = 1_000;
 /// Of what one endpoint gets.
 const MANY_BAR: f64 = 0.8;

@@ -1,4 +1,4 @@
-//! Owns how many attempts of a lane ended of late.
+//! Owns how many attempts ended of late, in a lane or in the whole process.
 //!
 //! It must never stand for longer than two seconds: what is not counted anew is forgotten.
 
@@ -10,14 +10,14 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A count of this second and of the one before.
 #[derive(Debug)]
-pub(super) struct Served {
+pub(crate) struct Served {
     since: Instant,
     count: u64,
     before: u64,
 }
 
 impl Served {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             since: now,
             count: 0,
@@ -26,13 +26,13 @@ impl Served {
     }
 
     /// One more has ended.
-    pub(super) fn add(&mut self, now: Instant) {
+    pub(crate) fn add(&mut self, now: Instant) {
         self.advance(now);
         self.count += 1;
     }
 
     /// How many ended in a second, of this one and the one before the better.
-    pub(super) fn per_second(&mut self, now: Instant) -> u64 {
+    pub(crate) fn per_second(&mut self, now: Instant) -> u64 {
         self.advance(now);
         self.count.max(self.before)
     }
