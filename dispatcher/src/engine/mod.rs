@@ -147,6 +147,10 @@ pub(crate) struct Engine<T> {
     transactions: Option<Box<dyn Transactions>>,
     transaction: Option<BoxFuture<'static, TransactionDone>>,
     transaction_not_before: Option<Instant>,
+    /// When the last transaction was opened, and whether something in `moves` may not wait for
+    /// company.
+    transacted_at: Option<Instant>,
+    moves_are_urgent: bool,
     commit: Option<BoxFuture<'static, CommitDone>>,
     plain: Plain,
     control_probe: Option<BoxFuture<'static, ControlEnd>>,
@@ -204,6 +208,8 @@ impl<T: Transport> Engine<T> {
             transactions: Some(transactions),
             transaction: None,
             transaction_not_before: None,
+            transacted_at: None,
+            moves_are_urgent: false,
             commit: None,
             plain: Plain::default(),
             control_probe: None,

@@ -32,6 +32,8 @@ use crate::{Stopped, dead_letter};
 const TRANSACTION_BYTES_MAX: usize = 8 << 20;
 /// The most deliveries in one transaction.
 const TRANSACTION_MOVES_MAX: usize = 5_000;
+/// So many moves wait for no others.
+const TRANSACTION_MOVES_ENOUGH: usize = 1_000;
 /// The wait before a transaction that was aborted is tried again.
 pub(super) const RETRY_WAIT: Duration = Duration::from_millis(200);
 /// The same where the membership was changing, which takes a moment.
@@ -127,8 +129,10 @@ impl<T: Transport> Engine<T> {
             source.ledger.complete(moved.place);
             source.dirty = true;
         }
+        let is_urgent = moved.order.is_some() || matches!(moved.what, What::Report(_));
         if let Some(owned) = self.tenant_of(moved.tenure) {
             owned.moves += 1;
+            self.moves_are_urgent |= is_urgent;
             self.moves.push_back(moved);
         }
     }
@@ -149,6 +153,10 @@ impl<T: Transport> Engine<T> {
         }
         if let Some(at) = self.transaction_not_before.filter(|at| *at > now) {
             self.timers.transaction_at = Some(at);
+            return;
+        }
+        if let Some(at) = self.waits_for_company(&touched).filter(|at| *at > now) {
+            self.timers.wake_transaction(at);
             return;
         }
         let Ok(group) = self.parts.member.group_metadata() else {
@@ -174,6 +182,7 @@ impl<T: Transport> Engine<T> {
             self.tell_again(tellings);
             return;
         }
+        self.transacted_at = Some(now);
         self.plain.overlapped |= committing;
         let context = TransactionContext {
             log: self.parts.log.clone(),
@@ -201,9 +210,27 @@ impl<T: Transport> Engine<T> {
         self.transaction = Some(transact(context, transactions, records, done).boxed());
     }
 
+    /// When a transaction for what there is may be opened at the earliest: as often as positions are
+    /// committed, where nothing else waits for it. Endpoints that are down defer a few deliveries
+    /// all the time, and a transaction for each few costs the log more than they are worth.
+    fn waits_for_company(&self, touched: &[(Tenure, usize)]) -> Option<Instant> {
+        let at_once = !touched.is_empty()
+            || self.moves_are_urgent
+            || self.moves.len() >= TRANSACTION_MOVES_ENOUGH
+            || self.wants_saving()
+            || !self.drains.is_empty()
+            || self.stopping;
+        let interval = self.parts.options.commit_interval;
+        self.transacted_at
+            .filter(|_| !at_once)
+            .map(|at| at + interval)
+    }
+
     /// Takes moves for one transaction and the records that hold them.
     fn gather(&mut self) -> (Vec<Move>, Vec<Record>, Vec<Vec<usize>>) {
         let now = self.now();
+        // What finds no room goes with the next one, an interval later at most.
+        self.moves_are_urgent = false;
         let mut moves = Vec::new();
         let mut records = Vec::new();
         let mut held: Vec<Vec<usize>> = Vec::new();
