@@ -1,6 +1,8 @@
 //! Owns which syncs run in this process: those whose partition of `results` it owns in the group.
 //!
-//! It must never let a revoked partition go before the tasks of its syncs have ended.
+//! It must never let a revoked partition go before the tasks of its syncs have ended. The surprise:
+//! a sync's partition has the number of its endpoint's placement, so that all syncs of one quota
+//! are in one process, and what is counted there is counted for all of them (rule 5).
 
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
@@ -11,9 +13,9 @@ use runtime::log::{Class, Error, Member, MemberOptions, Membership, Partition};
 use runtime::task::{TaskKind, Tasks};
 use runtime::view::{Follower, Update};
 use schemas::ids::SyncId;
+use schemas::resources::Placement;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{info, warn};
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::Options;
 use crate::Roster;
@@ -141,8 +143,11 @@ impl Owner {
     }
 
     fn owns(&self, sync: SyncId) -> bool {
-        let partition = xxh3_64(&sync.bits().to_be_bytes()) % u64::from(self.partitions);
-        u32::try_from(partition).is_ok_and(|partition| self.owned.contains(&partition))
+        let sync = self.means.directory.sync(sync);
+        sync.is_some_and(|sync| {
+            let partition = partition_of(sync.placement, self.partitions);
+            self.owned.contains(&partition)
+        })
     }
 
     /// Starts what is owned and does not run.
@@ -254,6 +259,11 @@ impl Owner {
             }
         }
     }
+}
+
+/// The partition of `results` whose owner runs the syncs of a placement.
+fn partition_of(placement: Placement, partitions: u32) -> u32 {
+    placement.partition() % partitions.max(1)
 }
 
 fn numbers(partitions: &[Partition]) -> impl Iterator<Item = u32> + '_ {

@@ -121,6 +121,7 @@ impl Runner {
             waits,
             stop: None,
             stop_until: None,
+            closed: false,
             holds_back,
             started_at: self.means.clock.now(),
             jobs: Default::default(),

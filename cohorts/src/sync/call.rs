@@ -192,10 +192,15 @@ impl Runner {
 
     /// The turn of a poll, by the windows that its partner has for those.
     pub(super) fn poll_turn(&self, sync: &Sync, poll: &Poll) -> Option<Turn> {
+        let quota = self.quota(sync);
+        self.means.pace.take(&quota, poll, &self.means.clock)
+    }
+
+    /// What the sync's endpoint spends with others of its account.
+    pub(super) fn quota(&self, sync: &Sync) -> Quota {
         let facts = self.means.directory.endpoint(sync.endpoint);
         let own = || Quota::of_endpoint(sync.endpoint);
-        let quota = facts.map_or_else(own, |facts| facts.quota);
-        self.means.pace.take(&quota, poll, &self.means.clock)
+        facts.map_or_else(own, |facts| facts.quota)
     }
 
     /// Takes up what comes from outside for so long.

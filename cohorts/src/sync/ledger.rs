@@ -62,6 +62,11 @@ impl Ledger {
         self.made
     }
 
+    /// How many pieces have no outcome.
+    pub(crate) fn open_pieces(&self) -> usize {
+        self.open.values().map(BTreeSet::len).sum()
+    }
+
     /// From where the comparison must be made again.
     pub(crate) fn lowest(&self) -> Position {
         let mut lowest = self.made;

@@ -77,6 +77,9 @@ pub(crate) struct RunNote {
     /// Then, until when what is on its way is waited for, unix milliseconds.
     #[serde(default)]
     pub(crate) stop_until: Option<i64>,
+    /// It is stopped, and no chunk was or will be written but those that the ledger has as open.
+    #[serde(default)]
+    pub(crate) closed: bool,
     /// Of this pass: whoever is unknown is left out, as a late chunk may be about him.
     #[serde(default)]
     pub(crate) holds_back: bool,

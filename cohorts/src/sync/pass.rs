@@ -75,6 +75,10 @@ pub(super) struct Pass<'r> {
     below: Position,
     /// Chunks below these may have been written before this process began.
     must_reach: Position,
+    /// Chunks below these had been made when this process began.
+    restored: Position,
+    /// Pieces of those that had no outcome, and are not made again yet.
+    to_remake: usize,
     is_resuming: bool,
     ended: bool,
     dirty: bool,
@@ -163,6 +167,9 @@ impl<'r> Pass<'r> {
         };
         let (desk, below) = Means::blocking(Arc::clone(&runner.means.turns), work).await?;
         let saved_at = runner.means.clock.instant();
+        let (restored, to_remake) = (ledger.made(), ledger.open_pieces());
+        // Of a run that was stopped nothing was written beyond what its ledger has.
+        let must_reach = if run.closed { restored } else { below };
         Ok(Self {
             sync,
             maker,
@@ -178,7 +185,9 @@ impl<'r> Pass<'r> {
             stretching: None,
             writing: FuturesUnordered::new(),
             below,
-            must_reach: below,
+            must_reach,
+            restored,
+            to_remake,
             is_resuming: true,
             ended: false,
             dirty: true,
@@ -202,10 +211,7 @@ impl<'r> Pass<'r> {
             self.expire();
             self.ask_after_jobs()?;
             self.make();
-            if self.is_stopped() {
-                // What was never written is left out; what may be in the log is seen through.
-                self.ready.retain(|ready| ready.is_tried);
-            }
+            self.leave_out();
             self.give_up()?;
             self.stretch();
             self.write().await?;
@@ -309,10 +315,14 @@ impl<'r> Pass<'r> {
         for (chunk, made) in batch.chunks {
             let mut whole = Some(made);
             for piece in self.ledger.take(chunk) {
+                let (operation, number) = (piece.operation(), piece.number());
+                if number < self.restored.of(operation) {
+                    self.to_remake = self.to_remake.saturating_sub(1);
+                }
                 let made = whole.take().filter(|_| piece.path().is_empty());
                 self.bytes += piece.held_bytes();
                 self.ready.push_back(Ready {
-                    is_tried: self.is_resuming,
+                    is_tried: self.is_resuming && number < self.must_reach.of(operation),
                     chunk: piece,
                     made,
                 });
@@ -431,7 +441,7 @@ impl<'r> Pass<'r> {
         let is_made = crate::Operation::ALL
             .into_iter()
             .all(|operation| made.of(operation) >= self.must_reach.of(operation));
-        if self.ended || is_made {
+        if self.ended || (is_made && self.to_remake == 0) {
             self.is_resuming = false;
             if self.sync.profile.operations.poll.is_none() {
                 self.ears.early.clear();
@@ -464,6 +474,7 @@ impl<'r> Pass<'r> {
             self.run.results = positions;
         }
         self.run.ledger = self.ledger.state();
+        self.run.closed |= self.is_stopped();
         let outcomes = std::mem::take(&mut self.outcomes);
         self.saves += 1;
         let sweep = self

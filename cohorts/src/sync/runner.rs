@@ -19,7 +19,7 @@ use super::note::{RunNote, RunScope, Stop};
 use super::record::{Call, Maker};
 use super::request::{Ask, Request, Requests};
 use super::results::between;
-use super::{Fault, Means, Note, Status, StatusState, folder, identity, pass, roster_folder};
+use super::{Fault, Means, Note, Status, StatusState, folder, identity, pace, pass, roster_folder};
 use crate::{Cohort, Error, Outcomes, Roster, Store};
 
 /// Before the store or the log is asked again.
@@ -128,9 +128,27 @@ impl Runner {
         let roster = Means::blocking(Arc::clone(&self.means.turns), work).await?;
         self.note = Note::read(roster.note())?;
         self.roster = Some(roster);
+        self.take_over_polls()?;
         self.look = true;
         // What was taken up and is not in the note is asked again.
         self.done.clear();
+        Ok(())
+    }
+
+    /// Another process may have asked the partner after jobs of late (rule 5).
+    fn take_over_polls(&self) -> Result<(), Fault> {
+        let sync = self.sync()?;
+        let Some(poll) = &sync.profile.operations.poll else {
+            return Ok(());
+        };
+        let ended_at = self.note.last.as_ref().map(|last| last.ended_at);
+        let counted = pace::longest(poll).map_or(0, runtime::clock::millis);
+        let now = self.means.clock.now();
+        let is_near = ended_at.is_some_and(|at| now < at.saturating_add(counted));
+        if is_near || self.note.run.is_some() {
+            let quota = self.quota(&sync);
+            self.means.pace.take_over(&quota, poll, &self.means.clock);
+        }
         Ok(())
     }
 

@@ -7,6 +7,7 @@ mod failing;
 mod http;
 mod jobs;
 mod ledger;
+mod owning;
 mod partner;
 mod refusals;
 mod rig;

@@ -97,6 +97,12 @@ impl App {
         }
     }
 
+    /// What runs in this process.
+    #[cfg(test)]
+    pub(crate) fn live(&self) -> Live {
+        self.live.clone()
+    }
+
     /// The members of the tenant's cohort of that id, and the id.
     fn cohort(
         &self,

@@ -5,13 +5,32 @@
 //! unknown. The surprise: a partner's own jobs are waited for to their end, as they change its list
 //! whatever becomes of the run.
 
-use super::{Flying, Pass};
+use std::collections::VecDeque;
+
+use super::{Flying, Pass, Ready};
 use crate::sync::Fault;
 
 impl Pass<'_> {
     /// Nothing new is made, and what is on its way is waited for.
     pub(super) fn is_stopped(&self) -> bool {
         self.run.stop.is_some() && !self.is_resuming
+    }
+
+    /// Of a run that is stopped, what was never written is left out, and forgotten: nobody waits
+    /// for a report of it. What may be in the log is seen through.
+    pub(super) fn leave_out(&mut self) {
+        if self.run.stop.is_none() || self.ready.iter().all(|ready| ready.is_tried) {
+            return;
+        }
+        let all = std::mem::take(&mut self.ready).into_iter();
+        let (tried, left): (VecDeque<Ready>, VecDeque<Ready>) =
+            all.partition(|ready| ready.is_tried);
+        for Ready { chunk, .. } in left {
+            self.ledger.settle(&chunk);
+            self.bytes = self.bytes.saturating_sub(chunk.held_bytes());
+        }
+        self.ready = tried;
+        self.dirty = true;
     }
 
     /// What is on its way has been waited for long enough.

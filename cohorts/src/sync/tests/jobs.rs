@@ -49,8 +49,12 @@ fn members_in_a_partners_job_are_confirmed_by_its_end() {
 
 #[test]
 fn a_partner_is_asked_after_jobs_as_often_as_its_window_for_that_allows() {
-    // HT-9
-    for (jobs, polls) in [(Jobs::OfChunks, 30), (Jobs::OfRuns, 3)] {
+    // HT-9, rule 5
+    for (jobs, polls, crashes) in [
+        (Jobs::OfChunks, Some(30), false),
+        (Jobs::OfRuns, Some(3), false),
+        (Jobs::OfChunks, None, true),
+    ] {
         paused(async move {
             let mut yard = Yard::new(Temper {
                 answers: 0.2,
@@ -72,10 +76,16 @@ fn a_partner_is_asked_after_jobs_as_often_as_its_window_for_that_allows() {
             yard.start().await;
             yard.upload(&members(0..100, 1)).await;
             yard.ask(RUN).await;
+            if crashes {
+                yard.pass(Duration::from_secs(90)).await;
+                assert!(yard.partner.polled_at.len() >= 2);
+                yard.crash();
+                yard.start().await;
+            }
             yard.until_idle().await;
             assert_eq!(yard.partner.list.len(), 100);
             let at = &yard.partner.polled_at;
-            assert_eq!(at.len(), polls, "{jobs:?}");
+            assert_eq!(at.len(), polls.unwrap_or(at.len()), "{jobs:?}");
             let window = Duration::from_secs(60);
             let is_kept = |three: &[tokio::time::Instant]| three[2] - three[0] >= window;
             assert!(at.windows(3).all(is_kept), "{jobs:?}: {at:?}");

@@ -25,7 +25,7 @@ use tower::ServiceExt;
 
 use super::partner::{Jobs, Partner, Temper, is_multiple};
 use crate::doubles::{Faulty, ndjson};
-use crate::sync::{Ask, Note, Request, Requests, Summary, identity, roster_folder};
+use crate::sync::{Ask, Live, Note, Request, Requests, Summary, identity, roster_folder};
 use crate::{
     Changes, Cohort, Error, NewSnapshot, Progress, Roster, SortOptions, UploadOptions, View,
 };
@@ -46,6 +46,9 @@ pub(super) struct Yard {
     topics: Topics,
     pub(super) store: Arc<Faulty>,
     process: Option<(String, Tasks)>,
+    /// Processes that run beside it, and what each of all says it runs.
+    others: Vec<(String, Tasks)>,
+    lives: Vec<Live>,
     router: axum::Router,
     starts: u32,
     stamps: i64,
@@ -88,6 +91,8 @@ impl Yard {
             topics,
             store: Faulty::new(),
             process: None,
+            others: Vec::new(),
+            lives: Vec::new(),
             router: axum::Router::new(),
             starts: 0,
             stamps: 0,
@@ -205,9 +210,30 @@ impl Yard {
         options.bounds.chunks = self.chunks_ahead;
         let opened = crate::service::open(options, environment, self.store.store());
         let (app, owner, _) = opened.await.unwrap();
+        self.lives.push(app.live());
         self.router = crate::service::http::router(app);
         tasks.spawn(TaskKind::Reporter, owner.run());
-        self.process = Some((name, tasks));
+        self.others.extend(self.process.replace((name, tasks)));
+    }
+
+    /// Another sync, of an endpoint with that quota.
+    pub(super) async fn add_sync(&self, bits: u128, quota: &Quota) -> SyncId {
+        let sync = Sync {
+            id: SyncId::from_bits(bits),
+            subscription: SubscriptionId::from_bits(bits),
+            placement: Placement::of(quota, PARTITIONS.try_into().unwrap()),
+            ..self.sync.clone()
+        };
+        let id = sync.id;
+        self.control(ControlObject::Sync(Box::new(sync))).await;
+        id
+    }
+
+    /// The processes that say they run a sync, in the order of their starts.
+    pub(super) fn who_runs(&self, sync: SyncId) -> Vec<usize> {
+        let all = self.lives.iter().enumerate();
+        let such = all.filter(|(_, live)| live.get(sync).is_some());
+        such.map(|(process, _)| process).collect()
     }
 
     /// Ends it as by SIGKILL.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemas::resources::SyncState;
 
 use super::partner::Temper;
-use super::rig::{Yard, paused};
+use super::rig::{CHUNKS_AHEAD, ITEMS, Yard, paused};
 use super::{RUN, members};
 use crate::sync::Ask;
 
@@ -48,6 +48,45 @@ fn a_cancelled_run_waits_for_what_is_on_its_way_as_long_as_stated() {
             ("cancelled", 30)
         );
         assert_eq!(yard.status().await.1["late"], 3);
+    });
+}
+
+#[test]
+fn what_was_never_written_is_not_waited_for_after_a_crash() {
+    // rule 14
+    paused(async {
+        let mut yard = unanswered().await;
+        yard.upload(&members(0..900, 1)).await;
+        yard.ask(Ask::Cancel).await;
+        yard.partner.temper.answers = 1.0;
+        yard.until_run_ends(2).await;
+        yard.partner.temper.answers = 0.0;
+        yard.ask(RUN).await;
+        yard.pass(Duration::from_secs(5)).await;
+        // As many as credit allows: fifty would be sent.
+        assert_eq!(yard.partner.waiting.len(), CHUNKS_AHEAD);
+        yard.ask(Ask::Cancel).await;
+        yard.pass(Duration::from_secs(10)).await;
+        yard.crash();
+        yard.pass(Duration::from_secs(100)).await;
+        yard.start().await;
+        let last = yard.until_run_ends(3).await;
+        let unknown = u64::from(ITEMS) * CHUNKS_AHEAD as u64;
+        assert_eq!(
+            (last.outcome.as_str(), last.counts.unknown),
+            ("cancelled", unknown)
+        );
+        assert_eq!(yard.status().await.1["late"], CHUNKS_AHEAD);
+        yard.partner.temper.answers = 1.0;
+        let heard = tokio::time::Instant::now();
+        yard.until_idle().await;
+        yard.ask(RUN).await;
+        yard.until_idle().await;
+        assert_eq!(yard.partner.list, members(0..900, 1));
+        assert!(
+            heard.elapsed() < Duration::from_secs(600),
+            "not the longest life"
+        );
     });
 }
 
