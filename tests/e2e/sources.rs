@@ -1,12 +1,13 @@
 //! Topics of the user's own, as sources of events.
 
 use harness::{
-    Arrival, DEADLINE, Endpoint, Log, OwnTopic, Pipeline, dead_letters, event, eventually, ok,
+    Arrival, Broker, DEADLINE, Endpoint, Log, OwnTopic, Pipeline, dead_letters, event, eventually,
+    ok,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::pipeline_on;
+use crate::{pipeline, pipeline_on};
 
 /// As Debezium's PostgreSQL connector writes it, with the schema of Kafka Connect around it.
 const ENVELOPE: &str = r#"{"schema":{"type":"struct","fields":[{"type":"struct","fields":[{"type":"int32","optional":false,"field":"id"},{"type":"string","optional":true,"field":"status"}],"optional":true,"name":"dbserver1.public.orders.Value","field":"before"},{"type":"struct","fields":[{"type":"int32","optional":false,"field":"id"},{"type":"string","optional":true,"field":"status"}],"optional":true,"name":"dbserver1.public.orders.Value","field":"after"},{"type":"string","optional":false,"field":"op"},{"type":"int64","optional":true,"field":"ts_ms"}],"optional":false,"name":"dbserver1.public.orders.Envelope","version":2},"payload":{"before":{"id":1001,"status":"new"},"after":{"id":1001,"status":"paid"},"source":{"version":"3.0.0.Final","connector":"postgresql","name":"dbserver1","ts_ms":1795331700000,"snapshot":"false","db":"shop","sequence":"[\"33227720\",\"33227720\"]","schema":"public","table":"orders","txId":556,"lsn":33227720,"xmin":null},"transaction":null,"op":"u","ts_ms":1795331700123}}"#;
@@ -231,5 +232,48 @@ async fn a_source_waits_for_its_topic(protocol: &str) {
     pipeline.publish(&other).await;
     endpoint.expect_delivered(&other).await;
     assert_eq!(endpoint.sink.count(), before + 1);
+    pipeline.expect_all_alive();
+}
+
+/// A topic without the right to read it, or to see it, holds nobody up and ends no router. Once it may
+/// be read it is.
+#[tokio::test]
+async fn a_topic_that_may_not_be_read_stops_nobody() {
+    let broker = Broker::with_acls();
+    let log = Log::Brokers(broker.brokers().to_owned());
+    let mut pipeline = pipeline().on(log).start().await;
+    let endpoint = pipeline.subscribed(ok()).await;
+    let more = json!({ "format": "json", "event": { "type": { "constant": "secret" } } });
+    let (unread, unseen) = (own(&pipeline, "unread"), own(&pipeline, "unseen"));
+    for (topic, operation) in [(&unread, "Read"), (&unseen, "Describe")] {
+        topic.create(1).await;
+        topic.write(None, &[], Some("{}")).await;
+        broker.deny(topic.name(), operation);
+        source(&pipeline, topic, &more).await;
+    }
+    let metric = async |name: &str| pipeline.metric(name).await;
+    eventually("set aside", DEADLINE, async || {
+        let aside = metric("anabranch_router_source_topics_set_aside_total").await;
+        (aside >= 1.0).then_some(())
+    })
+    .await;
+    eventually("said to be missing", DEADLINE, async || {
+        let missing = metric("anabranch_router_missing_source_topics").await;
+        (missing >= 2.0).then_some(())
+    })
+    .await;
+    for id in ["one", "two", "three"] {
+        let other = event("com.acme.other", id);
+        pipeline.publish(&other).await;
+        endpoint.expect_delivered(&other).await;
+    }
+    assert_eq!(endpoint.sink.count(), 3, "nothing of what may not be read");
+    pipeline.expect_all_alive();
+
+    broker.allow(unread.name(), "Read");
+    // Whoever comes anew looks at once.
+    pipeline.process("router-1").kill();
+    pipeline.revive("router-1").await;
+    arrival(&endpoint, &id(&unread, "0/0")).await;
     pipeline.expect_all_alive();
 }

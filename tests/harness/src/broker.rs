@@ -35,7 +35,15 @@ impl Broker {
     /// # Panics
     /// When it cannot be started.
     pub fn own() -> Self {
-        Self::with_nodes("1")
+        Self::up(&["--nodes", "1"])
+    }
+
+    /// The same, where it can be said what nobody may do: see [`Broker::deny`].
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn with_acls() -> Self {
+        Self::up(&["--nodes", "1", "--acls"])
     }
 
     /// A Kafka of three nodes, of the test's own: each partition is on all of them.
@@ -43,14 +51,15 @@ impl Broker {
     /// # Panics
     /// When it cannot be started.
     pub fn of_three_nodes() -> Self {
-        Self::with_nodes("3")
+        Self::up(&["--nodes", "3"])
     }
 
-    fn with_nodes(nodes: &str) -> Self {
+    fn up(options: &[&str]) -> Self {
         let dir = TempDir::with_prefix("anabranch-kafka-").expect("a folder");
         let path = dir.path().display().to_string();
         let id = std::process::id().to_string();
-        let printed = script(&["up", "--nodes", nodes, "--dir", &path, "--with", &id]);
+        let own = ["--dir", &path, "--with", &id];
+        let printed = script(&[&["up"], options, &own].concat());
         Self {
             brokers: brokers_of(&printed),
             dir: Some(dir),
@@ -108,6 +117,22 @@ impl Broker {
     /// When it does not come back.
     pub fn start_node(&self, node: u32) {
         self.tell(&["start", "--node", &node.to_string()]);
+    }
+
+    /// Forbids everybody an operation on a topic, e.g. `Read`.
+    ///
+    /// # Panics
+    /// When it is no broker [with such lists](Broker::with_acls).
+    pub fn deny(&self, topic: &str, operation: &str) {
+        self.tell(&["deny", "--topic", topic, "--operation", operation]);
+    }
+
+    /// Takes that back.
+    ///
+    /// # Panics
+    /// When it is no broker [with such lists](Broker::with_acls).
+    pub fn allow(&self, topic: &str, operation: &str) {
+        self.tell(&["allow", "--topic", topic, "--operation", operation]);
     }
 
     fn tell(&self, command: &[&str]) {
