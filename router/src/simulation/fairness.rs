@@ -14,7 +14,8 @@ use crate::{Window, group};
 const ROUTER: &str = "router-1";
 /// What one turn writes at the most (`routing::source`), and the record that ends it.
 const TURN_TARGETS: usize = 8_000 + MAX_TARGETS;
-const TURN_EVENTS: usize = 512;
+/// And the most events of a kilobyte: a turn ends at 1 MiB.
+const TURN_EVENTS: usize = 1_024;
 
 /// A cluster that reads `events.bulk` too, with one subscription to everything.
 async fn cluster(options: SimulationOptions) -> Cluster {
@@ -142,12 +143,12 @@ async fn a_backlog_of_both_is_routed_by_weight() {
         age: Duration::from_secs(10),
     };
     let (live, bulk) = (cluster.topics.events.clone(), cluster.topics.bulk.clone());
-    fill(&cluster, &live, 2_500).await;
-    fill(&cluster, &bulk, 2_500).await;
+    fill(&cluster, &live, 5_000).await;
+    fill(&cluster, &bulk, 5_000).await;
     cluster.start(ROUTER);
     settle(&cluster).await;
     let all = deliveries(&cluster);
-    assert_eq!(all.len(), 20_000);
+    assert_eq!(all.len(), 40_000);
     // One subscription: one partition of `deliveries`, in the order of the turns.
     let last = all
         .iter()
@@ -159,17 +160,17 @@ async fn a_backlog_of_both_is_routed_by_weight() {
         .filter(|(_, record)| is_of(record, &bulk))
         .count();
     // 10 to 100, and the stated error: a turn of each, weighed.
-    let (share, error) = (10_000 / 10, TURN_EVENTS + TURN_EVENTS / 10);
+    let (share, error) = (20_000 / 10, TURN_EVENTS + TURN_EVENTS / 10);
     assert!(
         (share - error..=share + error).contains(&beside),
-        "{beside} of bulk beside 10,000 live events, not {share} ± {error}"
+        "{beside} of bulk beside 20,000 live events, not {share} ± {error}"
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_work_between_two_turns_of_another_partition_is_bounded() {
     const WIDE: usize = 20_000;
-    const OTHERS: u64 = 2_500;
+    const OTHERS: u64 = 10_000;
     let mut cluster = cluster(SimulationOptions::default()).await;
     cluster.options.window = Window {
         targets: 64_000,

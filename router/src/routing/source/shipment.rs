@@ -12,8 +12,10 @@ use schemas::records::DeadReason;
 
 use super::super::metrics::{Class, EventResult, RouterMetrics, label_of};
 
-/// The most that is made before other source partitions have their turn.
-const SHIPMENT_EVENTS: usize = 512;
+/// The most that is made before other source partitions have their turn: a few milliseconds. Each
+/// partition of `deliveries` has its part of it in one batch, and what a batch costs, here and in
+/// the broker, is what a backlog pays for.
+const SHIPMENT_EVENTS: usize = 2_048;
 const SHIPMENT_TARGETS: usize = 8_000;
 const SHIPMENT_BYTES: usize = 1 << 20;
 /// The most that is read in a turn, whether anybody wants it or not.
