@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use runtime::log::ranges::{RangeReader, whole};
 use runtime::log::{Error, SharedLog, StoredRecord, TopicName};
 use schemas::ids::TenantId;
 use schemas::records::{DeadLetter, DeliveryRecord, Span};
@@ -14,8 +15,6 @@ use schemas::resources::{DeadFilter, LetterId};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::warn;
-
-use crate::ranges::{RangeReader, whole};
 
 /// Requests that read `dead` at once.
 const READERS_MAX: usize = 4;
@@ -95,7 +94,7 @@ impl DeadLetters {
                 span.next = span.next.max(after.offset);
             }
         }
-        let mut reader = RangeReader::open(&self.log, &self.dead, spans).await?;
+        let mut reader = RangeReader::open(&self.log, "control-dead", &self.dead, spans).await?;
         let deadline = Instant::now() + TIME_MAX;
         let (mut found, mut records, mut bytes) = (Vec::new(), 0, 0);
         while found.len() < query.limit && records < RECORDS_MAX && bytes < BYTES_MAX {
@@ -121,7 +120,7 @@ impl DeadLetters {
     pub(crate) async fn one(&self, id: LetterId) -> Result<Option<Letter>, NotRead> {
         let _permit = self.permits.try_acquire().map_err(|_| NotRead::Busy)?;
         let spans = place(&self.log, &self.dead, id).await?;
-        let mut reader = RangeReader::open(&self.log, &self.dead, spans).await?;
+        let mut reader = RangeReader::open(&self.log, "control-dead", &self.dead, spans).await?;
         let found = tokio::time::timeout(TIME_MAX, reader.next()).await;
         let found = found.map_err(|_| {
             Error::new(

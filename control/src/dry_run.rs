@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
+use runtime::log::ranges::{RangeReader, whole};
 use runtime::log::{Error, SharedLog, StoredRecord, TopicName};
 use schemas::codec::kafka;
 use schemas::event::{Event, Limits};
@@ -16,8 +17,6 @@ use schemas::ids::TenantId;
 use schemas::records::Span;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-
-use crate::ranges::{RangeReader, whole};
 
 /// Events of one run.
 pub(crate) const LAST_MAX: usize = 10_000;
@@ -148,7 +147,8 @@ impl DryRuns {
         let last = last.min(LAST_MAX);
         let mut whole = whole(&self.log, &self.events, None).await?;
         let mut step = first_step(last, whole.len());
-        let mut reader = RangeReader::open(&self.log, &self.events, Vec::new()).await?;
+        let mut reader =
+            RangeReader::open(&self.log, "control-dry-run", &self.events, Vec::new()).await?;
         let mut budget = Budget {
             records: self.records_max,
             bytes: BYTES_MAX,

@@ -14,7 +14,6 @@ mod leader;
 mod metrics;
 mod options;
 mod progress;
-mod ranges;
 mod redrive;
 mod store;
 

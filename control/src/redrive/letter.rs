@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use runtime::log::SharedLog;
+use runtime::log::ranges::RangeReader;
 use schemas::codec;
 use schemas::event::{Event, Limits};
 use schemas::ids::{DeliveryId, EndpointId, SubscriptionId};
@@ -15,7 +16,6 @@ use schemas::records::{DeadLetter, DeliveryRecord, Origin, Span, Target};
 use tracing::warn;
 
 use crate::dead::Letter;
-use crate::ranges::RangeReader;
 
 /// How long an origin is looked for.
 const ORIGIN_WAIT: Duration = Duration::from_secs(10);
@@ -75,7 +75,7 @@ async fn at_origin(log: &SharedLog, origin: &Origin, to: Addressee) -> Option<Ev
         end: origin.offset.saturating_add(1),
     };
     let reading = async {
-        RangeReader::open(log, &topic, vec![span])
+        RangeReader::open(log, "control-origin", &topic, vec![span])
             .await?
             .next()
             .await

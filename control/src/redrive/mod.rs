@@ -18,6 +18,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use runtime::clock::Clock;
+use runtime::log::ranges::{RangeReader, whole};
 use runtime::log::topics::Topics;
 use runtime::log::{Error, Producer, ProducerOptions, SharedLog};
 use schemas::ids::RedriveId;
@@ -26,7 +27,6 @@ use schemas::resources::{DeadFilter, Endpoint, Redrive, RedriveCounts};
 use tracing::warn;
 
 use crate::applied::Replicas;
-use crate::ranges::{RangeReader, whole};
 use crate::store::Store;
 
 /// Redrives that run at once; more wait for their turn.
@@ -178,7 +178,8 @@ impl Redrives {
     async fn read_saved(&self) -> Result<BTreeMap<RedriveId, RedriveProgress>, Error> {
         let Means { log, topics, .. } = &self.means;
         let spans = whole(log, &topics.progress, None).await?;
-        let mut reader = RangeReader::open(log, &topics.progress, spans).await?;
+        let mut reader =
+            RangeReader::open(log, "control-redrives", &topics.progress, spans).await?;
         let mut saved = BTreeMap::new();
         while let Some((_, record)) = reader.next().await? {
             let key = record.key.as_deref().unwrap_or_default();

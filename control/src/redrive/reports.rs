@@ -6,12 +6,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use runtime::log::ranges::whole;
 use runtime::log::{Class, Error, Fetched, Partition, Reader, ReaderOptions, SharedLog, TopicName};
 use schemas::records::ResultRecord;
 use tokio::sync::mpsc;
 use tracing::warn;
-
-use crate::ranges::whole;
 
 const QUEUE_BYTES: usize = 1 << 20;
 const BATCH_BYTES: usize = 256 << 10;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use runtime::clock::millis;
+use runtime::log::ranges::{RangeReader, whole};
 use runtime::log::{Error, Headers, NotWritten, Record};
 use schemas::ids::DeliveryId;
 use schemas::records::{ControlObject, RedriveProgress, ResultVerdict, Span};
@@ -25,7 +26,6 @@ use super::settled::Settled;
 use super::{CREDIT, Means, RETRY_WAIT};
 use crate::api::put;
 use crate::dead::{self, Letter};
-use crate::ranges::{RangeReader, whole};
 use crate::store::{Plan, State};
 
 /// Reports older than this are not looked for: no delivery is on its way that long.
@@ -266,7 +266,7 @@ impl Run {
         }
         let Means { log, topics, .. } = &self.means;
         let spans = self.spans.clone().unwrap_or_default();
-        RangeReader::open(log, &topics.dead, spans).await
+        RangeReader::open(log, "control-redrive", &topics.dead, spans).await
     }
 
     fn close_reader(&mut self) {

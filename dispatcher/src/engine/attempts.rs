@@ -192,15 +192,27 @@ impl<T: Transport> Engine<T> {
         target: Option<&Arc<Target>>,
         counted: Counted,
     ) {
+        self.take_turn_back(tenure, target.map(|target| &target.quota), counted);
+        self.refuse(tenure, delivery);
+    }
+
+    /// Takes back a turn in which nothing was sent; says whether its partition is still owned.
+    pub(super) fn take_turn_back(
+        &mut self,
+        tenure: Tenure,
+        quota: Option<&Quota>,
+        counted: Counted,
+    ) -> bool {
         let now = self.now();
         self.outage.not_started(counted.is_probe);
-        if let Some(owned) = self.tenant_of(tenure) {
-            owned.in_flight -= 1;
-            if let Some(lane) = target.and_then(|target| owned.lanes.get_mut(&target.quota)) {
-                lane.not_started(counted.at, now);
-            }
+        let Some(owned) = self.tenant_of(tenure) else {
+            return false;
+        };
+        owned.in_flight -= 1;
+        if let Some(lane) = quota.and_then(|quota| owned.lanes.get_mut(quota)) {
+            lane.not_started(counted.at, now);
         }
-        self.refuse(tenure, delivery);
+        true
     }
 
     pub(super) fn on_finished_all(&mut self, first: Vec<Finished>) {
@@ -277,15 +289,10 @@ impl<T: Transport> Engine<T> {
         target: &Arc<Target>,
         counted: Counted,
     ) {
-        let now = self.now();
-        self.outage.not_started(counted.is_probe);
-        let Some(owned) = self.tenant_of(tenure) else {
+        if !self.take_turn_back(tenure, Some(&target.quota), counted) {
             return;
-        };
-        owned.in_flight -= 1;
-        if let Some(lane) = owned.lanes.get_mut(&target.quota) {
-            lane.not_started(counted.at, now);
         }
+        let now = self.now();
         self.queue(tenure, delivery, target, now);
         self.enlist(tenure, target.quota.clone());
     }

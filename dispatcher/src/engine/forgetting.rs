@@ -51,7 +51,9 @@ impl<T: Transport> Engine<T> {
             }
         }
         let is_asked = |since: Instant| {
-            let end = self.control_end.map(super::intake::ControlEnd::asked_at);
+            let end = self
+                .control_end
+                .map(super::control_end::ControlEnd::asked_at);
             end.is_some_and(|at| at >= since && now < at + ASK_AGAIN)
         };
         if asked_for.is_some_and(|since| !is_asked(since)) {

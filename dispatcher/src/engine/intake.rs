@@ -5,7 +5,6 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use runtime::log::{Fetched, StoredRecord};
 use runtime::view::Update;
 use schemas::records::{AttemptState, DeadReason, DeliveryRecord};
@@ -14,13 +13,13 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::Engine;
+use super::control_end::{AHEAD_OF_CONTROL_MAX, ControlEnd};
 use super::disabling::is_about;
 use super::moves::{Move, What};
 use crate::dead_letter;
 use crate::delivery::Transport;
 use crate::endpoints;
 use crate::ledger::Place;
-use crate::marks::Doubt;
 use crate::metrics::Deferred;
 use crate::owned::{DELIVERIES, Recall, Tenure, WINDOW_RECORDS_MAX};
 use crate::planted::{self, Bug};
@@ -41,45 +40,10 @@ const READ_AHEAD_COUNTED: usize = 4;
 /// A delay partition whose head is ready within this is not paused: pausing throws fetched records
 /// away.
 const NOT_WORTH_A_PAUSE: Duration = Duration::from_secs(1);
-/// How long a record ahead of everything known of `control` is held.
-const AHEAD_OF_CONTROL_MAX: Duration = Duration::from_secs(10);
-/// Between two looks at the end of `control`.
-const CONTROL_PROBE_EVERY: Duration = Duration::from_secs(1);
-/// A record appended so long before the end of `control` was asked for needs no look of its own:
-/// more than any two clocks differ.
-const KNOWN_BEFORE_MS: i64 = 60_000;
 /// An event with so many ancestors that the pipeline made ends here (rule 19).
 const LOOPS_MAX: u32 = 3;
 /// How long a delivery that finds its lane full is deferred at least.
 const FULL_WAIT: Duration = Duration::from_secs(5);
-
-/// The end of `control` as it was when it was asked for.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ControlEnd {
-    offset: i64,
-    asked_at: Instant,
-    asked_wall: i64,
-}
-
-impl ControlEnd {
-    /// When the end was asked for.
-    pub(super) fn asked_at(self) -> Instant {
-        self.asked_at
-    }
-
-    /// When everything was known of `control`, where this much of it is applied.
-    pub(super) fn known_at(self, applied: i64) -> Option<Instant> {
-        (self.offset <= applied).then_some(self.asked_at)
-    }
-
-    /// Whether `offset` was ahead of the topic though the record that carries it, held `since` and
-    /// appended at `appended_at`, was there long before: an end known from earlier says nothing.
-    fn is_behind(self, offset: i64, since: Option<Instant>, appended_at: i64) -> bool {
-        let asked_after = since.is_some_and(|since| self.asked_at >= since + AHEAD_OF_CONTROL_MAX);
-        let long_there = appended_at.saturating_add(KNOWN_BEFORE_MS) <= self.asked_wall;
-        offset > self.offset && (asked_after || long_there)
-    }
-}
 
 /// Whether the head of a source may be taken in.
 enum Gate {
@@ -210,7 +174,7 @@ impl<T: Transport> Engine<T> {
         let lane_bytes = self.parts.options.lane_memory_bytes;
         let long_enough = self.throughput.drain() > self.parts.options.horizon / 2;
         let (applied, end) = (self.parts.endpoints.applied(), self.control_end);
-        let probe_after = end.map_or(now, |end| end.asked_at + CONTROL_PROBE_EVERY);
+        let probe_after = end.map_or(now, ControlEnd::ask_again_at);
         let clock = self.parts.clock.clone();
         let Some(owned) = self.tenant_of(tenure) else {
             return Gate::Blocked;
@@ -332,47 +296,6 @@ impl<T: Transport> Engine<T> {
             }
             Err(error) => self.poison(tenure, index, stored, &error),
         }
-    }
-
-    /// What of a record from `deliveries` has to be looked up in the log before it is taken in.
-    fn doubt(
-        &mut self,
-        tenure: Tenure,
-        index: usize,
-        record: &DeliveryRecord,
-        offset: i64,
-    ) -> Option<Doubt> {
-        let owned = self.tenant_of(tenure)?;
-        let source = owned.sources.get(index)?;
-        let settled = offset < source.committed || source.recall == Recall::Answered(offset);
-        let is_asked = index == DELIVERIES && !settled && !planted::is(Bug::MarksUnread);
-        is_asked.then(|| owned.marks.doubt(record)).flatten()
-    }
-
-    pub(super) fn probe_control(&mut self, now: Instant) {
-        if self.control_probe.is_none() {
-            let (log, control) = (self.parts.log.clone(), self.parts.topics.control.clone());
-            let asked_wall = self.wall();
-            self.control_probe = Some(
-                async move {
-                    let bounds = log.bounds(&control.partition(0)).await;
-                    if let Err(error) = &bounds {
-                        warn!(%error, "end of control cannot be read now");
-                    }
-                    ControlEnd {
-                        // Nothing is known to be ahead of an end that is not known.
-                        offset: bounds.map_or(i64::MAX, |bounds| bounds.stable_end),
-                        asked_at: now,
-                        asked_wall,
-                    }
-                }
-                .boxed(),
-            );
-        }
-    }
-
-    pub(super) fn on_control_probe(&mut self, end: ControlEnd) {
-        self.control_end = Some(end);
     }
 
     fn admit(

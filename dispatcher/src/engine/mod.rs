@@ -10,6 +10,7 @@ mod attempts;
 mod batching;
 mod chunks;
 mod commits;
+mod control_end;
 mod disabling;
 mod forgetting;
 mod handover;
@@ -65,7 +66,7 @@ use crate::{Options, Stopped};
 
 use attempt::Finished;
 use commits::{CommitDone, Plain};
-use intake::ControlEnd;
+use control_end::ControlEnd;
 use moves::{Move, TransactionDone};
 use ownership::{Overtaken, TakenOver};
 use recalling::Recalled;

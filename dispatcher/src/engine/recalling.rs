@@ -9,9 +9,10 @@ use std::cmp::Reverse;
 
 use futures_util::FutureExt;
 use hashbrown::HashSet;
-use runtime::log::{Class, Error, Fetched, Partition, ReaderOptions, SharedLog, StoredRecord};
+use runtime::log::ranges::RangeReader;
+use runtime::log::{Class, Error, Partition, SharedLog, StoredRecord};
 use schemas::ids::Mark;
-use schemas::records::{DeliveryRecord, Origin};
+use schemas::records::{DeliveryRecord, Origin, Span};
 use tracing::{error, info, warn};
 
 use super::Engine;
@@ -19,11 +20,10 @@ use super::moves::RETRY_WAIT;
 use crate::delivery::Transport;
 use crate::marks::Doubt;
 use crate::owned::{DELIVERIES, Recall, Tenure};
+use crate::planted::{self, Bug};
 
 /// How far the clocks of ingest and of the log may be apart, in milliseconds.
 const SKEW_MS: i64 = 60_000;
-const QUEUE_BYTES: usize = 4 << 20;
-const BATCH_BYTES: usize = 512 << 10;
 
 /// What the log says of a record in doubt.
 pub(super) struct Recalled {
@@ -48,6 +48,21 @@ struct Search {
 }
 
 impl<T: Transport> Engine<T> {
+    /// What of a record from `deliveries` has to be looked up in the log before it is taken in.
+    pub(super) fn doubt(
+        &mut self,
+        tenure: Tenure,
+        index: usize,
+        record: &DeliveryRecord,
+        offset: i64,
+    ) -> Option<Doubt> {
+        let owned = self.tenant_of(tenure)?;
+        let source = owned.sources.get(index)?;
+        let settled = offset < source.committed || source.recall == Recall::Answered(offset);
+        let is_asked = index == DELIVERIES && !settled && !planted::is(Bug::MarksUnread);
+        is_asked.then(|| owned.marks.doubt(record)).flatten()
+    }
+
     /// Puts a record back that may be a repeat although its marks are not remembered, until the log
     /// has said.
     pub(super) fn recall(&mut self, tenure: Tenure, doubt: Doubt, stored: StoredRecord) {
@@ -125,40 +140,21 @@ impl Search {
     }
 
     async fn read(&self, log: &SharedLog) -> Result<Vec<(Mark, i64)>, Error> {
-        let from = log.offset_at(&self.partition, self.since).await?;
-        let Some(from) = from.filter(|from| *from < self.until) else {
-            return Ok(Vec::new());
-        };
-        let options = ReaderOptions {
-            name: self.name.clone(),
-            queue_bytes: QUEUE_BYTES,
-            batch_bytes: BATCH_BYTES,
-        };
-        let (reader, mut fetched) = log.reader(options).await?;
-        let assignment = reader.assign(self.partition.clone(), from);
-        let again = |text: &str| Error::new(Class::Retry, &self.partition, text);
         let mut found = Vec::new();
-        loop {
-            match fetched.recv().await {
-                Some(Fetched::Records(of, batch)) if of == assignment => {
-                    for stored in &batch.records {
-                        if stored.offset >= self.until {
-                            return Ok(found);
-                        }
-                        self.look_at(stored, &mut found);
-                    }
-                }
-                Some(Fetched::End(of, _)) if of == assignment => return Ok(found),
-                Some(Fetched::OutOfRange(of, _)) if of == assignment => {
-                    return Err(again("log begins later by now"));
-                }
-                Some(Fetched::Failed(_, error)) => {
-                    warn!(partition = %self.partition, %error, "partition cannot be read now");
-                }
-                Some(Fetched::Records(..) | Fetched::End(..) | Fetched::OutOfRange(..)) => {}
-                None => return Err(again("reader has ended")),
-            }
+        let Some(from) = log.offset_at(&self.partition, self.since).await? else {
+            return Ok(found);
+        };
+        let span = Span {
+            partition: self.partition.number,
+            next: from,
+            end: self.until,
+        };
+        let topic = &self.partition.topic;
+        let mut range = RangeReader::open(log, self.name.as_str(), topic, vec![span]).await?;
+        while let Some((_, stored)) = range.next().await? {
+            self.look_at(&stored, &mut found);
         }
+        Ok(found)
     }
 
     fn look_at(&self, stored: &StoredRecord, found: &mut Vec<(Mark, i64)>) {

@@ -135,15 +135,8 @@ impl<T: Transport> Engine<T> {
 
     /// Takes a turn back in which nothing was sent, because nothing was left to send.
     pub(super) fn nothing_left(&mut self, tenure: Tenure, target: &Arc<Target>, counted: Counted) {
-        let now = self.now();
-        self.outage.not_started(counted.is_probe);
-        let Some(owned) = self.tenant_of(tenure) else {
-            return;
-        };
-        owned.in_flight -= 1;
-        if let Some(lane) = owned.lanes.get_mut(&target.quota) {
-            lane.not_started(counted.at, now);
+        if self.take_turn_back(tenure, Some(&target.quota), counted) {
+            self.enlist(tenure, target.quota.clone());
         }
-        self.enlist(tenure, target.quota.clone());
     }
 }

@@ -16,6 +16,7 @@ pub mod contract;
 pub mod embedded;
 pub mod kafka;
 pub mod patience;
+pub mod ranges;
 pub mod simulated;
 pub mod topics;
 

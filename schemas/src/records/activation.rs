@@ -2,9 +2,9 @@
 //! source partition on it is live there, and how far the events before that have been replayed.
 //!
 //! It must never be believed only because it is there. The surprise: a router that was stopped may
-//! write one when the partition is somebody else's already. So each owner puts a [`Mark`] into the
-//! metadata of its commits, which the log takes from members alone: what others wrote behind the
-//! place that it names is void.
+//! write one when the partition is somebody else's already. So each owner puts an [`OwnerMark`]
+//! into the metadata of its commits, which the log takes from members alone: what others wrote
+//! behind the place that it names is void.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -64,7 +64,7 @@ pub struct ActivationKey {
 /// What the owner of a source partition says with each commit: `activations/{from}/{writer}`, and
 /// behind that the same of owners before it, as long as records are there that do not count.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mark {
+pub struct OwnerMark {
     /// The owners, the newest first; never empty.
     owners: Vec<(i64, Writer)>,
 }
@@ -180,9 +180,9 @@ impl FromStr for ActivationKey {
     }
 }
 
-// === impl Mark ===
+// === impl OwnerMark ===
 
-impl Mark {
+impl OwnerMark {
     /// The mark of an owner that knows everything below `from` on the partition of `progress`, and
     /// that all of it counts. From there on only its own records do.
     pub fn new(writer: Writer, from: i64) -> Self {
@@ -212,7 +212,7 @@ impl Mark {
     }
 }
 
-impl fmt::Display for Mark {
+impl fmt::Display for OwnerMark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(MARK)?;
         for (from, writer) in &self.owners {
@@ -222,7 +222,7 @@ impl fmt::Display for Mark {
     }
 }
 
-impl FromStr for Mark {
+impl FromStr for OwnerMark {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
@@ -283,9 +283,9 @@ mod tests {
         let text = key.to_string();
         assert!(ActivationKey::is_one(text.as_bytes()));
         assert_eq!(text.parse(), Ok(key));
-        let mark = Mark::new(writer(), 55);
+        let mark = OwnerMark::new(writer(), 55);
         assert_eq!(mark.to_string().parse(), Ok(mark.clone()));
-        let behind = Mark::new(writer(), 70).behind(Some(&mark.behind(None)));
+        let behind = OwnerMark::new(writer(), 70).behind(Some(&mark.behind(None)));
         assert_eq!(behind.to_string().parse(), Ok(behind));
         for other in [
             "",
@@ -305,22 +305,22 @@ mod tests {
             "activations/1/a/b",
             "p=1",
         ] {
-            assert!(other.parse::<Mark>().is_err(), "{other}");
+            assert!(other.parse::<OwnerMark>().is_err(), "{other}");
         }
     }
 
     #[test]
     fn of_each_owners_time_only_its_own_records_count() {
         let writer = |number: u8| Writer::new(&Incarnation::from_uuid_v7([number; 16]), 1);
-        let check = |mark: &Mark, offset, by, expected| {
+        let check = |mark: &OwnerMark, offset, by, expected| {
             assert_eq!(
                 mark.counts(offset, &writer(by)),
                 expected,
                 "{offset} by {by}"
             );
         };
-        let first = Mark::new(writer(1), 10);
-        let second = Mark::new(writer(2), 20).behind(Some(&first));
+        let first = OwnerMark::new(writer(1), 10);
+        let second = OwnerMark::new(writer(2), 20).behind(Some(&first));
         for (offset, by, expected) in [
             (9, 3, true),
             (10, 1, true),
@@ -331,13 +331,13 @@ mod tests {
             check(&second, offset, by, expected);
         }
         // Put in order: everything below counts.
-        check(&Mark::new(writer(2), 20), 19, 3, true);
-        let alone = Mark::new(writer(2), 20).behind(None);
+        check(&OwnerMark::new(writer(2), 20), 19, 3, true);
+        let alone = OwnerMark::new(writer(2), 20).behind(None);
         check(&alone, 19, 2, false);
         check(&alone, 20, 2, true);
         let mut long = first;
         for number in 0..50 {
-            long = Mark::new(writer(number), i64::from(number)).behind(Some(&long));
+            long = OwnerMark::new(writer(number), i64::from(number)).behind(Some(&long));
         }
         assert!(long.to_string().len() < 1_500);
         assert_eq!(long.to_string().parse(), Ok(long));

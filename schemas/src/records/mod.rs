@@ -17,7 +17,7 @@ mod wire;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-pub use activation::{Activation, ActivationKey, Mark, Writer};
+pub use activation::{Activation, ActivationKey, OwnerMark, Writer};
 pub use attempt::{AttemptRecord, AttemptVerdict};
 pub use claim::{Claim, Incarnation};
 pub use control::{Applied, ControlKey, ControlObject, Installation};

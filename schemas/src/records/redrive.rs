@@ -11,7 +11,7 @@ use super::Error;
 use crate::ids::{DeliveryId, RedriveId};
 use crate::resources::RedriveCounts;
 
-/// A range of a partition of `dead` that is still to be read.
+/// A range of a partition that is still to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
     /// The partition.

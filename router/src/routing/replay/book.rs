@@ -2,8 +2,8 @@
 //!
 //! It must never believe a record that the owner of its time did not write: a router that was
 //! stopped may write one late. The surprise: which those are is not in the records, but in the
-//! [`Mark`] that came with the committed position; they are void, and named, so that they can be
-//! taken back by an owner that has committed its own.
+//! [`OwnerMark`] that came with the committed position; they are void, and named, so that they can
+//! be taken back by an owner that has committed its own.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use runtime::log::{Partition, StoredRecord};
 use schemas::ids::SubscriptionId;
-use schemas::records::{Activation, ActivationKey, Mark, Writer};
+use schemas::records::{Activation, ActivationKey, OwnerMark, Writer};
 
 use crate::matching::Gates;
 
@@ -95,7 +95,7 @@ impl Book {
     /// the book, and the keys of records that are void.
     pub(super) fn read<'a>(
         source: &Partition,
-        mark: Option<&Mark>,
+        mark: Option<&OwnerMark>,
         records: impl Iterator<Item = &'a StoredRecord>,
     ) -> (Self, Vec<ActivationKey>) {
         let mut book = Self::new(source);
@@ -272,8 +272,8 @@ mod tests {
             .collect()
     }
 
-    fn mark(by: u8, from: i64) -> Mark {
-        Mark::new(writer(by), from)
+    fn mark(by: u8, from: i64) -> OwnerMark {
+        OwnerMark::new(writer(by), from)
     }
 
     #[test]

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use runtime::log::ranges::RangeReader;
 use runtime::log::{
     Assignment, Bounds, Class, Committed, Error, Fetched, Headers, Member, Partition, Producer,
     ProducerOptions, Reader, ReaderOptions, Record, SharedLog, StoredRecord, TopicName,
 };
-use schemas::records::{Activation, ActivationKey};
+use schemas::records::{Activation, ActivationKey, Span};
 
 const QUEUE_BYTES: usize = 1 << 20;
 const BATCH_BYTES: usize = 256 << 10;
@@ -70,32 +71,18 @@ impl Means {
     }
 
     async fn end_once(&self, partition: &Partition, known: i64) -> Result<i64, Error> {
-        let options = ReaderOptions {
-            name: format!("{}-control-end", self.instance),
-            queue_bytes: QUEUE_BYTES,
-            batch_bytes: BATCH_BYTES,
+        let span = Span {
+            partition: partition.number,
+            next: known,
+            end: self.log.bounds(partition).await?.stable_end,
         };
-        let (reader, mut fetched) = self.log.reader(options).await?;
-        let own = reader.assign(partition.clone(), known);
+        let name = format!("{}-control-end", self.instance);
+        let mut range = RangeReader::open(&self.log, name, &partition.topic, vec![span]).await?;
         let mut end = known;
-        loop {
-            let gone = || Error::new(Class::Retry, partition, "reader has ended");
-            match fetched.recv().await.ok_or_else(gone)? {
-                Fetched::Records(assignment, batch) if assignment == own => {
-                    end = batch.records.last().map_or(end, |last| last.offset + 1);
-                }
-                // Out of the log: a topic made anew, which its follower reads anew.
-                Fetched::End(assignment, _) | Fetched::OutOfRange(assignment, _)
-                    if assignment == own =>
-                {
-                    return Ok(end);
-                }
-                Fetched::Failed(_, error) => {
-                    tracing::warn!(%partition, %error, "end of control is not known yet");
-                }
-                Fetched::Records(..) | Fetched::End(..) | Fetched::OutOfRange(..) => {}
-            }
+        while let Some((_, record)) = range.next().await? {
+            end = record.offset + 1;
         }
+        Ok(end)
     }
 
     /// Where the log of `partition` begins and ends, and then the first offset at or after each of

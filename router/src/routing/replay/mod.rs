@@ -34,7 +34,7 @@ use runtime::log::{
 };
 use runtime::view::Update;
 use schemas::ids::SubscriptionId;
-use schemas::records::{Activation, ActivationKey, Incarnation, Mark, Writer};
+use schemas::records::{Activation, ActivationKey, Incarnation, OwnerMark, Writer};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -138,9 +138,9 @@ struct Aside {
     /// The source partition has a start, and is not given up.
     is_routing: bool,
     /// What to commit once all that others left is in order, …
-    mark: Option<Mark>,
+    mark: Option<OwnerMark>,
     /// … and until then.
-    first_mark: Option<Mark>,
+    first_mark: Option<OwnerMark>,
     /// Records that do not count.
     void: Vec<ActivationKey>,
     book: Book,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use runtime::log::{Bounds, Partition, Producer};
 use schemas::ids::SubscriptionId;
-use schemas::records::{Activation, Mark};
+use schemas::records::{Activation, OwnerMark};
 
 use super::super::Router;
 use super::super::source::{Phase, mark_in};
@@ -110,7 +110,7 @@ impl Router {
         let (book, void) = Book::read(partition, mark.as_ref(), found.records.values());
         let copies = book.taken_over_by(&aside.writer);
         aside.book = book;
-        let own = Mark::new(aside.writer.clone(), found.end);
+        let own = OwnerMark::new(aside.writer.clone(), found.end);
         aside.mark = Some(own.clone());
         aside.first_mark = if void.is_empty() {
             Some(own)

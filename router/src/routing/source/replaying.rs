@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use schemas::records::Mark;
+use schemas::records::OwnerMark;
 
 use super::super::start::Start;
 use super::Source;
@@ -26,7 +26,7 @@ pub(in crate::routing) fn label_in(metadata: &str) -> &str {
 }
 
 /// The mark in a committed position's metadata.
-pub(in crate::routing) fn mark_in(metadata: &str) -> Option<Mark> {
+pub(in crate::routing) fn mark_in(metadata: &str) -> Option<OwnerMark> {
     let mut words = metadata.split(' ');
     words.find(|word| word.starts_with(MARK))?.parse().ok()
 }

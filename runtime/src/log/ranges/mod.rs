@@ -7,19 +7,20 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use runtime::log::{
-    Assignment, Class, Error, Fetched, Reader, ReaderOptions, SharedLog, StoredRecord, TopicName,
-};
 use schemas::records::Span;
 use tokio::sync::mpsc;
 use tracing::warn;
+
+use super::{
+    Assignment, Class, Error, Fetched, Reader, ReaderOptions, SharedLog, StoredRecord, TopicName,
+};
 
 const QUEUE_BYTES: usize = 2 << 20;
 const BATCH_BYTES: usize = 512 << 10;
 
 /// A reader of ranges.
 #[derive(Debug)]
-pub(crate) struct RangeReader {
+pub struct RangeReader {
     log: SharedLog,
     topic: TopicName,
     reader: Arc<dyn Reader>,
@@ -30,17 +31,18 @@ pub(crate) struct RangeReader {
 }
 
 impl RangeReader {
-    /// Reads `spans` of `topic` in their order.
+    /// Reads `spans` of `topic` in their order; `name` names the client in logs and metrics.
     ///
     /// # Errors
     /// Where no reader can be opened.
-    pub(crate) async fn open(
+    pub async fn open(
         log: &SharedLog,
+        name: impl Into<String>,
         topic: &TopicName,
         spans: Vec<Span>,
     ) -> Result<Self, Error> {
         let options = ReaderOptions {
-            name: "control-ranges".to_owned(),
+            name: name.into(),
             queue_bytes: QUEUE_BYTES,
             batch_bytes: BATCH_BYTES,
         };
@@ -61,7 +63,7 @@ impl RangeReader {
     ///
     /// # Errors
     /// When the topic cannot be read.
-    pub(crate) async fn next(&mut self) -> Result<Option<(u32, StoredRecord)>, Error> {
+    pub async fn next(&mut self) -> Result<Option<(u32, StoredRecord)>, Error> {
         loop {
             let Some(span) = self.spans.front_mut() else {
                 return Ok(None);
@@ -111,12 +113,12 @@ impl RangeReader {
     }
 
     /// Reads `spans` too, behind what is still to be read.
-    pub(crate) fn go_on(&mut self, spans: Vec<Span>) {
+    pub fn go_on(&mut self, spans: Vec<Span>) {
         self.spans.extend(spans);
     }
 
     /// What is still to be read.
-    pub(crate) fn rest(&self) -> Vec<Span> {
+    pub fn rest(&self) -> Vec<Span> {
         let rest = self.spans.iter().filter(|span| span.next < span.end);
         rest.copied().collect()
     }
@@ -126,7 +128,7 @@ impl RangeReader {
 ///
 /// # Errors
 /// Where the topic does not exist or cannot be asked.
-pub(crate) async fn whole(
+pub async fn whole(
     log: &SharedLog,
     topic: &TopicName,
     since: Option<i64>,
@@ -149,3 +151,6 @@ pub(crate) async fn whole(
     }
     Ok(spans)
 }
+
+#[cfg(test)]
+mod tests;
