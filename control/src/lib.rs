@@ -15,6 +15,7 @@ mod metrics;
 mod options;
 mod progress;
 mod redrive;
+mod replays;
 mod store;
 
 use std::io;
@@ -40,6 +41,7 @@ use dry_run::DryRuns;
 use leader::Leader;
 use metrics::ControlMetrics;
 use redrive::Redrives;
+use replays::Replays;
 use store::{Store, Writer, WriterOptions};
 
 /// Why the service ended without being asked to.
@@ -139,6 +141,8 @@ async fn open(
         entropy: entropy.clone(),
     };
     tasks.spawn(TaskKind::Reporter, disabling.run());
+    let (replays, following) = Replays::new(log.clone(), topics.progress.clone(), store.clone());
+    tasks.spawn(TaskKind::ViewFollower, following.run());
     let seen = (store.clone(), replicas.clone());
     let redrives = Redrives::open(log, topics, seen, clock.clone()).await?;
     let app = App {
@@ -149,6 +153,7 @@ async fn open(
         dead: DeadLetters::new(log.clone(), topics.dead.clone()),
         dry_runs: DryRuns::new(log.clone(), topics.events.clone()),
         live: redrives.live(),
+        replays,
         sealer: Arc::clone(&options.sealer),
         operator: OperatorKey::new(&options.operator_key),
         urls: Arc::new(options.urls.clone()),

@@ -51,6 +51,7 @@ use crate::dead::DeadLetters;
 use crate::dry_run::DryRuns;
 use crate::metrics::{ControlMetrics, RouteClass};
 use crate::redrive::Live;
+use crate::replays::Replays;
 use crate::store::Store;
 
 pub(crate) use auth::OperatorKey;
@@ -74,6 +75,8 @@ pub(crate) struct App {
     pub(crate) dry_runs: DryRuns,
     /// How redrives are getting on.
     pub(crate) live: Live,
+    /// How replays are getting on.
+    pub(crate) replays: Replays,
     /// Seals secrets.
     pub(crate) sealer: Arc<Sealer>,
     /// The operator's key.

@@ -1,12 +1,16 @@
 //! Owns the subscriptions' routes.
 
+use std::num::NonZeroU32;
+
 use axum::extract::State;
 use axum::response::Response;
 use runtime::problem::Problem;
 use schemas::filter::Filters;
 use schemas::ids::SubscriptionId;
 use schemas::resources::input::SubscriptionInput;
-use schemas::resources::{Endpoint, StartFrom, StartPosition, Subscription, SubscriptionState};
+use schemas::resources::{
+    Endpoint, EndpointState, StartFrom, StartPosition, Subscription, SubscriptionState,
+};
 use schemas::transform::Transform;
 
 use super::answer::{self, Paging};
@@ -15,7 +19,7 @@ use super::kind::{self, Changing as _, Place};
 use super::request::{IdempotencyKey, JsonBody, Order, Params, Segments, Waiting, invalid};
 use super::schema::{SubscriptionBody, SubscriptionPatch};
 use super::tenants::known as known_tenant;
-use super::view::{SubscriptionPage, SubscriptionView};
+use super::view::{ReplayState, ReplayView, SubscriptionPage, SubscriptionView};
 use super::{App, conflict, other_body};
 use crate::store::State as Objects;
 
@@ -174,7 +178,7 @@ pub(super) async fn list(
     kind::list::<Subscription>(&app, &principal.tenant(&tenant)?, &paging)
 }
 
-/// Reads a subscription.
+/// Reads a subscription: what it is, and how far its replay of past events is.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/subscriptions/{subscription}",
     operation_id = "read_subscription", tag = "subscriptions",
     params(("tenant" = String, Path, description = "The tenant's id."),
@@ -185,7 +189,44 @@ pub(super) async fn read(
     principal: Principal,
     Segments(path): Segments<(String, String)>,
 ) -> Result<axum::Json<SubscriptionView>, Problem> {
-    kind::read::<Subscription>(&app, &kind::place::<Subscription>(&principal, &path)?)
+    let place = kind::place::<Subscription>(&principal, &path)?;
+    let axum::Json(view) = kind::read::<Subscription>(&app, &place)?;
+    Ok(axum::Json(view.with_replay(replay(&app, place.1).await)))
+}
+
+/// How far the replay of past events is, where there is one.
+async fn replay(app: &App, id: SubscriptionId) -> Option<ReplayView> {
+    let (start, is_waiting, events) = app.store.read(|objects| {
+        let subscription = objects.subscriptions.get(id)?;
+        let endpoint = objects.endpoints.get(subscription.endpoint);
+        let is_waiting = endpoint.is_none_or(|endpoint| endpoint.state != EndpointState::Active);
+        let events = objects.partitions().map_or(0, NonZeroU32::get);
+        Some((subscription.start?, is_waiting, events))
+    })?;
+    let from = match start.from {
+        StartFrom::At(_) => start.from.to_string(),
+        StartFrom::Latest => return None,
+    };
+    let standing = app.replays.standing(id).await;
+    // Routers have `events` and `events.bulk`, and the partitions of sources that they tell of.
+    let own = usize::try_from(events).unwrap_or(usize::MAX);
+    let partitions = standing.partitions.max(own.saturating_mul(2));
+    let state = if standing.done == partitions {
+        ReplayState::Done
+    } else if start.ended {
+        ReplayState::Ended
+    } else if is_waiting {
+        ReplayState::Waiting
+    } else {
+        ReplayState::Running
+    };
+    Some(ReplayView {
+        from,
+        state,
+        partitions,
+        partitions_done: standing.done,
+        left: standing.left,
+    })
 }
 
 /// Changes a subscription by a merge patch; `types` in it replaces the filters, and `transform` all

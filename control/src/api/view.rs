@@ -273,6 +273,8 @@ pub(crate) struct SubscriptionView {
     transform: Option<Box<Transform>>,
     /// Where it starts: `latest` or a time (RFC 3339); null for wherever routing was.
     start: Option<String>,
+    /// How far the replay of past events is, where one subscription is read; else null.
+    replay: Option<ReplayView>,
     /// RFC 3339.
     created_at: String,
     /// RFC 3339.
@@ -291,10 +293,48 @@ impl SubscriptionView {
             ordered: subscription.ordered,
             transform: subscription.transform.clone(),
             start: subscription.start.map(|start| start.from.to_string()),
+            replay: None,
             created_at: time(subscription.created_at),
             updated_at: time(subscription.updated_at),
         }
     }
+}
+
+impl SubscriptionView {
+    /// The same with how far its replay is.
+    pub(crate) fn with_replay(self, replay: Option<ReplayView>) -> Self {
+        Self { replay, ..self }
+    }
+}
+
+/// How far a replay of past events is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ReplayView {
+    /// Events written at this time (RFC 3339) or later are replayed.
+    pub(crate) from: String,
+    /// Whether it goes on, and why not.
+    pub(crate) state: ReplayState,
+    /// Source partitions that it is over.
+    pub(crate) partitions: usize,
+    /// Those in which it is done.
+    pub(crate) partitions_done: usize,
+    /// Records that are left to read in the partitions in which it has begun; null while that is
+    /// not known.
+    pub(crate) left: Option<u64>,
+}
+
+/// Whether a replay goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ReplayState {
+    /// It does.
+    Running,
+    /// Its endpoint is paused or disabled.
+    Waiting,
+    /// Everything is routed.
+    Done,
+    /// The subscription was paused.
+    Ended,
 }
 
 /// An endpoint and the subscription to it.
