@@ -1,5 +1,6 @@
 //! Owns the rules that a type of event may be for, and finds those whose condition holds: each rule
-//! is listed under one of its conditions, the one that seemed the rarest when it came.
+//! is listed under one of its conditions, the one that seemed the rarest when it came; subscriptions
+//! that one text decides about are in `decided`.
 //!
 //! It must never leave out a rule that the event passes; those that it does not pass are looked at
 //! in full by the caller. The surprise: what an event costs depends on how its values are looked
@@ -8,6 +9,7 @@
 use schemas::event::Context;
 use schemas::filter::{Alternative, Key, Need, Operand, Scalar, Slot, Subject, address};
 
+use super::decided::Decided;
 use super::hits::Hits;
 use super::keys::{Keys, RuleId};
 use super::operands::{Kind, Lookup, Operands, PATH, Probe, Value, windows};
@@ -23,6 +25,8 @@ pub(super) struct Bucket {
     /// Rules of which nothing is known.
     always: Vec<RuleId>,
     rules: usize,
+    /// Subscriptions of rules that are not listed here, since they need not be looked at.
+    pub(super) decided: Decided,
 }
 
 /// What a rule is listed under.
@@ -46,7 +50,7 @@ pub(super) struct Listed<'a> {
 
 impl Bucket {
     pub(super) fn is_empty(&self) -> bool {
-        self.rules == 0
+        self.rules == 0 && self.decided.is_empty()
     }
 
     /// Lists a rule; [`Bucket::remove`] wants to know where.

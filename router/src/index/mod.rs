@@ -6,6 +6,8 @@
 //! longer holds the tenant's [`Entries`], of which a change copies a small piece.
 
 mod bucket;
+mod buckets;
+mod decided;
 mod entries;
 mod hits;
 mod keys;

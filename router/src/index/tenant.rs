@@ -1,4 +1,4 @@
-//! Owns one tenant's subscriptions: which rule each has, and which rules an event's type leads to.
+//! Owns one tenant's subscriptions: which rule each has, and where it is listed.
 //!
 //! It must never look at a rule that asks for other types than the event's. The surprise: only the
 //! entries can be held beside a change; what finds them is patched in place.
@@ -7,10 +7,11 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 use schemas::event::Event;
-use schemas::filter::{Filters, Subject};
+use schemas::filter::{Decisive, Filters, Subject};
 use schemas::ids::SubscriptionId;
 
-use super::bucket::{Bucket, Choice, Listed};
+use super::bucket::Listed;
+use super::buckets::{Buckets, Home, homes};
 use super::entries::{Entries, Entry, Place};
 use super::hits::Scratch;
 use super::keys::RuleId;
@@ -18,8 +19,8 @@ use super::layouts::{Layouts, Looks};
 use super::operands::Operands;
 use super::rules::{Rule, Rules};
 
-/// Types are told apart by so many bytes of what they begin with.
-const PREFIX_BYTES_MAX: usize = 64;
+/// Filters that would be listed by more texts of more types are looked at instead.
+const LISTS_MAX: usize = 16;
 
 /// One tenant's active subscriptions.
 #[derive(Debug, Default)]
@@ -30,32 +31,17 @@ pub struct TenantIndex {
     operands: Operands,
     looks: Looks,
     rules: Rules,
-    by_type: HashMap<Box<str>, Bucket, RandomState>,
-    by_prefix: HashMap<Box<str>, Bucket, RandomState>,
-    /// How long the prefixes are, each with how many there are of it.
-    prefix_lengths: Vec<(usize, usize)>,
-    any_type: Bucket,
+    buckets: Buckets,
 }
 
-/// Where a rule is listed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Home {
-    Type(Box<str>),
-    Prefix(Box<str>),
-    Any,
-}
-
-/// Where a rule with these filters is listed: no event comes to two of its homes.
-fn homes(filters: &Filters) -> Vec<Home> {
-    if let Some(types) = filters.required_types() {
-        return types.into_iter().map(|ty| Home::Type(ty.into())).collect();
-    }
-    let cut = |prefix: &str| {
-        let end = prefix.floor_char_boundary(PREFIX_BYTES_MAX);
-        prefix.get(..end).unwrap_or_default().into()
+/// What decides about these filters in each of their homes, where they need not be looked at.
+fn decisive<'a>(filters: &'a Filters, homes: &[Home]) -> Option<Decisive<'a>> {
+    let decisive = filters.decisive()?;
+    let texts = match &decisive {
+        Decisive::Nothing => 1,
+        Decisive::Text(_, texts) => texts.len(),
     };
-    let prefix = filters.required_type_prefix();
-    vec![prefix.map_or(Home::Any, |prefix| Home::Prefix(cut(prefix)))]
+    (homes.len().saturating_mul(texts) <= LISTS_MAX).then_some(decisive)
 }
 
 impl TenantIndex {
@@ -93,12 +79,8 @@ impl TenantIndex {
         places.clear();
         hits.clear();
         let mut subject = Subject::new(event, self.looks.paths(layouts), found);
-        let ty = event.ty();
-        let prefixes = self.prefix_lengths.iter();
-        let prefixes = prefixes.filter_map(|(length, _)| self.by_prefix.get(ty.get(..*length)?));
-        let any = (!self.any_type.is_empty()).then_some(&self.any_type);
-        let typed = self.by_type.get(ty);
-        for bucket in typed.into_iter().chain(prefixes).chain(any) {
+        for bucket in self.buckets.of(event.ty()) {
+            bucket.decided.find(event, places);
             bucket.find(&mut subject, &self.operands, hits);
         }
         let hits = hits.sorted();
@@ -120,13 +102,25 @@ impl TenantIndex {
             // Four thousand million subscriptions of one tenant: memory ends before.
             return;
         };
+        let homes = homes(filters);
+        let decisive = decisive(filters, &homes);
         let known = self.rules.find(filters, &self.operands);
-        let Some(id) = known.or_else(|| self.add_rule(filters, layouts)) else {
+        let id = known.or_else(|| self.add_rule(filters, layouts));
+        let Some(id) = id else {
             self.free.push(place);
             return;
         };
+        if known.is_none() && decisive.is_none() {
+            self.list(id, &homes);
+        }
         if let Some(rule) = self.rules.get_mut(id) {
             rule.places.add(place);
+        }
+        if let Some(decisive) = decisive {
+            for home in &homes {
+                self.buckets
+                    .change(home, |bucket| bucket.decided.insert(&decisive, place));
+            }
         }
         self.places.insert(entry.subscription, (place, id));
         self.entries.set(place, Some(entry));
@@ -142,106 +136,68 @@ impl TenantIndex {
             return;
         };
         known.places.remove(place);
-        if known.places.as_slice().is_empty() {
-            self.remove_rule(rule, layouts);
+        let is_last = known.places.as_slice().is_empty();
+        let homes = homes(&known.filters);
+        match decisive(&known.filters, &homes) {
+            Some(decisive) => {
+                for home in &homes {
+                    self.buckets
+                        .change(home, |bucket| bucket.decided.remove(&decisive, place));
+                }
+            }
+            None if is_last => self.unlist(rule, &homes),
+            None => {}
+        }
+        if is_last && let Some(rule) = self.rules.remove(rule, &self.operands) {
+            self.looks.release(&rule.slots, layouts);
         }
     }
 
     fn add_rule(&mut self, filters: &Filters, layouts: &mut Layouts) -> Option<RuleId> {
         let slots = self.looks.retain(&filters.pointers(), layouts);
         let rule = Rule::of(filters.clone(), slots);
-        let id = self.rules.insert(rule, &self.operands)?;
-        let rule = self.rules.get(id)?;
-        let alternatives = rule.filters.alternatives();
-        let mut choices = Vec::new();
-        for home in homes(&rule.filters) {
-            let listed = Listed {
-                rule: id,
-                alternatives: &alternatives,
-                slots: &rule.slots,
-                is_typed: matches!(home, Home::Type(_)),
-            };
-            let bucket = match home {
-                Home::Type(ty) => self.by_type.entry(ty).or_default(),
-                Home::Any => &mut self.any_type,
-                Home::Prefix(prefix) => {
-                    if !self.by_prefix.contains_key(&prefix) {
-                        count_up(&mut self.prefix_lengths, prefix.len());
-                    }
-                    self.by_prefix.entry(prefix).or_default()
-                }
-            };
-            choices.push(bucket.insert(listed, &mut self.operands));
-        }
-        drop(alternatives);
-        if let Some(rule) = self.rules.get_mut(id) {
-            rule.choices = choices.into();
-        }
-        Some(id)
+        self.rules.insert(rule, &self.operands)
     }
 
-    fn remove_rule(&mut self, id: RuleId, layouts: &mut Layouts) {
-        let Some(rule) = self.rules.remove(id, &self.operands) else {
+    /// Lists a rule by its conditions.
+    fn list(&mut self, id: RuleId, homes: &[Home]) {
+        let Some(rule) = self.rules.get_mut(id) else {
             return;
         };
         let alternatives = rule.filters.alternatives();
-        for (home, choice) in homes(&rule.filters).into_iter().zip(&rule.choices) {
+        let mut choices = Vec::with_capacity(homes.len());
+        for home in homes {
             let listed = Listed {
                 rule: id,
                 alternatives: &alternatives,
                 slots: &rule.slots,
                 is_typed: matches!(home, Home::Type(_)),
             };
-            self.unlist(&home, listed, *choice);
+            let operands = &mut self.operands;
+            choices.push(
+                self.buckets
+                    .change(home, |bucket| bucket.insert(listed, operands)),
+            );
         }
-        self.looks.release(&rule.slots, layouts);
+        drop(alternatives);
+        rule.choices = choices.into();
     }
 
-    fn unlist(&mut self, home: &Home, listed: Listed<'_>, choice: Choice) {
-        let operands = &mut self.operands;
-        match home {
-            Home::Any => self.any_type.remove(listed, choice, operands),
-            Home::Type(ty) => {
-                if remove_in(&mut self.by_type, ty, |bucket| {
-                    bucket.remove(listed, choice, operands);
-                }) {
-                    self.by_type.remove(ty);
-                }
-            }
-            Home::Prefix(prefix) => {
-                if remove_in(&mut self.by_prefix, prefix, |bucket| {
-                    bucket.remove(listed, choice, operands);
-                }) {
-                    self.by_prefix.remove(prefix);
-                    count_down(&mut self.prefix_lengths, prefix.len());
-                }
-            }
+    fn unlist(&mut self, id: RuleId, homes: &[Home]) {
+        let Some(rule) = self.rules.get(id) else {
+            return;
+        };
+        let alternatives = rule.filters.alternatives();
+        for (home, choice) in homes.iter().zip(&rule.choices) {
+            let listed = Listed {
+                rule: id,
+                alternatives: &alternatives,
+                slots: &rule.slots,
+                is_typed: matches!(home, Home::Type(_)),
+            };
+            let operands = &mut self.operands;
+            self.buckets
+                .change(home, |bucket| bucket.remove(listed, *choice, operands));
         }
     }
-}
-
-/// Changes a bucket; says whether it is empty then.
-fn remove_in(
-    buckets: &mut HashMap<Box<str>, Bucket, RandomState>,
-    name: &str,
-    remove: impl FnOnce(&mut Bucket),
-) -> bool {
-    buckets.get_mut(name).is_some_and(|bucket| {
-        remove(bucket);
-        bucket.is_empty()
-    })
-}
-
-fn count_up(lengths: &mut Vec<(usize, usize)>, length: usize) {
-    match lengths.iter_mut().find(|(known, _)| *known == length) {
-        Some((_, count)) => *count += 1,
-        None => lengths.push((length, 1)),
-    }
-}
-
-fn count_down(lengths: &mut Vec<(usize, usize)>, length: usize) {
-    if let Some((_, count)) = lengths.iter_mut().find(|(known, _)| *known == length) {
-        *count -= 1;
-    }
-    lengths.retain(|(_, count)| *count > 0);
 }

@@ -9,6 +9,7 @@ mod access;
 pub mod cesql;
 mod data;
 mod decimal;
+mod decisive;
 mod error;
 mod explain;
 pub(crate) mod extract;
@@ -27,14 +28,15 @@ use serde_json::Value;
 
 pub use access::{Alternative, Key, Need, Operand};
 pub use decimal::Decimal;
+pub use decisive::Decisive;
 pub use error::{Error, Fault};
 pub use explain::{CLAUSES_MAX, Explanation};
 pub use extract::{Found, Paths, Scalar, Slot, Values};
 pub use network::{Block, address};
 pub use subject::Subject;
+pub use text::Text;
 
 use data::{Clause, Clauses};
-use text::Text;
 use wildcard::Wildcard;
 
 use crate::event::{AttributeName, Context, Event};

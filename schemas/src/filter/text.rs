@@ -3,15 +3,20 @@
 //!
 //! The surprise: bytes are compared, since what they are part of is UTF-8 on both sides.
 
+use std::borrow::Borrow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
 /// The longest text that lies in the filter.
 const SHORT: usize = 22;
 
-/// A text that does not change.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) enum Text {
+/// A text that does not change, in 24 bytes where it is short. In maps its bytes stand for it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Text(Kept);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Kept {
     /// Its length, and its bytes with zeros behind them.
     Short(u8, [u8; SHORT]),
     Long(Box<str>),
@@ -20,10 +25,11 @@ pub(super) enum Text {
 impl Text {
     /// The bytes of the text.
     #[inline]
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Short(length, bytes) => bytes.get(..usize::from(*length)).unwrap_or_default(),
-            Self::Long(text) => text.as_bytes(),
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Kept::Short(length, bytes) => bytes.get(..usize::from(*length)).unwrap_or_default(),
+            Kept::Long(text) => text.as_bytes(),
         }
     }
 }
@@ -35,10 +41,10 @@ impl From<&str> for Text {
             .get_mut(..text.len())
             .zip(u8::try_from(text.len()).ok());
         let Some((start, length)) = short else {
-            return Self::Long(text.into());
+            return Self(Kept::Long(text.into()));
         };
         start.copy_from_slice(text.as_bytes());
-        Self::Short(length, bytes)
+        Self(Kept::Short(length, bytes))
     }
 }
 
@@ -46,11 +52,23 @@ impl Deref for Text {
     type Target = str;
 
     fn deref(&self) -> &str {
-        match self {
+        match &self.0 {
             // It was made of a text.
-            Self::Short(..) => std::str::from_utf8(self.as_bytes()).unwrap_or_default(),
-            Self::Long(text) => text,
+            Kept::Short(..) => std::str::from_utf8(self.as_bytes()).unwrap_or_default(),
+            Kept::Long(text) => text,
         }
+    }
+}
+
+impl Borrow<[u8]> for Text {
+    fn borrow(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+impl Hash for Text {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
     }
 }
 
@@ -77,9 +95,11 @@ mod tests {
         ] {
             let kept = Text::from(text);
             assert_eq!((&*kept, kept.as_bytes()), (text, text.as_bytes()));
-            assert_eq!(matches!(kept, Text::Short(..)), text.len() <= SHORT);
+            assert_eq!(matches!(kept.0, Kept::Short(..)), text.len() <= SHORT);
         }
         assert_ne!(Text::from("a"), Text::from("a\0"));
         assert_eq!(size_of::<Text>(), 24);
+        let set = std::collections::HashSet::from([Text::from("a"), Text::from(&*"x".repeat(40))]);
+        assert!(set.contains(&b"a"[..]) && set.contains("x".repeat(40).as_bytes()));
     }
 }

@@ -1,0 +1,112 @@
+//! Owns a tenant's buckets: which of them an event's type leads to, and which one filters belong to.
+//!
+//! It must never lead an event to a bucket of other types, nor to two that list the same filters.
+//! The surprise: what begins alike is told apart by the lengths of the prefixes in use, and so
+//! looked up as the type itself is.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+use schemas::filter::Filters;
+
+use super::bucket::Bucket;
+
+/// Types are told apart by so many bytes of what they begin with.
+const PREFIX_BYTES_MAX: usize = 64;
+
+/// The buckets that are not empty.
+#[derive(Debug, Default)]
+pub(super) struct Buckets {
+    by_type: HashMap<Box<str>, Bucket, RandomState>,
+    by_prefix: HashMap<Box<str>, Bucket, RandomState>,
+    /// How long the prefixes are, each with how many there are of it.
+    prefix_lengths: Vec<(usize, usize)>,
+    any_type: Bucket,
+}
+
+/// Where filters are listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Home {
+    Type(Box<str>),
+    Prefix(Box<str>),
+    Any,
+}
+
+/// Where these filters are listed: no event comes to two of their homes.
+pub(super) fn homes(filters: &Filters) -> Vec<Home> {
+    if let Some(types) = filters.required_types() {
+        return types.into_iter().map(|ty| Home::Type(ty.into())).collect();
+    }
+    let cut = |prefix: &str| {
+        let end = prefix.floor_char_boundary(PREFIX_BYTES_MAX);
+        prefix.get(..end).unwrap_or_default().into()
+    };
+    let prefix = filters.required_type_prefix();
+    vec![prefix.map_or(Home::Any, |prefix| Home::Prefix(cut(prefix)))]
+}
+
+impl Buckets {
+    /// Those that events of this type come to.
+    #[inline]
+    pub(super) fn of<'a>(&'a self, ty: &'a str) -> impl Iterator<Item = &'a Bucket> {
+        let prefixes = self.prefix_lengths.iter();
+        let prefixes =
+            prefixes.filter_map(move |(length, _)| self.by_prefix.get(ty.get(..*length)?));
+        let any = (!self.any_type.is_empty()).then_some(&self.any_type);
+        let typed = self.by_type.get(ty);
+        typed.into_iter().chain(prefixes).chain(any)
+    }
+
+    /// Changes the bucket of a home, which is made where there is none, and dropped where nothing
+    /// is left in it.
+    pub(super) fn change<T>(&mut self, home: &Home, change: impl FnOnce(&mut Bucket) -> T) -> T {
+        match home {
+            Home::Any => change(&mut self.any_type),
+            Home::Type(ty) => change_in(&mut self.by_type, ty, change).0,
+            Home::Prefix(prefix) => {
+                let before = self.by_prefix.len();
+                let (answer, after) = change_in(&mut self.by_prefix, prefix, change);
+                if after > before {
+                    count_up(&mut self.prefix_lengths, prefix.len());
+                }
+                if after < before {
+                    count_down(&mut self.prefix_lengths, prefix.len());
+                }
+                answer
+            }
+        }
+    }
+}
+
+/// Changes a bucket; says how many there are then.
+fn change_in<T>(
+    buckets: &mut HashMap<Box<str>, Bucket, RandomState>,
+    name: &str,
+    change: impl FnOnce(&mut Bucket) -> T,
+) -> (T, usize) {
+    let (answer, is_empty) = match buckets.get_mut(name) {
+        Some(bucket) => (change(bucket), bucket.is_empty()),
+        None => {
+            let bucket = buckets.entry(name.into()).or_default();
+            (change(bucket), bucket.is_empty())
+        }
+    };
+    if is_empty {
+        buckets.remove(name);
+    }
+    (answer, buckets.len())
+}
+
+fn count_up(lengths: &mut Vec<(usize, usize)>, length: usize) {
+    match lengths.iter_mut().find(|(known, _)| *known == length) {
+        Some((_, count)) => *count += 1,
+        None => lengths.push((length, 1)),
+    }
+}
+
+fn count_down(lengths: &mut Vec<(usize, usize)>, length: usize) {
+    if let Some((_, count)) = lengths.iter_mut().find(|(known, _)| *known == length) {
+        *count -= 1;
+    }
+    lengths.retain(|(_, count)| *count > 0);
+}
