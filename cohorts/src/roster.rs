@@ -125,6 +125,11 @@ impl Roster {
         self.state.held.map_or_else(|| self.count_held(), Ok)
     }
 
+    /// The same where it need not be counted.
+    pub(crate) fn held_known(&self) -> Option<u64> {
+        self.state.held
+    }
+
     pub(crate) fn count_held(&self) -> Result<u64, Error> {
         let (mut items, mut held) = (Items::new(self), 0);
         while items.advance()? {

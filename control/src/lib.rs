@@ -11,6 +11,7 @@ mod dead;
 mod disabling;
 mod dry_run;
 mod leader;
+mod members;
 mod metrics;
 mod options;
 mod progress;
@@ -39,6 +40,7 @@ use dead::DeadLetters;
 use disabling::Disabling;
 use dry_run::DryRuns;
 use leader::Leader;
+use members::Members;
 use metrics::ControlMetrics;
 use redrive::Redrives;
 use replays::Replays;
@@ -143,6 +145,8 @@ async fn open(
     tasks.spawn(TaskKind::Reporter, disabling.run());
     let (replays, following) = Replays::new(log.clone(), topics.progress.clone(), store.clone());
     tasks.spawn(TaskKind::ViewFollower, following.run());
+    let (members, counting) = Members::new(log.clone(), topics.progress.clone());
+    tasks.spawn(TaskKind::ViewFollower, counting.run());
     let seen = (store.clone(), replicas.clone());
     let redrives = Redrives::open(log, topics, seen, clock.clone()).await?;
     let app = App {
@@ -154,6 +158,7 @@ async fn open(
         dry_runs: DryRuns::new(log.clone(), topics.events.clone()),
         live: redrives.live(),
         replays,
+        members,
         sealer: Arc::clone(&options.sealer),
         operator: OperatorKey::new(&options.operator_key),
         urls: Arc::new(options.urls.clone()),

@@ -363,6 +363,7 @@ fn fields(fields: &Fields) -> Map<String, Value> {
         "removals_max_percent",
         fields.removals_max_percent.map(Value::from),
     );
+    put("schedule_must_fit", fields.anyway.then(|| false.into()));
     body
 }
 

@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::Store;
-use crate::sync::{Hub, Live, Means, Pace, Results};
+use crate::sync::{Hub, Live, Means, Pace, Results, Teller};
 
 pub(crate) use directory::Directory;
 pub use options::Options;
@@ -107,8 +107,10 @@ pub(crate) async fn open(
         buffer_bytes: options.producer_bytes,
         ..ProducerOptions::named("cohorts")
     };
+    let producer = log.producer(producer).await?;
     let means = Means {
-        producer: log.producer(producer).await?,
+        teller: Teller::new(Arc::clone(&producer), &topics, clock.clone()),
+        producer,
         hub,
         directory: Arc::clone(&directory),
         root,

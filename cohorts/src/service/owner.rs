@@ -13,6 +13,7 @@ use runtime::log::{Class, Error, Member, MemberOptions, Membership, Partition};
 use runtime::task::{TaskKind, Tasks};
 use runtime::view::{Follower, Update};
 use schemas::ids::SyncId;
+use schemas::records::{ControlKey, MemberCountKey};
 use schemas::resources::Placement;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{info, warn};
@@ -193,6 +194,19 @@ impl Owner {
     fn changed(&mut self, update: Update) {
         self.means.telemetry.control_offset.set(update.applied);
         let is_changed = !update.changes.is_empty();
+        for change in update
+            .changes
+            .iter()
+            .filter(|change| change.object.is_none())
+        {
+            let teller = &self.means.teller;
+            if let ControlKey::Cohort(id) = change.key {
+                teller.tell(MemberCountKey::Cohort(id), None);
+            }
+            if let ControlKey::Sync(id) = change.key {
+                teller.tell(MemberCountKey::Sync(id), None);
+            }
+        }
         self.means.directory.apply(update.changes, update.applied);
         if !is_changed {
             return;

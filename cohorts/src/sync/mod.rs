@@ -20,6 +20,7 @@ mod record;
 mod request;
 mod results;
 mod runner;
+mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -47,6 +48,7 @@ pub(crate) use pace::Pace;
 pub(crate) use request::Requests;
 pub(crate) use results::{Hub, Results, partitions};
 pub(crate) use runner::{Runner, Wake};
+pub(crate) use telling::Teller;
 
 /// Bounds of the runs of one process.
 #[derive(Debug, Clone)]
@@ -96,6 +98,8 @@ pub(crate) struct Means {
     pub(crate) turns: Arc<Semaphore>,
     /// How often partners are asked after jobs.
     pub(crate) pace: Pace,
+    /// Tells how many members there are.
+    pub(crate) teller: Teller,
     pub(crate) bounds: Bounds,
     pub(crate) telemetry: Telemetry,
 }

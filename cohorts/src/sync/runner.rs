@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemas::ids::SyncId;
-use schemas::records::ResultRecord;
+use schemas::records::{MemberCountKey, ResultRecord};
 use schemas::resources::{Overlap, Sync, SyncState};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -129,6 +129,9 @@ impl Runner {
         self.note = Note::read(roster.note())?;
         self.roster = Some(roster);
         self.take_over_polls()?;
+        if self.note.last.is_some() {
+            self.tell_held();
+        }
         self.look = true;
         // What was taken up and is not in the note is asked again.
         self.done.clear();
@@ -499,6 +502,13 @@ impl Runner {
         let base = roster.generation();
         let saving = self.saving(roster, None, Outcomes::default(), Some(base));
         self.roster = Some(saving.await?);
+        self.tell_held();
         Ok(())
+    }
+
+    /// Tells how many members the partner holds or may hold.
+    fn tell_held(&self) {
+        let held = self.roster.as_ref().and_then(Roster::held_known);
+        self.means.teller.tell(MemberCountKey::Sync(self.id), held);
     }
 }

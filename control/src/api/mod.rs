@@ -10,6 +10,7 @@ mod credentials;
 mod dead;
 mod endpoints;
 mod explain;
+mod fitting;
 mod keys;
 mod kind;
 mod quotas;
@@ -49,6 +50,7 @@ use utoipa_axum::routes;
 use crate::applied::Replicas;
 use crate::dead::DeadLetters;
 use crate::dry_run::DryRuns;
+use crate::members::Members;
 use crate::metrics::{ControlMetrics, RouteClass};
 use crate::redrive::Live;
 use crate::replays::Replays;
@@ -77,6 +79,8 @@ pub(crate) struct App {
     pub(crate) live: Live,
     /// How replays are getting on.
     pub(crate) replays: Replays,
+    /// How many members there are.
+    pub(crate) members: Members,
     /// Seals secrets.
     pub(crate) sealer: Arc<Sealer>,
     /// The operator's key.

@@ -12,7 +12,8 @@ use schemas::profile::{AuthenticationKind, Profile};
 use schemas::records::{ControlKey, ControlObject};
 use schemas::resources::input::SyncInput;
 use schemas::resources::{
-    Cohort, Endpoint, Overlap, Schedule, Subscription, SubscriptionState, Sync, SyncState,
+    Cohort, Endpoint, Overlap, RateWindow, Schedule, Subscription, SubscriptionState, Sync,
+    SyncState,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -20,6 +21,7 @@ use utoipa::ToSchema;
 
 use super::answer::{self, Paging};
 use super::auth::Principal;
+use super::fitting;
 use super::kind::{self, Changing, Kind, Place};
 use super::quotas::followers;
 use super::request::{IdempotencyKey, JsonBody, Order, Params, Segments, Waiting, invalid};
@@ -27,6 +29,7 @@ use super::schema::{SyncBody, SyncPatch};
 use super::tenants::known as known_tenant;
 use super::view::{pages, time};
 use super::{App, conflict, later, other_body};
+use crate::members::Members;
 use crate::store::{State as Objects, Table};
 
 /// A tenant's syncs: each holds a profile.
@@ -96,6 +99,7 @@ struct NewSync {
     subscription: SubscriptionId,
     tenant: TenantId,
     input: SyncInput,
+    members: Members,
     now: i64,
 }
 
@@ -124,6 +128,7 @@ pub(super) async fn create(
         subscription: SubscriptionId::from_bits(bits("subscription of a sync")),
         tenant: tenant.clone(),
         input,
+        members: app.members.clone(),
         now: app.clock.now(),
     };
     let written = app
@@ -159,6 +164,7 @@ impl NewSync {
     fn decide(self, objects: &Objects) -> Result<(MadeSync, bool), Problem> {
         known_tenant(objects, &self.tenant)?;
         let (now, apply_limits) = (self.now, self.input.apply_limits);
+        let (must_fit, members) = (self.input.schedule_must_fit, self.members.clone());
         let missing = |pointer, what| {
             let detail = format!("there is no such {what}");
             Problem::validation([(pointer, detail)])
@@ -180,6 +186,10 @@ impl NewSync {
             true => limited(objects, endpoint, &made.profile, now),
             false => Vec::new(),
         };
+        let limited = endpoints.first().unwrap_or(endpoint);
+        if must_fit {
+            fitting::check(&made, &limited.limits, &members, now)?;
+        }
         let made = MadeSync {
             sync: made,
             subscription,
@@ -335,18 +345,34 @@ pub(super) async fn patch(
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let place = kind::place::<Sync>(&principal, &path)?;
+    let windows = windows_of(&app, place.1);
+    let (members, now) = (app.members.clone(), app.clock.now());
     kind::change(&app, waiting, place, move |old: &Sync| {
         let input = SyncInput::patched(old, &body).map_err(invalid)?;
-        Ok(Sync {
+        let must_fit = input.schedule_must_fit && input.schedule != old.schedule;
+        let new = Sync {
             name: input.name,
             variables: input.variables,
             schedule: input.schedule,
             overlap: input.overlap,
             removals_max_percent: input.removals_max_percent,
             ..old.clone()
-        })
+        };
+        if must_fit {
+            fitting::check(&new, &windows, &members, now)?;
+        }
+        Ok(new)
     })
     .await
+}
+
+/// What its endpoint takes.
+fn windows_of(app: &App, sync: SyncId) -> Vec<RateWindow> {
+    app.store.read(|objects| {
+        let sync = objects.syncs.get(sync);
+        let endpoint = sync.and_then(|sync| objects.endpoints.get(sync.endpoint));
+        endpoint.map_or_else(Vec::new, |endpoint| endpoint.limits.clone())
+    })
 }
 
 /// Deletes a sync. A run of it ends; what the partner holds stays there.

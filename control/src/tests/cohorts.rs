@@ -1,8 +1,9 @@
 //! Cohorts and syncs: what can be made of them, and what goes with what.
 
 use axum::body::Body;
+use runtime::log::{Headers, ProducerOptions, Record};
 use schemas::profile::{OperationKind, Profile, ready};
-use schemas::records::ControlObject;
+use schemas::records::{ControlObject, MemberCount, MemberCountKey};
 use schemas::resources::{Subscription, Sync};
 use serde_json::{Value, json};
 
@@ -390,5 +391,61 @@ async fn cohorts_and_syncs_are_their_tenants_alone() {
     }
     let call = format!("GET /v1/tenants/other/syncs/{sync}");
     scene.rig.call(&other, &call, Value::Null).await.expect(404);
+    scene.rig.stop().await;
+}
+
+/// Says how many members there are, as the cohorts service does.
+async fn tell(scene: &Scene, key: MemberCountKey, members: u64) {
+    let log = scene.rig.sim.process("cohorts");
+    let options = ProducerOptions::named("cohorts");
+    let producer = log.producer(options).await.unwrap();
+    let record = Record {
+        topic: scene.rig.topics.progress.clone(),
+        partition: None,
+        key: Some(key.to_string().into()),
+        value: Some(MemberCount::new(members, 0).encode().into()),
+        headers: Headers::default(),
+    };
+    let written = producer.send(vec![record]).await.wait().await;
+    assert!(written.iter().all(Result::is_ok), "{written:?}");
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_schedule_that_cannot_be_kept_is_refused() {
+    let scene = Scene::start().await;
+    let schedule = |cron: &str| json!({ "schedule": { "cron": cron, "time_zone": "UTC" } });
+    let hourly = schedule("0 * * * *");
+    // Nobody has said how many there are.
+    let before = scene.sync(&hourly).await.expect(201).string("/id");
+    // At 1,000 requests a second and 50 members each: 3,600 s, and one more.
+    let cohort = MemberCountKey::Cohort(scene.cohort.parse().unwrap());
+    tell(&scene, cohort, 180_000_000).await;
+    scene.sync(&hourly).await.expect(201);
+    tell(&scene, cohort, 180_050_001).await;
+    let refused = scene.sync(&hourly).await.expect(422);
+    assert_eq!(refused.pointers(), ["/schedule"]);
+    assert!(refused.text.contains("3601 s"), "{refused:?}");
+    scene.sync(&schedule("0 */2 * * *")).await.expect(201);
+    let mut anyway = hourly.clone();
+    anyway["schedule_must_fit"] = json!(false);
+    scene.sync(&anyway).await.expect(201);
+
+    let path = format!("PATCH {SYNCS}/{before}");
+    // What stays is not looked at.
+    scene
+        .call(&path, json!({ "overlap": "skip" }))
+        .await
+        .expect(200);
+    scene
+        .call(&path, json!({ "schedule": null }))
+        .await
+        .expect(200);
+    let refused = scene.call(&path, hourly.clone()).await.expect(422);
+    assert_eq!(refused.pointers(), ["/schedule"]);
+    // The partner has all but a few: the next run is a short one.
+    let sync = MemberCountKey::Sync(before.parse().unwrap());
+    tell(&scene, sync, 180_000_000).await;
+    scene.call(&path, hourly).await.expect(200);
     scene.rig.stop().await;
 }

@@ -9,6 +9,7 @@ mod claim;
 mod control;
 mod dead;
 mod delivery;
+mod members;
 mod progress;
 mod redrive;
 mod result;
@@ -23,6 +24,7 @@ pub use claim::{Claim, Incarnation};
 pub use control::{Applied, ControlKey, ControlObject, Installation};
 pub use dead::{DEAD_HEADER, DeadLetter, DeadReason, LastAttempt};
 pub use delivery::{AttemptState, DeliveryRecord, MAX_TARGETS, Origin, Target};
+pub use members::{MemberCount, MemberCountKey};
 pub use progress::{
     BreakerProgress, DisabledProgress, EnabledProgress, LaneProgress, OrderProgress, OwnerProgress,
     ProgressKey, Spent, WindowProgress,

@@ -147,6 +147,21 @@ struct Written {
     offset_ms: Option<u64>,
 }
 
+/// How many seconds so many requests, with so many items in them, take at least at the tightest of
+/// the windows.
+#[must_use]
+pub fn least_seconds(windows: &[RateWindow], (requests, items): (u64, u64)) -> u64 {
+    let times = windows.iter().map(|window| {
+        let counted = match window.unit {
+            LimitUnit::Requests => requests,
+            LimitUnit::Items => items,
+        };
+        let full = counted.saturating_sub(1) / u64::from(window.count.get());
+        full.saturating_mul(window.per_ms.get()).div_ceil(1_000)
+    });
+    times.max().unwrap_or(0)
+}
+
 /// What most servers take, and what one request may lose at once.
 fn batch_bytes() -> NonZeroU32 {
     NonZeroU32::MIN.saturating_add(256 * 1_024 - 1)

@@ -27,7 +27,7 @@ use crate::transform::Transform;
 pub use cohort::Cohort;
 pub use limits::{
     Batch, BatchFormat, DISABLE_AFTER_MS, Disabled, DisabledReason, LimitUnit, RateWindow,
-    RetryJitter, WINDOWS_MAX, WindowKind,
+    RetryJitter, WINDOWS_MAX, WindowKind, least_seconds,
 };
 pub use placement::{Placement, Quota};
 pub use position::{NotAStart, StartFrom, StartPosition};

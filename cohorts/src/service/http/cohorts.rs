@@ -12,6 +12,7 @@ use axum::response::Response;
 use futures_util::TryStreamExt;
 use runtime::problem::{Problem, ProblemType};
 use schemas::ids::CohortId;
+use schemas::records::MemberCountKey;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -112,6 +113,7 @@ pub(super) async fn upload(
     };
     app.telemetry.uploads.get(result).inc();
     let uploaded = uploaded.map_err(|error| refused(&error))?;
+    tell_count(&app, id, &members).await;
     keep_newest(&app, id, members).await;
     app.tell(id).await?;
     let body = json!({
@@ -178,6 +180,17 @@ async fn keep_newest(app: &Arc<App>, id: CohortId, members: Cohort) {
     };
     // The upload itself is done; the error is logged where it is worded.
     drop(blocking(work).await);
+}
+
+/// Says how many members a cohort has, where its newest snapshot is all of it.
+async fn tell_count(app: &App, id: CohortId, members: &Cohort) {
+    let own = members.clone();
+    let Ok(view) = blocking(move || own.view()).await else {
+        return;
+    };
+    let whole = view.snapshot.filter(|_| view.deltas.is_empty());
+    let count = whole.map(|snapshot| snapshot.members);
+    app.teller.tell(MemberCountKey::Cohort(id), count);
 }
 
 fn refused(error: &Error) -> Problem {
@@ -303,6 +316,7 @@ pub(super) async fn change(
     let (count, now) = (changes.len(), app.now());
     let to = members.clone();
     let delta = blocking(move || to.add_delta(changes, now)).await?;
+    app.teller.tell(MemberCountKey::Cohort(id), None);
     app.tell(id).await?;
     if delta.last.is_multiple_of(FOLD_EVERY) {
         fold(&app, id, members);

@@ -27,7 +27,7 @@ use tracing::warn;
 
 use super::auth::Auth;
 use super::{Directory, Options, Telemetry};
-use crate::sync::{Ask, Live, Means, Request, Requests, identity, roster_folder};
+use crate::sync::{Ask, Live, Means, Request, Requests, Teller, identity, roster_folder};
 use crate::{Cohort, Error, Roster, Store};
 
 /// What the handlers share.
@@ -41,6 +41,7 @@ pub(crate) struct App {
     clock: Clock,
     entropy: Entropy,
     live: Live,
+    teller: Teller,
     telemetry: Telemetry,
     uploads: Arc<Semaphore>,
     options: Options,
@@ -91,6 +92,7 @@ impl App {
             clock: means.clock.clone(),
             entropy,
             live: means.live.clone(),
+            teller: means.teller.clone(),
             telemetry: means.telemetry.clone(),
             uploads: Arc::new(Semaphore::new(options.uploads_max)),
             options: options.clone(),

@@ -10,7 +10,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use runtime::problem::{Problem, ProblemType};
-use schemas::resources::{RateWindow, Schedule, Sync, SyncState};
+use schemas::resources::{Schedule, Sync, SyncState, least_seconds};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -94,7 +94,8 @@ fn make_plan(app: &App, sync: &Sync, schedule: Option<&Schedule>) -> Result<Plan
     let requests = requests.sum();
     let facts = app.directory.endpoint(sync.endpoint);
     let windows = facts.map(|facts| facts.windows).unwrap_or_default();
-    let seconds = seconds_at(&windows, requests);
+    let sent = counts.add + counts.update + counts.remove;
+    let seconds = least_seconds(&windows, (requests, sent));
     let now = app.clock.now();
     let gap = schedule.and_then(|schedule| schedule.shortest_gap(now));
     let interval = gap.map(|gap| u64::try_from(gap / 1_000).unwrap_or(0));
@@ -108,15 +109,6 @@ fn make_plan(app: &App, sync: &Sync, schedule: Option<&Schedule>) -> Result<Plan
         fits_schedule: interval.map(|interval| seconds <= interval),
         snapshot: view.snapshot.map(|snapshot| snapshot.id),
     })
-}
-
-/// How long so many requests take at the tightest of the windows.
-fn seconds_at(windows: &[RateWindow], requests: u64) -> u64 {
-    let times = windows.iter().map(|window| {
-        let full = requests.saturating_sub(1) / u64::from(window.count.get());
-        full.saturating_mul(window.per_ms.get()).div_ceil(1_000)
-    });
-    times.max().unwrap_or(0)
 }
 
 fn cohort_of(app: &App, sync: &Sync) -> Cohort {

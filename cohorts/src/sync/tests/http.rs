@@ -107,3 +107,32 @@ fn a_cohort_goes_to_a_partner_over_http() {
         assert_eq!(yard.partner.list, yard.taken(&expected));
     });
 }
+
+#[test]
+fn control_is_told_how_many_members_there_are() {
+    paused(async {
+        let mut yard = yard().await;
+        let count = |yard: &Yard, of: &str| {
+            let told = yard.told();
+            let key = told.keys().find(|key| key.starts_with(of)).cloned();
+            key.and_then(|key| told[&key])
+        };
+        let uploaded = yard.call(SNAPSHOTS, OPERATOR, &rows()).await;
+        assert_eq!(uploaded.0, 201, "{}", uploaded.1);
+        yard.ask(super::RUN).await;
+        yard.until_idle().await;
+        // One of them is refused by the partner.
+        assert_eq!(count(&yard, "members/cohort/"), Some(10));
+        assert_eq!(count(&yard, "members/sync/"), Some(9));
+        let change = r#"{"add":[{"id":"m0020","v":1}]}"#;
+        let changed = yard.call(MEMBERS, OPERATOR, change).await;
+        assert_eq!(changed.0, 200, "{}", changed.1);
+        yard.until_idle().await;
+        assert_eq!(
+            count(&yard, "members/cohort/"),
+            None,
+            "not known with changes"
+        );
+        assert_eq!(count(&yard, "members/sync/"), Some(10));
+    });
+}

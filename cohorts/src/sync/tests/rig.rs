@@ -16,7 +16,7 @@ use runtime::task::{TaskKind, Tasks};
 use runtime::telemetry::Metrics;
 use schemas::ids::{CohortId, EndpointId, SubscriptionId, SyncId};
 use schemas::profile::{Chunk, Profile, ready};
-use schemas::records::{ControlObject, DeliveryRecord, ResultRecord};
+use schemas::records::{ControlObject, DeliveryRecord, MemberCount, ResultRecord};
 use schemas::resources::{
     Cohort as CohortObject, Endpoint, FairShare, Placement, Quota, RateWindow, Sync, Tenant,
 };
@@ -389,6 +389,20 @@ impl Yard {
                 self.control(ControlObject::Endpoint(endpoint)).await;
             }
         }
+    }
+
+    /// What was told last of how many members there are.
+    pub(super) fn told(&self) -> BTreeMap<String, Option<u64>> {
+        let partitions = (0..PARTITIONS).map(|number| self.topics.progress.partition(number));
+        let records = partitions.flat_map(|partition| self.sim.records(&partition));
+        let counts = records.map(|record| {
+            let key = String::from_utf8(record.key.unwrap().to_vec()).unwrap();
+            let count = record
+                .value
+                .map(|value| MemberCount::decode(&value).unwrap());
+            (key, count.map(|count| count.members))
+        });
+        counts.collect()
     }
 
     pub(super) async fn report(&self) -> String {

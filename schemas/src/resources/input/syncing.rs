@@ -37,6 +37,8 @@ pub struct SyncInput {
     pub list: Option<String>,
     /// When it runs by itself.
     pub schedule: Option<Schedule>,
+    /// Whether a schedule that cannot be kept is refused.
+    pub schedule_must_fit: bool,
     /// What becomes of a run that is not over when the next is due.
     pub overlap: Overlap,
     /// The share that a run may remove without approval.
@@ -144,6 +146,7 @@ impl SyncInput {
             variables: fields.value("variables").unwrap_or_default(),
             list: None,
             schedule: fields.value("schedule"),
+            schedule_must_fit: fields.value("schedule_must_fit").unwrap_or(true),
             overlap: fields.value("overlap").unwrap_or_default(),
             removals_max_percent: fields
                 .value("removals_max_percent")

@@ -61,6 +61,12 @@ pub const SYNC: Members = &[&[
         Kind::Schedule,
     ),
     member(
+        "schedule_must_fit",
+        "Whether a schedule is refused that the next run cannot keep at the endpoint's limits, as \
+         far as numbers of members tell; true where absent. It is not kept.",
+        Kind::Flag,
+    ),
+    member(
         "overlap",
         "What becomes of a run that is not over when the next is due: `replace` goes on with the \
          newest snapshot at its next chunk, `finish` begins the next when it is over, `skip` \
