@@ -13,7 +13,7 @@ use bytes::Bytes;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, Message as _, OwnedHeaders, Timestamp};
+use rdkafka::message::{BorrowedMessage, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientConfig, client::DefaultClientContext};
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::pace::{self, rate, wall_us};
 
-pub(crate) use relay::{Arrival, Paced, Relay, Watch, copy, ends, read_from};
+pub(crate) use relay::{Arrival, Paced, Relay, Watch, copy, ends, written_at};
 
 /// What Anabranch's producers use by default.
 const CODEC: &str = "lz4";
@@ -178,7 +178,6 @@ fn paced(
 /// What is on a topic.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Content {
-    pub(crate) records: u64,
     /// Of values, not compressed.
     pub(crate) bytes: u64,
     /// The broker's time of the first and the last record, unix milliseconds.
@@ -205,27 +204,37 @@ fn tally(consumer: &BaseConsumer, topic: &str, records: u64) -> anyhow::Result<C
         first_ms: i64::MAX,
         ..Content::default()
     };
-    let mut last = Instant::now();
-    while content.records < records {
+    each(consumer, topic, records, |message| {
+        content.bytes += u64::try_from(message.payload_len()).unwrap_or(0);
+        if let Some(at) = message.timestamp().to_millis() {
+            content.first_ms = content.first_ms.min(at);
+            content.last_ms = content.last_ms.max(at);
+        }
+    })?;
+    Ok(content)
+}
+
+/// Gives `look` what a consumer is handed, until `records` were there.
+fn each(
+    consumer: &BaseConsumer,
+    topic: &str,
+    records: u64,
+    mut look: impl FnMut(&BorrowedMessage<'_>),
+) -> anyhow::Result<()> {
+    let (mut found, mut last) = (0, Instant::now());
+    while found < records {
         let Some(message) = consumer.poll(Duration::from_millis(100)) else {
-            let found = content.records;
             ensure!(
                 last.elapsed() < PATIENCE,
                 "{found} of {records} records on {topic}"
             );
             continue;
         };
-        let message = message?;
+        look(&message?);
+        found += 1;
         last = Instant::now();
-        content.records += 1;
-        content.bytes += u64::try_from(message.payload_len())?;
-        let (Timestamp::LogAppendTime(at) | Timestamp::CreateTime(at)) = message.timestamp() else {
-            continue;
-        };
-        content.first_ms = content.first_ms.min(at);
-        content.last_ms = content.last_ms.max(at);
     }
-    Ok(content)
+    Ok(())
 }
 
 /// The values of a topic as it is now, each as `decode` reads it.
@@ -280,12 +289,17 @@ fn client(brokers: &str) -> ClientConfig {
 }
 
 fn producer(brokers: &str, linger_ms: &str) -> anyhow::Result<BaseProducer> {
+    producer_with(brokers, linger_ms, "500000")
+}
+
+/// With room for so many records that are not acknowledged.
+fn producer_with(brokers: &str, linger_ms: &str, records: &str) -> anyhow::Result<BaseProducer> {
     let producer = client(brokers)
         .set("acks", "all")
         .set("enable.idempotence", "true")
         .set("compression.type", CODEC)
         .set("linger.ms", linger_ms)
-        .set("queue.buffering.max.messages", "500000")
+        .set("queue.buffering.max.messages", records)
         .set("queue.buffering.max.kbytes", "262144")
         .create()?;
     Ok(producer)
