@@ -4,17 +4,22 @@
 //! not reported for a session is left out, because without its lease it makes no attempts.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use runtime::clock::{Clock, millis};
-use runtime::log::{Error, SharedLog, StoredRecord, TopicName};
+use runtime::log::{Class, Error, SharedLog, StoredRecord, TopicName};
 use schemas::records::Applied;
 use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::warn;
 
 use crate::progress::{Progress, Since};
 
 /// The longest that `?wait=applied` waits.
 const WAIT_MAX: Duration = Duration::from_secs(10);
+/// The wait before `progress` is read again after it could not be.
+const RETRY_WAIT: Duration = Duration::from_secs(1);
 const KEY_PREFIX: &[u8] = b"applied/";
 
 type Reports = BTreeMap<String, Applied>;
@@ -86,11 +91,22 @@ impl Replicas {
 }
 
 impl Reporter {
-    /// Follows `progress` from a session ago on.
+    /// Follows `progress` from a session ago on, and begins again where that breaks off.
     ///
     /// # Errors
-    /// When the topic cannot be read.
+    /// When the topic can never be read.
     pub(crate) async fn run(self) -> Result<(), Error> {
+        loop {
+            let Err(error) = self.follow().await;
+            if !matches!(error.class(), Class::Retry | Class::Unknown) {
+                return Err(error);
+            }
+            warn!(%error, "what others have applied cannot be read now");
+            sleep(RETRY_WAIT).await;
+        }
+    }
+
+    async fn follow(&self) -> Result<Infallible, Error> {
         let since = Since::Last(self.session, self.clock.clone());
         let from = ("control-progress", since);
         let mut progress = Progress::follow(&self.log, &self.progress, from).await?;

@@ -1,15 +1,17 @@
 //! Owns the question which process writes: the member of the one-partition leader group that was
 //! assigned `control`.
 //!
-//! It must never read or commit. The surprise: a predecessor that died is still the owner until
-//! its session ends, so a newcomer waits a little longer than that before it says that the place
-//! is taken.
+//! It must never read records or commit. The surprise: a predecessor that died is still the owner
+//! until its session ends, so a newcomer waits a little longer than that before it says that the
+//! place is taken; and a log that is away says nothing, so time counts only while it answers.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime::log::{Error, Member, MemberOptions, Membership, Partition, SharedLog};
+use runtime::log::{Class, Error, Member, MemberOptions, Membership, Partition, SharedLog};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tracing::warn;
 
 /// Beyond the session of a dead predecessor: detection and a rebalance.
 const GRACE: Duration = Duration::from_secs(5);
@@ -39,9 +41,13 @@ pub enum NotLeader {
 /// The membership of the leader.
 #[derive(Debug)]
 pub(crate) struct Leader {
+    log: SharedLog,
+    group: String,
     member: Arc<dyn Member>,
     events: mpsc::UnboundedReceiver<Membership>,
     partition: Partition,
+    /// Whether it is the leader, as far as the group has told.
+    is_held: bool,
 }
 
 impl Leader {
@@ -61,29 +67,73 @@ impl Leader {
             instance: instance.to_owned(),
         };
         let (member, events) = log.member(options).await?;
-        let patience = member.session_timeout() + GRACE;
         let mut leader = Self {
+            log: log.clone(),
+            group: group.to_owned(),
             member,
             events,
             partition,
+            is_held: false,
         };
-        let taken = tokio::time::timeout(patience, leader.assigned()).await;
-        let refused = match taken {
-            Ok(Ok(())) => return Ok(leader),
-            Ok(Err(error)) => error,
-            Err(_) => NotLeader::Taken {
-                group: group.to_owned(),
-                partition: leader.partition.clone(),
-            },
-        };
-        leader.member.close().await;
-        Err(refused)
+        match leader.settle().await {
+            Ok(()) => Ok(leader),
+            Err(refused) => {
+                leader.member.close().await;
+                Err(refused)
+            }
+        }
+    }
+
+    /// Waits until this process is the leader again after it was not, or after its writer was
+    /// fenced; or until it is clear that another is. Cancel-safe.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub(crate) async fn again(&mut self) -> Result<(), NotLeader> {
+        if self.is_held {
+            // Who fenced the writer has the place by then: the group says so within a session.
+            match timeout(self.session_timeout(), self.lost()).await {
+                Ok(NotLeader::Lost { .. }) => {}
+                Ok(refused @ (NotLeader::Taken { .. } | NotLeader::Log(_))) => return Err(refused),
+                Err(_) => return Ok(()),
+            }
+        }
+        self.settle().await
+    }
+
+    async fn settle(&mut self) -> Result<(), NotLeader> {
+        let patience = self.session_timeout() + GRACE;
+        let mut answers = self.log_answers().await;
+        loop {
+            if let Ok(assigned) = timeout(patience, self.assigned()).await {
+                return assigned;
+            }
+            let answered = std::mem::replace(&mut answers, self.log_answers().await);
+            if answered && answers {
+                return Err(NotLeader::Taken {
+                    group: self.group.clone(),
+                    partition: self.partition.clone(),
+                });
+            }
+            warn!(group = self.group, "log is away: nobody can lead");
+        }
+    }
+
+    /// Whether the log answers for the group.
+    async fn log_answers(&self) -> bool {
+        let own = std::slice::from_ref(&self.partition);
+        match timeout(GRACE, self.log.committed(&self.group, own)).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => !matches!(error.class(), Class::Retry | Class::Unknown),
+            Err(_) => false,
+        }
     }
 
     async fn assigned(&mut self) -> Result<(), NotLeader> {
         loop {
             match self.events.recv().await {
                 Some(Membership::Assigned(partitions)) if partitions.contains(&self.partition) => {
+                    self.is_held = true;
                     return Ok(());
                 }
                 Some(Membership::Assigned(_) | Membership::Revoked(_) | Membership::Lost(_)) => {}
@@ -111,6 +161,7 @@ impl Leader {
                 None => true,
             };
             if lost {
+                self.is_held = false;
                 return self.over();
             }
         }

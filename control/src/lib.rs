@@ -10,6 +10,7 @@ mod applied;
 mod dead;
 mod disabling;
 mod dry_run;
+mod front;
 mod leader;
 mod members;
 mod metrics;
@@ -22,13 +23,13 @@ mod store;
 use std::io;
 use std::sync::Arc;
 
-use runtime::admin::{ConnectionMetrics, ServerName, serve};
-use runtime::log;
+use runtime::admin::{ConnectionMetrics, ServerName};
+use runtime::log::{self, Class};
 use runtime::service::Environment;
-use runtime::task::TaskKind;
+use runtime::task::{TaskKind, Tasks};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 pub use leader::NotLeader;
 pub use options::{BadOptions, Options};
@@ -39,6 +40,7 @@ use applied::Replicas;
 use dead::DeadLetters;
 use disabling::Disabling;
 use dry_run::DryRuns;
+use front::Front;
 use leader::Leader;
 use members::Members;
 use metrics::ControlMetrics;
@@ -63,11 +65,28 @@ pub enum Error {
     Server(#[from] io::Error),
 }
 
+impl Error {
+    /// Whether it may lead again: nobody has taken its place for good, as far as this says.
+    fn passes(&self) -> bool {
+        match self {
+            Self::NotLeader(NotLeader::Lost { .. }) | Self::Writer(Ended::Fenced(_)) => true,
+            Self::NotLeader(NotLeader::Log(error))
+            | Self::Writer(Ended::Log(error))
+            | Self::Log(error) => matches!(error.class(), Class::Retry | Class::Unknown),
+            Self::NotLeader(NotLeader::Taken { .. })
+            | Self::Writer(Ended::Installation(_))
+            | Self::Server(_) => false,
+        }
+    }
+}
+
 /// Runs the service on `listener` until the tasks are cancelled: takes the leadership, reads
 /// `control` to its end, serves; at the end lets requests under way finish, then leaves the group.
+/// Where the leadership is lost, as by a log that was away, requests are refused until it is taken
+/// again.
 ///
 /// # Errors
-/// Where another replica serves, the leadership is lost, or the log cannot be used.
+/// Where another replica serves, or the log cannot be used.
 pub async fn run(
     options: Options,
     environment: Environment,
@@ -87,39 +106,50 @@ pub async fn run(
         () = token.cancelled() => return Ok(()),
         taken = joining => taken?,
     };
-    info!(instance = options.instance, "control is the leader");
-    metrics.leader.set(1);
-    let led = tokio::select! {
-        biased;
-        () = token.cancelled() => Ok(None),
-        opened = open(&options, &environment, &metrics, &leader) => opened.map(Some),
+    let http = environment.tasks.child("http");
+    let connections = ConnectionMetrics::new(&environment.metrics, ServerName::Control);
+    let limits = options.limits();
+    let service = Service {
+        options,
+        environment,
+        metrics,
+        front: Front::default(),
+        stop_writing: CancellationToken::new(),
     };
-    let ended = match led {
-        Ok(Some(opened)) => {
-            Box::pin(lead(&options, &environment, listener, &mut leader, opened)).await
-        }
-        Ok(None) => Ok(()),
-        Err(error) => Err(error),
+    // What requests under way have asked for is written before the writer ends.
+    let serving = async {
+        let served = service
+            .front
+            .serve(listener, limits, connections, http.clone());
+        let served = served.await;
+        service.stop_writing.cancel();
+        served
     };
-    metrics.leader.set(0);
-    environment.gate.close();
+    let leading = async {
+        let ended = Box::pin(service.lead_on(&mut leader, &http)).await;
+        http.cancel();
+        ended
+    };
+    let (served, led) = tokio::join!(serving, leading);
     leader.close().await;
-    ended
+    led?;
+    Ok(served?)
 }
 
-/// Fences the writer before, reads everything, and starts to follow who has applied what.
+/// Fences the writer before, reads everything, and starts to follow, in `tasks`, who has applied
+/// what.
 async fn open(
     options: &Options,
     environment: &Environment,
     metrics: &ControlMetrics,
     leader: &Leader,
+    tasks: &Tasks,
 ) -> Result<(App, Writer, Redrives), Error> {
     let Environment {
         log,
         topics,
         clock,
         entropy,
-        tasks,
         ..
     } = environment;
     let (store, writer): (Store, Writer) = Writer::open(WriterOptions {
@@ -169,50 +199,79 @@ async fn open(
     Ok((app, writer, redrives))
 }
 
-/// Serves as long as this process is the leader and is not asked to stop.
-async fn lead(
-    options: &Options,
-    environment: &Environment,
-    listener: TcpListener,
-    leader: &mut Leader,
-    (app, writer, redrives): (App, Writer, Redrives),
-) -> Result<(), Error> {
-    let http = environment.tasks.child("http");
-    let stop_writing = CancellationToken::new();
-    let connections = ConnectionMetrics::new(&environment.metrics, ServerName::Control);
-    let router = api::router(app.clone(), options.max_body_bytes);
-    // What requests under way have asked for is written before the writer ends.
-    let serving = async {
-        let limits = options.limits();
-        let served = serve(listener, router, limits, connections, http.clone()).await;
-        stop_writing.cancel();
-        served
-    };
-    let serving = environment.gate.open_while(http.token(), serving);
-    // Who is not the leader answers nothing more.
-    let writing = async {
-        let ended = tokio::select! {
-            lost = leader.lost() => Err(Error::from(lost)),
-            ended = writer.run(&stop_writing) => ended.map_err(Error::from),
+/// What lasts beyond a leadership.
+struct Service {
+    options: Options,
+    environment: Environment,
+    metrics: ControlMetrics,
+    front: Front,
+    /// No request is under way any more.
+    stop_writing: CancellationToken,
+}
+
+impl Service {
+    /// Leads until `http` is cancelled; again where the leadership was lost and nobody else took
+    /// it.
+    async fn lead_on(&self, leader: &mut Leader, http: &Tasks) -> Result<(), Error> {
+        loop {
+            let tasks = http.child("leadership");
+            let ended = self.lead(leader, &tasks).await;
+            // Who is not the leader answers nothing more.
+            self.front.put(None);
+            self.metrics.leader.set(0);
+            tasks.cancel();
+            tasks.finished().await;
+            let Err(error) = ended else { return Ok(()) };
+            if !error.passes() {
+                return Err(error);
+            }
+            warn!(%error, "control does not lead, and waits until it does again");
+            tokio::select! {
+                biased;
+                () = http.token().cancelled() => return Ok(()),
+                again = leader.again() => again?,
+            }
+        }
+    }
+
+    /// Serves as long as this process is the leader and is not asked to stop. Work beside the
+    /// writing ends with `tasks`.
+    async fn lead(&self, leader: &mut Leader, tasks: &Tasks) -> Result<(), Error> {
+        let (options, environment) = (&self.options, &self.environment);
+        info!(instance = options.instance, "control is the leader");
+        let opening = open(options, environment, &self.metrics, leader, tasks);
+        let (app, writer, redrives) = tokio::select! {
+            biased;
+            () = tasks.token().cancelled() => return Ok(()),
+            opened = opening => opened?,
         };
-        http.cancel();
-        ended
-    };
-    let rewrapping = async {
-        tokio::select! {
-            () = http.token().cancelled() => {}
-            () = api::rewrap(&app) => {}
-        }
-    };
-    let redriving = async {
-        tokio::select! {
-            () = http.token().cancelled() => {}
-            () = redrives.run() => {}
-        }
-    };
-    let (served, written, (), ()) = tokio::join!(serving, writing, rewrapping, redriving);
-    written?;
-    Ok(served?)
+        self.metrics.leader.set(1);
+        let routes = api::router(app.clone(), options.max_body_bytes);
+        self.front.put(Some(routes));
+        let writing = async {
+            let ended = tokio::select! {
+                lost = leader.lost() => Err(Error::from(lost)),
+                ended = writer.run(&self.stop_writing) => ended.map_err(Error::from),
+            };
+            tasks.cancel();
+            ended
+        };
+        let rewrapping = async {
+            tokio::select! {
+                () = tasks.token().cancelled() => {}
+                () = api::rewrap(&app) => {}
+            }
+        };
+        let redriving = async {
+            tokio::select! {
+                () = tasks.token().cancelled() => {}
+                () = redrives.run() => {}
+            }
+        };
+        let all = Box::pin(async { tokio::join!(writing, rewrapping, redriving) });
+        let (written, (), ()) = environment.gate.open_while(tasks.token(), all).await;
+        written
+    }
 }
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ impl Store {
 }
 
 /// A change that was not made, and may be later.
-fn unavailable(detail: &str) -> Problem {
+pub(crate) fn unavailable(detail: &str) -> Problem {
     Problem::new(ProblemType::Unavailable)
         .detail(detail)
         .retry_after(RETRY_AFTER)

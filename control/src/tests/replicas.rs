@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use runtime::log::ProducerOptions;
+use runtime::log::simulated::{Latencies, SimulatedLog, SimulationOptions};
 use runtime::task::{TaskKind, Tasks};
 use runtime::view::report_applied;
 use schemas::records::Applied;
@@ -12,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::rig::{OPERATOR, Rig, environment, options, simulation};
+use super::rig::{OPERATOR, Rig, create_topics, environment, options, simulation};
 use crate::{Error, NotLeader, run};
 
 async fn listener() -> TcpListener {
@@ -96,6 +97,43 @@ async fn a_replica_that_loses_the_leadership_ends_with_an_error() {
         .await
         .expect(201);
     second.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_whose_session_ended_leads_again_where_nobody_else_does() {
+    let sim = SimulatedLog::new(SimulationOptions {
+        latencies: Latencies::busy(),
+        ..SimulationOptions::default()
+    });
+    create_topics(&sim).await;
+    let (first, readiness) = environment(&sim, "a");
+    let (tasks, watcher) = (first.tasks.clone(), Tasks::new("test"));
+    let (sender, ended) = oneshot::channel();
+    let listener = listener().await;
+    watcher.spawn(TaskKind::Command, async move {
+        sender.send(run(options("a"), first, listener).await).ok();
+        Ok::<_, Error>(())
+    });
+    readiness.ready().await;
+    for _ in 0..3 {
+        sim.faults().expire_session("a");
+        // To join again takes longer than to look.
+        let closes = async {
+            while readiness.is_ready() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        within(closes).await;
+        within(readiness.ready()).await;
+    }
+    tasks.cancel();
+    within(ended).await.unwrap().unwrap();
+    Rig::on(sim, options("b")).await.stop().await;
+}
+
+async fn within<T>(work: impl Future<Output = T>) -> T {
+    let deadline = Duration::from_secs(60);
+    tokio::time::timeout(deadline, work).await.unwrap()
 }
 
 /// Reports, as other services do, how far they have come.

@@ -139,9 +139,15 @@ impl Rig {
             .await
             .unwrap();
         let metrics = ControlMetrics::new(&environment.metrics);
-        let (app, writer, redrives) = open(&options, &environment, &metrics, &leader)
-            .await
-            .unwrap();
+        let (app, writer, redrives) = open(
+            &options,
+            &environment,
+            &metrics,
+            &leader,
+            &environment.tasks,
+        )
+        .await
+        .unwrap();
         let tasks = environment.tasks.clone();
         let stop: CancellationToken = tasks.token().clone();
         tasks.spawn(
