@@ -68,7 +68,7 @@ pub(crate) struct Traffic {
 #[derive(Clone, Debug)]
 pub(crate) struct Repeat {
     pub(crate) kind: Kind,
-    event: String,
+    pub(crate) event: String,
     /// The `webhook-id` that it was accepted under.
     pub(crate) id: String,
     /// When it had been accepted.

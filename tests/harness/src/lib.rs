@@ -22,6 +22,7 @@ mod ports;
 mod process;
 mod sink;
 mod topic;
+mod trail;
 mod turn;
 
 pub use api::{Answer, Api};
@@ -42,6 +43,7 @@ pub use sink::{
 pub use topic::{
     Stored, attempts, dead_letters, delete_topic, deliveries, read, set_group_session,
 };
+pub use trail::trail;
 pub use turn::Weight;
 
 /// Now, in unix milliseconds.

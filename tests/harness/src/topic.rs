@@ -21,6 +21,10 @@ pub struct Stored {
     pub partition: i32,
     /// Its offset.
     pub offset: i64,
+    /// Its time, unix milliseconds.
+    pub at: i64,
+    /// Its key.
+    pub key: Option<Bytes>,
     /// Its headers.
     pub headers: Vec<(String, Vec<u8>)>,
     /// Its value.
@@ -77,6 +81,8 @@ fn stored(message: &rdkafka::message::BorrowedMessage<'_>) -> Stored {
     Stored {
         partition: message.partition(),
         offset: message.offset(),
+        at: message.timestamp().to_millis().unwrap_or_default(),
+        key: message.key().map(Bytes::copy_from_slice),
         headers: headers.unwrap_or_default(),
         value: message.payload().map(Bytes::copy_from_slice),
     }
