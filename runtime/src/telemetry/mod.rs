@@ -44,6 +44,8 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), Error> {
     let filter = EnvFilter::try_new(filter)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // It would say so by a panic where standard error is a file on a full disk.
+        .log_internal_errors(false)
         .with_writer(io::stderr);
     let set = match format {
         LogFormat::Text => {
