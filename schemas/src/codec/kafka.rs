@@ -28,7 +28,13 @@ pub fn decode<'a>(
     value: Option<Bytes>,
     limits: &Limits,
 ) -> Result<Event, Error> {
-    let mut pairs = headers.clone().into_iter();
+    // Nearly all are in binary mode, and their headers are gone through once. What cannot be read
+    // so, or says otherwise, is looked at again.
+    let binary = decode_binary(headers.clone(), value.clone(), limits);
+    if binary.as_ref().is_ok_and(is_binary) {
+        return binary;
+    }
+    let mut pairs = headers.into_iter();
     let content_type = pairs.find(|(name, _)| name.eq_ignore_ascii_case(CONTENT_TYPE));
     let content_type = content_type
         .map(|(name, value)| text_of(name, value))
@@ -39,7 +45,15 @@ pub fn decode<'a>(
             check_format(content_type.unwrap_or_default(), json::MEDIA_TYPE)?;
             json::decode(&value.ok_or(Error::NoContent)?, limits)
         }
-        Mode::Binary => decode_binary(headers, value, limits),
+        Mode::Binary => binary,
+    }
+}
+
+/// Whether the content type of an event that was read from headers says that it is there.
+fn is_binary(event: &Event) -> bool {
+    match Mode::of_http(event.datacontenttype()) {
+        Mode::Binary => true,
+        Mode::Structured | Mode::Batched => false,
     }
 }
 
@@ -294,6 +308,20 @@ mod tests {
         ] {
             assert_eq!(check(kind, Some(body)), Err(Error::UnsupportedFormat));
         }
+    }
+
+    #[test]
+    fn ce_17_the_content_type_decides_whatever_the_other_headers_are() {
+        let body = r#"{"specversion":"1.0","id":"of the body","source":"/s","type":"t"}"#;
+        let check = |extra: &[(&str, &[u8])]| binary(extra, Some(body)).unwrap().id().to_owned();
+        let kind = b"application/cloudevents+json; charset=utf-8".as_slice();
+        assert_eq!(check(&[]), "1");
+        assert_eq!(check(&[("content-type", b"application/json")]), "1");
+        assert_eq!(check(&[("content-type", kind)]), "of the body");
+        let broken: [(&str, &[u8]); 2] = [("ce_subject", b"\xff"), ("content-type", kind)];
+        assert_eq!(check(&broken), "of the body");
+        let twice: [(&str, &[u8]); 2] = [("content-type", kind), ("content-type", b"text/plain")];
+        assert_eq!(check(&twice), "of the body", "the first one counts");
     }
 
     #[test]
