@@ -12,19 +12,24 @@ use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message};
 
 use crate::log::{Headers, StoredRecord};
 
-/// The record that `message` carries.
-pub(super) fn record(message: &BorrowedMessage<'_>) -> StoredRecord {
+/// What headers are packed into before their length is known is kept up to here.
+const SCRATCH_BYTES: usize = 16 << 10;
+
+/// The record that `message` carries. `scratch` is memory to work in, the same for many records:
+/// each header is asked for once.
+pub(super) fn record(message: &BorrowedMessage<'_>, scratch: &mut Vec<u8>) -> StoredRecord {
     let (key, value) = (message.key(), message.payload());
-    let headers = message.headers();
-    let room = headers.map_or(0, packed_len);
+    scratch.clear();
+    scratch.shrink_to(SCRATCH_BYTES);
+    if let Some(headers) = message.headers() {
+        pack(scratch, headers);
+    }
     let len = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
 
-    let mut buffer = Vec::with_capacity(len + room);
+    let mut buffer = Vec::with_capacity(len + scratch.len());
     let key_end = append(&mut buffer, key);
     let value_end = append(&mut buffer, value);
-    if let Some(headers) = headers {
-        pack(&mut buffer, headers);
-    }
+    buffer.extend_from_slice(scratch);
     let buffer = Bytes::from(buffer);
     StoredRecord {
         offset: message.offset(),
@@ -41,17 +46,6 @@ pub(super) fn record(message: &BorrowedMessage<'_>) -> StoredRecord {
 fn append(buffer: &mut Vec<u8>, part: Option<&[u8]>) -> usize {
     buffer.extend_from_slice(part.unwrap_or_default());
     buffer.len()
-}
-
-/// The length of the packed form, or 0 where it cannot be packed.
-fn packed_len(headers: &BorrowedHeaders) -> usize {
-    let pairs = |headers: &BorrowedHeaders| {
-        headers
-            .iter()
-            .map(|pair| 6 + pair.key.len() + pair.value.unwrap_or_default().len())
-            .sum()
-    };
-    catch_unwind(AssertUnwindSafe(|| pairs(headers))).unwrap_or(0)
 }
 
 /// Appends the form that [`Headers`] reads; nothing where a name is not UTF-8.

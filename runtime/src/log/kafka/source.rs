@@ -36,6 +36,7 @@ pub(super) struct Source {
     partitions: HashMap<i32, Tracked>,
     batch_bytes: usize,
     burst_bytes: usize,
+    scratch: Vec<u8>,
     failing: Option<Code>,
 }
 
@@ -94,6 +95,7 @@ impl Source {
             partitions: HashMap::new(),
             batch_bytes: options.batch_bytes.max(1),
             burst_bytes: (options.queue_bytes / 8).max(options.batch_bytes),
+            scratch: Vec::new(),
             failing: None,
         })
     }
@@ -173,12 +175,14 @@ impl Source {
         let Self {
             consumer,
             partitions,
+            scratch,
             ..
         } = self;
         let mut filling = Filling {
             topic: &self.topic,
             partitions,
             touched: Vec::new(),
+            scratch,
             batch_bytes: self.batch_bytes,
             taken_bytes: 0,
             out,
@@ -295,6 +299,7 @@ struct Filling<'d> {
     topic: &'d TopicName,
     partitions: &'d mut HashMap<i32, Tracked>,
     touched: Vec<i32>,
+    scratch: &'d mut Vec<u8>,
     batch_bytes: usize,
     taken_bytes: usize,
     out: &'d mut VecDeque<Fetched>,
@@ -309,7 +314,7 @@ impl Filling<'_> {
         if message.offset() < tracked.next {
             return;
         }
-        let record = copy::record(message);
+        let record = copy::record(message, self.scratch);
         let bytes = record.len_bytes() + size_of::<StoredRecord>();
         self.taken_bytes += bytes;
         tracked.next = record.offset + 1;
