@@ -53,6 +53,11 @@ impl<T: Transport> Engine<T> {
         if self.commit.is_some() || now < self.timers.commit_at {
             return;
         }
+        if !self.parts.membership.is_empty() {
+            // What is lost is not to be committed under a place that was given anew (rule 5); it is
+            // told of at once.
+            return;
+        }
         self.timers.commit_sent(now);
         let mut positions = self.changed_positions();
         if positions.is_empty() && !self.lease.is_fresh(now) {

@@ -159,9 +159,11 @@ impl<T: Transport> Engine<T> {
             self.timers.wake_transaction(at);
             return;
         }
-        let Ok(group) = self.parts.member.group_metadata() else {
+        let group = self.parts.member.group_metadata();
+        let Some(group) = group.ok().filter(|_| self.may_speak_for_its_placements()) else {
             self.transaction_not_before = Some(now + RETRY_WAIT);
             self.timers.transaction_at = self.transaction_not_before;
+            self.timers.commit_now(now);
             return;
         };
         let Some(transactions) = self.transactions.take() else {
@@ -208,6 +210,15 @@ impl<T: Transport> Engine<T> {
             fenced: false,
         };
         self.transaction = Some(transact(context, transactions, records, done).boxed());
+    }
+
+    /// Whether what the member says of its place in the group is true of what is owned here (rule 5).
+    /// A process that was stopped for long may have lost its place, or have another already, before
+    /// it is told that its placements are gone; and the log asks a transaction for no more than the
+    /// place, or for nothing where there is none. Asked after the place was read: a plain commit,
+    /// which the group checks, comes first where the lease is over.
+    fn may_speak_for_its_placements(&self) -> bool {
+        self.lease.holds(self.now()) && self.parts.membership.is_empty()
     }
 
     /// When a transaction for what there is may be opened at the earliest: as often as positions are
