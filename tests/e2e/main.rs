@@ -23,6 +23,7 @@ mod limits;
 mod nodes;
 mod oracle;
 mod order;
+mod outages;
 mod producers;
 mod redrives;
 mod replicas;
