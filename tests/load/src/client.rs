@@ -24,13 +24,12 @@ const SAID_CHARS_MAX: usize = 1_000;
 /// Names those who have not applied a change that was to be waited for.
 const NOT_APPLIED: &str = "anabranch-not-applied";
 
-/// A keep-alive connection.
+/// A keep-alive connection, opened anew where the server has closed it between two requests.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    sender: SendRequest<Full<Bytes>>,
+    address: SocketAddr,
+    connected: Connected,
     headers: HeaderMap,
-    // Held: the connection ends with it.
-    _driver: JoinSet<hyper::Result<()>>,
 }
 
 impl Connection {
@@ -39,13 +38,7 @@ impl Connection {
     /// # Errors
     /// Where nobody listens.
     pub(crate) async fn open(address: SocketAddr, key: &str) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address)
-            .await
-            .with_context(|| address.to_string())?;
-        stream.set_nodelay(true)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let mut driver = JoinSet::new();
-        driver.spawn(connection);
+        let connected = connect(address).await?;
         let mut headers = HeaderMap::new();
         headers.insert(HOST, HeaderValue::from_str(&address.to_string())?);
         if !key.is_empty() {
@@ -53,9 +46,9 @@ impl Connection {
             headers.insert(AUTHORIZATION, bearer);
         }
         Ok(Self {
-            sender,
+            address,
+            connected,
             headers,
-            _driver: driver,
         })
     }
 
@@ -78,8 +71,12 @@ impl Connection {
             let content_type = HeaderValue::from_static(content_type);
             request.headers_mut().insert(CONTENT_TYPE, content_type);
         }
-        self.sender.ready().await?;
-        let response = self.sender.send_request(request).await?;
+        if self.connected.0.ready().await.is_err() {
+            // Nothing of the request has been sent.
+            self.connected = connect(self.address).await?;
+            self.connected.0.ready().await?;
+        }
+        let response = self.connected.0.send_request(request).await?;
         let (head, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();
         Ok(Response::from_parts(head, body))
@@ -109,6 +106,20 @@ impl Connection {
         }
         Ok(serde_json::from_slice(answer.body())?)
     }
+}
+
+/// The connection ends with the second.
+type Connected = (SendRequest<Full<Bytes>>, JoinSet<hyper::Result<()>>);
+
+async fn connect(address: SocketAddr) -> anyhow::Result<Connected> {
+    let stream = TcpStream::connect(address)
+        .await
+        .with_context(|| address.to_string())?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    Ok((sender, driver))
 }
 
 /// Posts a body piece by piece with a key, and reads JSON.
