@@ -6,6 +6,7 @@
 mod gathering;
 mod guess;
 mod saving;
+mod transit;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -24,6 +25,7 @@ use crate::served::Served;
 use crate::work::Delivery;
 
 use guess::Guess;
+use transit::Transit;
 
 /// Attempts that take this long on average are slow.
 const SLOW: Duration = Duration::from_secs(1);
@@ -75,6 +77,8 @@ pub(crate) struct Attempted {
     pub(crate) started: Instant,
     /// How long it took.
     pub(crate) took: Duration,
+    /// How many deliveries it carried.
+    pub(crate) items: NonZeroU32,
     /// What it says of the endpoint; `None` where it says nothing, or our own network was down.
     pub(crate) health: Option<Health>,
     /// Now, unix milliseconds.
@@ -119,6 +123,7 @@ pub(crate) struct Lane {
     credit: usize,
     anchor: Anchor,
     limiter: Limiter,
+    transit: Transit,
     /// Where windows that are stated first go on.
     inherited: saving::Inherited,
     hold_until: Option<Instant>,
@@ -155,6 +160,7 @@ impl Lane {
             credit: 0,
             anchor: Anchor::new(now, 0),
             limiter: Limiter::new(Anchor::new(now, 0)),
+            transit: Transit::new(now),
             inherited: saving::Inherited::nothing(now),
             hold_until: None,
             next_free: now,
@@ -232,9 +238,8 @@ impl Lane {
         if !self.affords_next() {
             return Turn::Later;
         }
-        let items = self.front().map_or(1, |unit| unit.company.len() + 1);
-        let items = u32::try_from(items).ok().and_then(NonZeroU32::new);
-        match self.limiter.try_take(now, items.unwrap_or(NonZeroU32::MIN)) {
+        let items = self.front().map_or(NonZeroU32::MIN, Delivery::count);
+        match self.limiter.try_take(now, items) {
             Ok(()) => {}
             Err(Refusal::Until(earliest)) => return Turn::Wait(earliest),
             Err(Refusal::Unreserved) => return Turn::Save,
@@ -271,6 +276,11 @@ impl Lane {
         self.last_used = now;
         self.moved_at = now;
         self.served.add(now);
+        if self.is_limited() {
+            let took = now.saturating_duration_since(started);
+            let late = self.transit.ended(took, now);
+            self.limiter.put_off(started, late, now, attempted.items);
+        }
         let Some(health) = attempted.health else {
             self.breaker.not_started(started, now);
             return None;

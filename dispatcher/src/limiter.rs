@@ -52,6 +52,15 @@ pub enum Refusal {
     Unreserved,
 }
 
+/// By how much a request may have reached its endpoint later than its turn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Late {
+    /// At most.
+    pub by: Duration,
+    /// Its answer took far longer than the others.
+    pub is_unusual: bool,
+}
+
 /// Counts one lane's attempts against all of its windows.
 #[derive(Debug)]
 pub struct Limiter {
@@ -209,6 +218,17 @@ impl Limiter {
             self.wanted = self.wanted.max(Some(NonZeroU32::MIN));
         }
         Ok(())
+    }
+
+    /// A request with `items` whose turn was at `started` may have reached the endpoint late: an
+    /// endpoint that counts by its own clock counts it then.
+    pub fn put_off(&mut self, started: Instant, late: Late, now: Instant, items: NonZeroU32) {
+        let now = self.advance(now);
+        let from = self.anchor.ns(started);
+        for window in &mut self.windows {
+            let units = window.units(items);
+            window.put_off(from, late, now, units);
+        }
     }
 
     /// An answer said that `remaining` requests are left for the next `reset` (HT-9, HT-10). It

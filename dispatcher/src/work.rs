@@ -3,6 +3,7 @@
 //!
 //! It must never outlive its count: bytes are given back when the last target lets go (rule 8).
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -189,6 +190,12 @@ impl Delivery {
     /// The deliveries that go in one request: this one, then its company.
     pub(crate) fn items(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(&self.company)
+    }
+
+    /// How many go in one request.
+    pub(crate) fn count(&self) -> NonZeroU32 {
+        let count = u32::try_from(self.company.len() + 1).unwrap_or(u32::MAX);
+        NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN)
     }
 
     /// Each for itself again.

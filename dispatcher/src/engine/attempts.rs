@@ -254,7 +254,8 @@ impl<T: Transport> Engine<T> {
             self.observe(tenure, &target, &exchange.answer);
         }
         let health = Self::health(&verdict, excused);
-        let is_owned = self.tell_lane(tenure, &target, counted, (exchange.took, health));
+        let ended = (exchange.took, health, delivery.count());
+        let is_owned = self.tell_lane(tenure, &target, counted, ended);
         self.tell_ending(&target, &exchange.answer);
         self.probed(tenure, &target, &delivery, health);
         let said = match (exchange.token, &exchange.chunk) {

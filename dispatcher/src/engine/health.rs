@@ -5,6 +5,7 @@
 //! network is down nothing is taken in, so that nothing is rewritten or ages for it.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -100,12 +101,13 @@ impl<T: Transport> Engine<T> {
         tenure: Tenure,
         target: &Target,
         counted: Counted,
-        (took, health): (Duration, Option<Health>),
+        (took, health, items): (Duration, Option<Health>, NonZeroU32),
     ) -> bool {
         let now = self.now();
         let attempted = Attempted {
             started: counted.at,
             took,
+            items,
             health,
             wall: self.wall(),
             jitter: self.parts.entropy.unit(),

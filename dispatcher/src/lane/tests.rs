@@ -87,6 +87,7 @@ fn end(lane: &mut Lane, health: Health, took: Duration, now: Instant) -> Option<
     let attempted = Attempted {
         started: now,
         took,
+        items: NonZeroU32::MIN,
         health: Some(health),
         wall: 0,
         jitter: 0.5,

@@ -47,6 +47,14 @@ impl Fixed {
         self.spent = self.spent.saturating_add(n);
     }
 
+    /// What was spent at `from` may count at `to` only, which is later and not to come: in the
+    /// current window, if that has begun since.
+    pub(super) fn put_off(&mut self, from: u64, to: u64, n: u64) {
+        if from < self.begins && to >= self.begins {
+            self.spent = self.spent.saturating_add(n);
+        }
+    }
+
     /// How many are free now.
     pub(super) fn room(&mut self, now: u64) -> u64 {
         self.roll(now);

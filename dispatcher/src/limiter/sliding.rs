@@ -1,15 +1,15 @@
 //! Owns a window that holds at any moment: never more than the count in any span of its length.
 //!
 //! It remembers each moment at which something was spent, up to [`EXACT_MAX`]; of larger counts it
-//! remembers spans, and gives each back when its last moment leaves the window: late by a 250th of
+//! remembers spans, and gives each back when its last moment leaves the window: late by a 1,000th of
 //! the length at most, and never early.
 
 use std::collections::VecDeque;
 
 /// The largest count of which each moment is remembered.
 const EXACT_MAX: u64 = 1_024;
-/// The most spans of a larger count.
-const SPANS_MAX: u64 = 256;
+/// About the most spans of a larger count: what arrives late stands in spans of its own.
+const SPANS_MAX: u64 = 1_024;
 /// The most spans that are saved.
 const SAVED_SPANS_MAX: u64 = 64;
 
@@ -83,6 +83,43 @@ impl Sliding {
                 last: now,
                 spent: n,
             }),
+        }
+    }
+
+    /// What was spent at `from` may count at `to` only, which is later and not to come.
+    pub(super) fn put_off(&mut self, from: u64, to: u64, n: u64) {
+        let at = self.spans.partition_point(|span| span.last < from);
+        let Some(span) = self.spans.get_mut(at) else {
+            return;
+        };
+        if span.first > from || span.spent < n {
+            // It was merged or saved since, and counts late already.
+            return;
+        }
+        span.spent -= n;
+        if span.spent == 0 {
+            self.spans.remove(at);
+        }
+        let next = self.spans.partition_point(|span| span.first <= to);
+        let before = next.checked_sub(1).and_then(|at| self.spans.get_mut(at));
+        if let Some(span) = before.filter(|span| to <= span.first.saturating_add(self.grain)) {
+            span.last = span.last.max(to);
+            span.spent += n;
+            return;
+        }
+        match self.spans.get_mut(next) {
+            Some(span) if span.last <= to.saturating_add(self.grain) => {
+                span.first = to;
+                span.spent += n;
+            }
+            Some(_) | None => self.spans.insert(
+                next,
+                Span {
+                    first: to,
+                    last: to,
+                    spent: n,
+                },
+            ),
         }
     }
 

@@ -248,9 +248,75 @@ fn memory_is_bounded_whatever_the_count() {
     let mut window = sliding::Sliding::new(1_000_000, 60_000 * NS_PER_MS);
     for at in 0..200_000_u64 {
         window.charge(at * NS_PER_MS, 1);
-        assert!(window.spans() <= 256);
+        assert!(window.spans() <= 1_024);
         assert!(window.spans() < 100 || window.saved(at * NS_PER_MS).len() <= 64);
     }
+}
+
+/// A request that was this late by the answer's time.
+fn late(by: Duration) -> Late {
+    Late {
+        by,
+        is_unusual: true,
+    }
+}
+
+#[test]
+fn what_arrived_late_counts_later() {
+    let start = start();
+    let ms = Duration::from_millis;
+    let mut limiter = whole(&[sliding(2, 1_000)], start);
+    assert_eq!(take(&mut limiter, start, 1), Ok(()));
+    assert_eq!(take(&mut limiter, start, 1), Ok(()));
+    limiter.put_off(start, late(ms(80)), start + ms(90), n(1));
+    // The other was not late.
+    let free = start + ms(1_010);
+    assert_eq!(take(&mut limiter, start + ms(100), 1), Err(free));
+    assert_eq!(take(&mut limiter, free, 1), Ok(()));
+    assert_eq!(take(&mut limiter, free, 1), Err(free + ms(80)));
+    // A quarter of the window at most, and what is forgotten is not remembered.
+    limiter.put_off(free, late(SECOND), free + SECOND, n(1));
+    assert_eq!(
+        take(&mut limiter, free + SECOND, 1),
+        Ok(()),
+        "the one that was late first has left"
+    );
+    limiter.put_off(start, late(SECOND), free + SECOND, n(1));
+    assert_eq!(
+        take(&mut limiter, free + SECOND, 1),
+        Err(free + ms(1_010 + 250))
+    );
+}
+
+#[test]
+fn what_crossed_into_a_fixed_window_counts_there() {
+    let start = start();
+    let ms = Duration::from_millis;
+    // WALL is 123 ms into a second.
+    let mut limiter = whole(&[fixed(2, 1_000, 200)], start);
+    assert_eq!(take(&mut limiter, start, 1), Ok(()));
+    let next = start + ms(77);
+    assert_eq!(take(&mut limiter, next, 1), Ok(()));
+    limiter.put_off(start, late(ms(90)), start + ms(100), n(1));
+    assert_eq!(take(&mut limiter, next, 1), Err(next + SECOND));
+}
+
+#[test]
+fn a_usual_answer_costs_little_of_the_limit() {
+    let start = start();
+    let mut limiter = whole(&[sliding(1, 1_000)], start);
+    assert_eq!(take(&mut limiter, start, 1), Ok(()));
+    let usual = Late {
+        by: SECOND / 2,
+        is_unusual: false,
+    };
+    limiter.put_off(start, usual, start + SECOND / 2, n(1));
+    let free = take(&mut limiter, start + SECOND / 2, 1).unwrap_err() - start;
+    let most = Duration::from_millis(1_010 + 31);
+    assert!(
+        (Duration::from_millis(1_030)..most).contains(&free),
+        "{free:?}"
+    );
 }
 
 #[test]
@@ -387,6 +453,38 @@ proptest! {
         for window in windows {
             oracle::audit(window, &taken);
         }
+    }
+
+    #[test]
+    fn a_sliding_window_holds_by_the_endpoints_clock(
+        (count, per_ms) in (prop_oneof![1_u32..40, 1_100_u32..1_300], 200_u64..4_000),
+        steps in vec((0_u64..400, 1_u32..400, 0_u64..100), 1..100),
+    ) {
+        let window = sliding(count, per_ms);
+        let origin = start();
+        let anchor = Anchor::new(origin, WALL);
+        let mut limiter = whole(&[window], origin);
+        let (mut now, mut arrived) = (origin, Vec::new());
+        // When they are answered, which is when they arrive at the latest, and their turns.
+        let mut under_way: Vec<(Instant, Instant)> = Vec::new();
+        for (wait, times, delay) in steps {
+            now += Duration::from_millis(wait * per_ms / 1_000);
+            under_way.sort();
+            let told = under_way.partition_point(|(answered, _)| *answered <= now);
+            for (answered, turn) in under_way.drain(..told) {
+                limiter.put_off(turn, late(answered - turn), answered, n(1));
+            }
+            for index in 0..times {
+                if take(&mut limiter, now, 1).is_ok() {
+                    let delay = delay * per_ms / 500 * u64::from(index % 3) / 2;
+                    let at = now + Duration::from_millis(delay.min(per_ms / 4));
+                    arrived.push((anchor.ns(at), 1));
+                    under_way.push((at, now));
+                }
+            }
+        }
+        arrived.sort_unstable();
+        oracle::audit(window, &arrived);
     }
 
     #[test]

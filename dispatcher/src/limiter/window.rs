@@ -3,7 +3,7 @@
 //!
 //! It must never spend of a long window what is not reserved in the log (rule 5). The surprise:
 //! a window is kept a hundredth longer than it was stated, because a request leaves a little after
-//! its turn, and not always by the same time.
+//! its turn, and not always by the same time; what turns out to have been later counts later.
 
 use std::num::NonZeroU32;
 
@@ -13,10 +13,14 @@ use schemas::resources::{LimitUnit, RateWindow, WindowKind};
 use super::fixed::Fixed;
 use super::sliding::Sliding;
 use super::spread::Spread;
-use super::{NS_PER_MS, STARTS_USED_MAX_MS, WINDOW_MAX_NS};
+use super::{Late, NS_PER_MS, STARTS_USED_MAX_MS, WINDOW_MAX_NS};
 
 /// The most by which a window is kept longer.
 const MARGIN_MAX_NS: u64 = 100 * NS_PER_MS;
+/// The most by which an unusual request counts later.
+const UNUSUAL_MAX_NS: u64 = 1_000 * NS_PER_MS;
+/// Of a longer window a usual request counts no later than of this one.
+const USUAL_PER_MAX_NS: u64 = 10_000 * NS_PER_MS;
 /// A block is one part in so many of a window.
 const BLOCKS: u64 = 100;
 
@@ -135,6 +139,33 @@ impl Window {
             Kind::Sliding(sliding) => sliding.charge(now, n),
             Kind::Fixed(fixed) => fixed.charge(now, n),
         }
+    }
+
+    /// `units` that were spent at `from` may have reached the endpoint late.
+    pub(super) fn put_off(&mut self, from: u64, late: Late, now: u64, units: NonZeroU32) {
+        let by = self.counted_late(late);
+        if by == 0 {
+            return;
+        }
+        let (to, n) = (from.saturating_add(by).min(now), u64::from(units.get()));
+        match &mut self.kind {
+            Kind::Sliding(sliding) => sliding.put_off(from, to, n),
+            Kind::Fixed(fixed) => fixed.put_off(from, to, n),
+            // What comes evenly, less one that was late, comes no faster.
+            Kind::Spread(_) => {}
+        }
+    }
+
+    /// By how much a window counts a request later. An answer that merely took a little longer
+    /// costs little use of the limit, and an unusual one is taken at its word, within reason.
+    fn counted_late(&self, late: Late) -> u64 {
+        let per = self.of.per_ms.get().saturating_mul(NS_PER_MS);
+        let most = if late.is_unusual {
+            (per / 4).min(UNUSUAL_MAX_NS)
+        } else {
+            per.min(USUAL_PER_MAX_NS) / 33
+        };
+        super::nanos(late.by).min(most)
     }
 
     /// How many are free now.

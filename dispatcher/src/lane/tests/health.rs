@@ -72,6 +72,7 @@ fn an_attempt_that_says_nothing_leaves_the_endpoint_as_it_was() {
         let excused = Attempted {
             started: now,
             took: ms(15_000),
+            items: NonZeroU32::MIN,
             health: None,
             wall: 0,
             jitter: 0.5,
