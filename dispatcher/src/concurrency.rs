@@ -60,8 +60,11 @@ struct Round {
     failed: u32,
     took: Duration,
     started: u32,
-    /// Those that took the last free place.
-    started_at_limit: u32,
+    /// Those of them since the last one ended.
+    started_since_end: u32,
+    /// Those with which, and nothing ending in between, all places were taken: answers come in
+    /// bursts, and what they leave free is taken in bursts.
+    started_to_limit: u32,
 }
 
 /// A round at less than the limit.
@@ -100,13 +103,14 @@ impl Round {
             failed: 0,
             took: Duration::ZERO,
             started: 0,
-            started_at_limit: 0,
+            started_since_end: 0,
+            started_to_limit: 0,
         }
     }
 
     /// Whether the limit, and not a lack of deliveries, decided how many were under way.
     fn in_use(&self) -> bool {
-        self.started_at_limit * 2 >= self.started.max(1)
+        self.started_to_limit.saturating_mul(2) >= self.started.max(1)
     }
 
     fn mean(&self) -> Duration {
@@ -144,14 +148,19 @@ impl Concurrency {
 
     /// An attempt was started; `in_flight` counts it.
     pub(crate) fn started(&mut self, in_flight: u32) {
-        self.round.started = self.round.started.saturating_add(1);
-        if in_flight >= self.limit() {
-            self.round.started_at_limit = self.round.started_at_limit.saturating_add(1);
+        let is_full = in_flight >= self.limit();
+        let round = &mut self.round;
+        round.started = round.started.saturating_add(1);
+        round.started_since_end = round.started_since_end.saturating_add(1);
+        if is_full {
+            let burst = std::mem::take(&mut round.started_since_end);
+            round.started_to_limit = round.started_to_limit.saturating_add(burst);
         }
     }
 
     /// An attempt ended.
     pub(crate) fn ended(&mut self, ended: Ended, now: Instant) {
+        self.round.started_since_end = 0;
         if self.probe.is_some() && ended.started < self.round.began && !ended.failed {
             // It stood in the queue that the probe is to be without.
             return;

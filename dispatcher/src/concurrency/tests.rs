@@ -243,6 +243,37 @@ fn what_is_measured_while_the_limit_is_not_in_use_changes_nothing() {
     assert_eq!(concurrency.limit(), 64);
 }
 
+/// Rounds in which all answers come at once, and `share` of the free places are taken at once.
+fn bursts(concurrency: &mut Concurrency, share: impl Fn(u32) -> u32, rounds: u32) {
+    let mut now = Instant::now();
+    for _ in 0..rounds {
+        let started = now;
+        let burst = share(concurrency.limit());
+        (1..=burst).for_each(|in_flight| concurrency.started(in_flight));
+        now += ms(20);
+        let ended = Ended {
+            started,
+            took: ms(20),
+            failed: false,
+        };
+        (0..burst).for_each(|_| concurrency.ended(ended, now));
+    }
+}
+
+#[test]
+fn answers_that_come_in_bursts_raise_it_as_fast_as_others() {
+    let mut concurrency = Concurrency::new(64, Instant::now());
+    bursts(&mut concurrency, |limit| limit, 8);
+    assert_eq!(concurrency.limit(), 64);
+}
+
+#[test]
+fn bursts_that_leave_places_free_do_not_raise_it() {
+    let mut concurrency = Concurrency::new(64, Instant::now());
+    bursts(&mut concurrency, |limit| limit - 1, 100);
+    assert_eq!(concurrency.limit(), 4);
+}
+
 #[test]
 fn a_cap_holds_at_once() {
     let mut closed = Loop::new(64);
