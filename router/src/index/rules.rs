@@ -5,7 +5,7 @@
 
 use std::hint::black_box;
 
-use schemas::filter::{Filters, Slot, Subject};
+use schemas::filter::{Brief, Filters, Slot, Subject};
 
 use super::bucket::Choice;
 use super::entries::Place;
@@ -36,10 +36,24 @@ pub(super) enum Places {
     Several(Vec<Place>),
 }
 
+/// What is looked at of a rule first, and mostly alone: one line of memory.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+struct Line {
+    /// The subscription that has it; [`SEVERAL`] where it is not one.
+    only: Place,
+    brief: Brief,
+}
+
+/// No place, or several.
+const SEVERAL: Place = Place::MAX;
+
 /// The rules of one tenant.
 #[derive(Debug, Default)]
 pub(super) struct Rules {
     rules: Vec<Option<Rule>>,
+    /// By the same numbers, as far as they are listed.
+    lines: Vec<Line>,
     free: Vec<RuleId>,
     by_hash: Keys,
 }
@@ -59,6 +73,29 @@ impl Rule {
     pub(super) fn passes(&self, subject: &mut Subject<'_>) -> bool {
         let bits = self.beside_types;
         self.filters.passes_those(bits, subject, &self.slots)
+    }
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self {
+            only: SEVERAL,
+            brief: Brief::default(),
+        }
+    }
+}
+
+impl Line {
+    /// Of a rule of which only is known who has it.
+    fn of(places: &Places) -> Self {
+        let only = match places.as_slice() {
+            [only] => *only,
+            _ => SEVERAL,
+        };
+        Self {
+            only,
+            ..Self::default()
+        }
     }
 }
 
@@ -96,9 +133,78 @@ impl Rules {
     /// processor fetches several at once.
     pub(super) fn touch(&self, ids: &[RuleId]) {
         if ids.len() > 1 {
-            let rules = ids.iter().take(TOGETHER).filter_map(|id| self.get(*id));
-            black_box(rules.map(|rule| rule.filters.touch()).sum::<usize>());
+            let lines = ids.iter().take(TOGETHER).filter_map(|id| self.line(*id));
+            black_box(lines.fold(0, |all, line| all ^ line.only));
         }
+    }
+
+    /// Adds the subscriptions of a rule if the event passes, which is of a type that it asks for.
+    #[inline]
+    pub(super) fn find_passed(
+        &self,
+        id: RuleId,
+        subject: &mut Subject<'_>,
+        places: &mut Vec<Place>,
+    ) {
+        let Some(line) = self.line(id) else {
+            return;
+        };
+        let known = line.brief.passes(subject);
+        if known == Some(true) && line.only != SEVERAL {
+            places.push(line.only);
+        } else if known != Some(false)
+            && let Some(rule) = self.get(id)
+            && (known == Some(true) || rule.passes(subject))
+        {
+            places.extend_from_slice(rule.places.as_slice());
+        }
+    }
+
+    #[inline]
+    fn line(&self, id: RuleId) -> Option<&Line> {
+        self.lines.get(usize::try_from(id).ok()?)
+    }
+
+    /// Writes the line of a rule that is listed, as it is now.
+    pub(super) fn write_line(&mut self, id: RuleId) {
+        let Some((rule, at)) = self.get(id).zip(usize::try_from(id).ok()) else {
+            return;
+        };
+        let line = Line {
+            brief: rule.filters.brief(&rule.slots),
+            ..Line::of(&rule.places)
+        };
+        if at >= self.lines.len() {
+            self.lines.resize(at + 1, Line::default());
+        }
+        if let Some(known) = self.lines.get_mut(at) {
+            *known = line;
+        }
+    }
+
+    /// Adds a subscription to a rule.
+    pub(super) fn add(&mut self, id: RuleId, place: Place) {
+        self.change(id, |places| places.add(place));
+    }
+
+    /// Takes a subscription away from a rule; says whether it was the last.
+    pub(super) fn take(&mut self, id: RuleId, place: Place) -> bool {
+        self.change(id, |places| places.remove(place))
+    }
+
+    /// Changes who has a rule; says whether nobody has it then.
+    fn change(&mut self, id: RuleId, change: impl FnOnce(&mut Places)) -> bool {
+        let Some(rule) = self.get_mut(id) else {
+            return false;
+        };
+        change(&mut rule.places);
+        let Line { only, .. } = Line::of(&rule.places);
+        let is_last = rule.places.as_slice().is_empty();
+        let at = usize::try_from(id).ok();
+        if let Some(line) = at.and_then(|at| self.lines.get_mut(at)) {
+            line.only = only;
+        }
+        is_last
     }
 
     pub(super) fn get(&self, id: RuleId) -> Option<&Rule> {

@@ -85,10 +85,8 @@ impl TenantIndex {
         }
         let hits = hits.sorted();
         self.rules.touch(hits);
-        for rule in hits.iter().filter_map(|id| self.rules.get(*id)) {
-            if rule.passes(&mut subject) {
-                places.extend_from_slice(rule.places.as_slice());
-            }
+        for id in hits {
+            self.rules.find_passed(*id, &mut subject, places);
         }
         places
     }
@@ -113,9 +111,7 @@ impl TenantIndex {
         if known.is_none() && decisive.is_none() {
             self.list(id, &homes);
         }
-        if let Some(rule) = self.rules.get_mut(id) {
-            rule.places.add(place);
-        }
+        self.rules.add(id, place);
         if let Some(decisive) = decisive {
             for home in &homes {
                 self.buckets
@@ -132,11 +128,10 @@ impl TenantIndex {
         };
         self.entries.set(place, None);
         self.free.push(place);
-        let Some(known) = self.rules.get_mut(rule) else {
+        let is_last = self.rules.take(rule, place);
+        let Some(known) = self.rules.get(rule) else {
             return;
         };
-        known.places.remove(place);
-        let is_last = known.places.as_slice().is_empty();
         let homes = homes(&known.filters);
         match decisive(&known.filters, &homes) {
             Some(decisive) => {
@@ -181,6 +176,7 @@ impl TenantIndex {
         }
         drop(alternatives);
         rule.choices = choices.into();
+        self.rules.write_line(id);
     }
 
     fn unlist(&mut self, id: RuleId, homes: &[Home]) {

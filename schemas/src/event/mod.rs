@@ -210,7 +210,7 @@ impl Event {
     pub fn attribute(&self, name: &str) -> Option<&str> {
         match Context::from_name(name) {
             Some(context) => self.context_attribute(context),
-            None => self.attributes.table.extension_text(name),
+            None => self.attributes.table.extension_text(name.as_bytes()),
         }
     }
 
@@ -219,11 +219,19 @@ impl Event {
     pub fn get(&self, name: &AttributeName) -> Option<&str> {
         match name.context() {
             Some(context) => self.context_attribute(context),
-            None => self.attributes.table.extension_text(name.as_str()),
+            None => self
+                .attributes
+                .table
+                .extension_text(name.as_str().as_bytes()),
         }
     }
 
-    fn context_attribute(&self, context: Context) -> Option<&str> {
+    /// An extension's canonical text, for a name known to be valid.
+    pub(crate) fn extension_text(&self, name: &[u8]) -> Option<&str> {
+        self.attributes.table.extension_text(name)
+    }
+
+    pub(crate) fn context_attribute(&self, context: Context) -> Option<&str> {
         match context {
             Context::SpecVersion => Some(SPEC_VERSION),
             Context::Id => Some(self.id()),
@@ -259,7 +267,7 @@ impl Event {
     /// The tenant, from the reserved extension.
     #[must_use]
     pub fn tenant(&self) -> Option<&str> {
-        self.attributes.table.extension_text(TENANT)
+        self.attributes.table.extension_text(TENANT.as_bytes())
     }
 
     /// Sets the tenant.
@@ -273,7 +281,7 @@ impl Event {
     /// How many of its ancestors the pipeline made (rule 19); 0 where nothing says so.
     #[must_use]
     pub fn loop_count(&self) -> u32 {
-        let text = self.attributes.table.extension_text(LOOP);
+        let text = self.attributes.table.extension_text(LOOP.as_bytes());
         text.and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 

@@ -78,18 +78,18 @@ impl Table {
     }
 
     /// Where the extension is, or where it would be.
-    fn find(&self, name: &str) -> Result<usize, usize> {
+    fn find(&self, name: &[u8]) -> Result<usize, usize> {
         self.extensions
-            .binary_search_by(|extension| self.get(extension.name).cmp(name))
+            .binary_search_by(|extension| self.get(extension.name).as_bytes().cmp(name))
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {
-        self.find(name).is_ok()
+        self.find(name.as_bytes()).is_ok()
     }
 
     /// Adds or replaces an extension (CE-1, CE-2, CE-6).
     pub(super) fn set(&mut self, name: &str, value: AttributeValue<'_>) -> Result<(), Fault> {
-        let place = self.find(name);
+        let place = self.find(name.as_bytes());
         if place.is_err() {
             check_extension_name(name)?;
         }
@@ -138,19 +138,19 @@ impl Table {
     }
 
     pub(super) fn remove(&mut self, name: &str) -> bool {
-        let found = self.find(name);
+        let found = self.find(name.as_bytes());
         found.map(|at| self.extensions.remove(at)).is_ok()
     }
 
     /// An extension's canonical text.
-    pub(super) fn extension_text(&self, name: &str) -> Option<&str> {
+    pub(super) fn extension_text(&self, name: &[u8]) -> Option<&str> {
         let extension = self.extensions.get(self.find(name).ok()?)?;
         Some(self.get(extension.value))
     }
 
     /// An extension with its type.
     pub(super) fn extension(&self, name: &str) -> Option<AttributeValue<'_>> {
-        let extension = self.extensions.get(self.find(name).ok()?)?;
+        let extension = self.extensions.get(self.find(name.as_bytes()).ok()?)?;
         Some(self.typed(extension))
     }
 

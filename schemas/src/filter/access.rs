@@ -227,7 +227,7 @@ impl Clause {
     }
 
     /// All bounds are of one value: they are a range.
-    fn between(&self) -> Option<Key<'_>> {
+    pub(super) fn between(&self) -> Option<Key<'_>> {
         let (mut low, mut high, mut bounded) = (f64::NEG_INFINITY, f64::INFINITY, false);
         for test in &self.tests {
             let Test::Bound(bound, number) = test else {

@@ -57,28 +57,6 @@ pub(super) enum Literal {
 }
 
 impl Clause {
-    /// See [`super::Filters::touch`].
-    pub(super) fn touch(&self) -> usize {
-        let text: &str = match self.tests.first() {
-            Some(Test::Exact(Literal::String(text)) | Test::Prefix(text) | Test::Suffix(text)) => {
-                text
-            }
-            Some(Test::In(literals) | Test::AnythingBut(literals)) => match literals.first() {
-                Some(Literal::String(text)) => text,
-                Some(Literal::Null | Literal::Bool(_) | Literal::Number(_)) | None => "",
-            },
-            Some(Test::Wildcard(wildcard)) => wildcard.longest(),
-            Some(Test::Bound(_, text)) => text,
-            Some(
-                Test::Exact(Literal::Null | Literal::Bool(_) | Literal::Number(_))
-                | Test::Network(_)
-                | Test::Exists(_),
-            )
-            | None => "",
-        };
-        text.bytes().next().map_or(0, usize::from)
-    }
-
     /// `slots` has the slot of each path of the subscription.
     pub(super) fn holds(&self, subject: &mut Subject<'_>, slots: &[Slot]) -> bool {
         let slot = slots.get(usize::from(self.path));

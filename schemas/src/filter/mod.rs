@@ -6,6 +6,7 @@
 //! missing makes a comparison false, hence `not` over it true.
 
 mod access;
+mod brief;
 pub mod cesql;
 mod data;
 mod decimal;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 pub use access::{Alternative, Key, Need, Operand};
+pub use brief::Brief;
 pub use decimal::Decimal;
 pub use decisive::Decisive;
 pub use error::{Error, Fault};
@@ -49,9 +51,6 @@ pub const NODES_MAX: usize = 512;
 pub const BYTES_MAX: usize = 32 << 10;
 /// Bytes of filters as JSON text, white space and escapes included.
 const TEXT_BYTES_MAX: usize = 4 * BYTES_MAX;
-
-/// How many filters side by side [`Filters::touch`] reads.
-const TOUCHED: usize = 4;
 
 /// The dialect of what is inside data (SB-6).
 const DATA: &str = "anabranch-data";
@@ -191,13 +190,6 @@ impl Filters {
         true
     }
 
-    /// Reads, of the first few filters, what [`Filters::passes`] reads: for whoever is about to look
-    /// at many and wants their memory fetched at once. The number means nothing.
-    #[must_use]
-    pub fn touch(&self) -> usize {
-        self.filters.iter().take(TOUCHED).map(Filter::touch).sum()
-    }
-
     /// Whether the event passes all filters. `slots` has the slot of each of
     /// [`Filters::pointers`] among the paths of `subject`, in the same order.
     #[must_use]
@@ -251,27 +243,6 @@ impl Filter {
             Self::All(filters) => filters.iter().all(|filter| filter.passes(subject, slots)),
             Self::Any(filters) => filters.iter().any(|filter| filter.passes(subject, slots)),
             Self::Not(filter) => !filter.passes(subject, slots),
-        }
-    }
-
-    fn touch(&self) -> usize {
-        let few = |filters: &[Self]| filters.iter().take(TOUCHED).map(Self::touch).sum();
-        let byte = |text: &[u8]| text.first().copied().map_or(0, usize::from);
-        let first = |text: &str| byte(text.as_bytes());
-        let both = |name: &AttributeName, text| first(name.as_str()) + byte(text);
-        match self {
-            Self::Exact(entries) | Self::Prefix(entries) | Self::Suffix(entries) => {
-                let few = entries.iter().take(TOUCHED);
-                few.map(|entry| both(&entry.attribute, entry.value.as_bytes()))
-                    .sum()
-            }
-            Self::Glob(patterns) => patterns.first().map_or(0, |entry| {
-                both(&entry.attribute, entry.wildcard.suffix().as_bytes())
-            }),
-            Self::Data(clauses) => clauses.iter().take(TOUCHED).map(Clause::touch).sum(),
-            Self::Sql(expression) => first(expression.text()),
-            Self::All(filters) | Self::Any(filters) => few(filters),
-            Self::Not(filter) => filter.touch(),
         }
     }
 

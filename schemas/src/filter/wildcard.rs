@@ -62,6 +62,11 @@ impl Wildcard {
         }
     }
 
+    /// What is between its stars, in order.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &str> {
+        self.pieces.iter().map(|piece| &**piece)
+    }
+
     /// What every text that it matches begins with.
     #[must_use]
     pub(super) fn prefix(&self) -> &str {

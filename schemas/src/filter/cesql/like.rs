@@ -70,6 +70,18 @@ impl Pattern {
         }
     }
 
+    /// The texts between one `%` and the next; `None` where `_` is in one.
+    pub(super) fn between_runs(&self) -> Option<Vec<String>> {
+        let character = |piece: &Piece| match piece {
+            Piece::Character(character) => Some(*character),
+            Piece::Run | Piece::One => None,
+        };
+        let between = self.pieces.split(|piece| *piece == Piece::Run);
+        between
+            .map(|pieces| pieces.iter().map(character).collect())
+            .collect()
+    }
+
     /// Whether all of `text` is like this; `None` where that takes more than `steps`, of which it
     /// takes away what it has used.
     pub(super) fn matches(&self, text: &str, steps: &mut usize) -> Option<bool> {

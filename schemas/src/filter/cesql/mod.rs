@@ -19,7 +19,7 @@ mod value;
 
 use std::fmt;
 
-pub(super) use needs::Needed;
+pub(super) use needs::{Needed, Told};
 
 pub use error::{Error, EvaluationError, Fault, Position};
 pub use trace::Step;

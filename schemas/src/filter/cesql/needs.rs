@@ -23,6 +23,17 @@ pub(in crate::filter) enum Needed<'a> {
     Present,
 }
 
+/// What an attribute is, in its canonical string form, where a part of an expression is true.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::filter) enum Told<'a> {
+    /// This.
+    Exact(&'a str),
+    /// One of these.
+    In(Vec<&'a str>),
+    /// These pieces, with any text between two of them and nothing else.
+    Pieces(Vec<String>),
+}
+
 /// Attributes of which at least one is what is needed of it wherever the expression matches.
 pub(in crate::filter) type Alternative<'a> = Vec<(&'a AttributeName, Needed<'a>)>;
 
@@ -31,6 +42,65 @@ impl Expression {
     pub(in crate::filter) fn alternatives(&self) -> Vec<Alternative<'_>> {
         of(&self.root)
     }
+
+    /// The expression matches where all of this is so, and nowhere else; `None` where it says more,
+    /// or says it in other words. Only `LIKE` may run out of steps before it knows.
+    pub(in crate::filter) fn told(&self) -> Option<Vec<(&AttributeName, Told<'_>)>> {
+        let mut told = Vec::new();
+        tell(&self.root, &mut told)?;
+        Some(told)
+    }
+}
+
+fn tell<'a>(node: &'a Node, told: &mut Vec<(&'a AttributeName, Told<'a>)>) -> Option<()> {
+    match node {
+        Node::Like {
+            operand,
+            negated: false,
+            pattern,
+            ..
+        } => {
+            let Node::Attribute(name) = &**operand else {
+                return None;
+            };
+            told.push((name, Told::Pieces(pattern.between_runs()?)));
+        }
+        Node::In {
+            operand,
+            negated: false,
+            set,
+        } => {
+            let name = context(operand)?;
+            let texts: Option<Vec<&str>> = set.iter().map(text).collect();
+            told.push((name, Told::In(texts?)));
+        }
+        Node::Chain { first, rest } => match &**rest {
+            [(Operator::Equal, right)] => {
+                let Node::Attribute(name) = &**first else {
+                    return None;
+                };
+                told.push((name, Told::Exact(text(right)?)));
+            }
+            rest => {
+                tell(first, told)?;
+                for (operator, right) in rest {
+                    if *operator != Operator::Logic(Logic::And) {
+                        return None;
+                    }
+                    tell(right, told)?;
+                }
+            }
+        },
+        Node::Literal(_)
+        | Node::Attribute(_)
+        | Node::Exists(_)
+        | Node::Not(_)
+        | Node::Negate(_)
+        | Node::Like { .. }
+        | Node::In { .. }
+        | Node::Call(_) => return None,
+    }
+    Some(())
 }
 
 impl Needed<'_> {
