@@ -12,8 +12,10 @@ use schemas::filter::{Alternative, Key, Need, Operand, Scalar, Slot, Subject, ad
 use super::decided::Decided;
 use super::hits::Hits;
 use super::keys::{Keys, RuleId};
+use super::lists::Lists;
 use super::operands::{Kind, Lookup, Operands, PATH, Probe, Value, windows};
-use super::ranges::Ranges;
+use super::ranges::Spans;
+use super::tenant::Shared;
 
 /// Rules of one type, of types that begin alike, or of any.
 #[derive(Debug, Default)]
@@ -21,7 +23,7 @@ pub(super) struct Bucket {
     /// How values are looked up, sorted, each with how many conditions ask for it.
     probes: Vec<(Probe, u32)>,
     keys: Keys,
-    ranges: Vec<(Value, Ranges)>,
+    spans: Spans,
     /// Rules of which nothing is known.
     always: Vec<RuleId>,
     rules: usize,
@@ -54,8 +56,11 @@ impl Bucket {
     }
 
     /// Lists a rule; [`Bucket::remove`] wants to know where.
-    pub(super) fn insert(&mut self, listed: Listed<'_>, operands: &mut Operands) -> Choice {
+    pub(super) fn insert(&mut self, listed: Listed<'_>, shared: &mut Shared) -> Choice {
         self.rules += 1;
+        let Shared {
+            operands, lists, ..
+        } = shared;
         let choice = self.choose(listed, operands);
         let Some(needs) = needs(listed, choice) else {
             self.always.push(listed.rule);
@@ -66,10 +71,10 @@ impl Bucket {
                 match operands.lookup(value, need, choice.window) {
                     Lookup::Key(probe, key) => {
                         self.retain(probe);
-                        self.keys.insert(key, listed.rule);
+                        self.keys.insert(key, listed.rule, lists);
                     }
                     Lookup::Range(value, low, high) => {
-                        self.with_ranges(value, |ranges| ranges.insert(low, high, listed.rule));
+                        self.spans.insert(value, (low, high), listed.rule);
                     }
                 }
             }
@@ -78,8 +83,11 @@ impl Bucket {
     }
 
     /// Takes a rule back from where it is listed.
-    pub(super) fn remove(&mut self, listed: Listed<'_>, choice: Choice, operands: &mut Operands) {
+    pub(super) fn remove(&mut self, listed: Listed<'_>, choice: Choice, shared: &mut Shared) {
         self.rules = self.rules.saturating_sub(1);
+        let Shared {
+            operands, lists, ..
+        } = shared;
         let Some(needs) = needs(listed, choice) else {
             let place = self.always.iter().position(|rule| *rule == listed.rule);
             place.map(|place| self.always.swap_remove(place));
@@ -90,10 +98,10 @@ impl Bucket {
                 match operands.lookup(value, need, choice.window) {
                     Lookup::Key(probe, key) => {
                         self.release(probe);
-                        self.keys.remove(key, listed.rule);
+                        self.keys.remove(key, listed.rule, lists);
                     }
                     Lookup::Range(value, low, high) => {
-                        self.with_ranges(value, |ranges| ranges.remove(low, high, listed.rule));
+                        self.spans.remove(value, (low, high), listed.rule);
                     }
                 }
                 operands.release(need.operand);
@@ -102,7 +110,8 @@ impl Bucket {
     }
 
     /// Adds the rules that `subject` may pass.
-    pub(super) fn find(&self, subject: &mut Subject<'_>, operands: &Operands, hits: &mut Hits) {
+    pub(super) fn find(&self, subject: &mut Subject<'_>, shared: &Shared, hits: &mut Hits) {
+        let operands = &shared.operands;
         self.always.iter().for_each(|rule| hits.add(*rule));
         let paths = self.probes.partition_point(|(probe, _)| probe.value < PATH);
         let (attributes, paths) = self.probes.split_at_checked(paths).unwrap_or_default();
@@ -116,14 +125,22 @@ impl Bucket {
             };
             known = Some((probe.value, text));
             if let Some(text) = text {
-                self.probe(*probe, Some(Scalar::String(text)), operands, hits);
+                ask(*probe, Some(Scalar::String(text)), operands, hits);
             }
         }
-        if paths.is_empty() && self.ranges.is_empty() {
-            return;
+        if !paths.is_empty() || !self.spans.is_empty() {
+            for (slot, scalar) in subject.found() {
+                self.find_value(paths, (slot | PATH, scalar), operands, hits);
+            }
         }
-        for (slot, scalar) in subject.found() {
-            self.find_value(paths, (slot | PATH, scalar), operands, hits);
+        self.find_keys(&shared.lists, hits);
+    }
+
+    /// Looks up all keys at once: none waits for what another finds.
+    fn find_keys(&self, lists: &Lists, hits: &mut Hits) {
+        let Hits { rules, keys } = hits;
+        for key in keys.drain(..) {
+            self.keys.each(key, lists, |rule| rules.push(rule));
         }
     }
 
@@ -137,60 +154,13 @@ impl Bucket {
         let first = paths.partition_point(|(probe, _)| probe.value < value);
         let same = paths.iter().skip(first);
         for (probe, _) in same.take_while(|(probe, _)| probe.value == value) {
-            self.probe(*probe, scalar, operands, hits);
+            ask(*probe, scalar, operands, hits);
         }
         if let Some(Scalar::Number(text)) = scalar
-            && let Some((_, ranges)) = self.ranges.iter().find(|(other, _)| *other == value)
+            && self.spans.has(value)
             && let Ok(number) = text.parse()
         {
-            ranges.each(number, |rule| hits.add(rule));
-        }
-    }
-
-    /// Looks one value up in one way.
-    fn probe(
-        &self,
-        probe: Probe,
-        scalar: Option<Scalar<'_>>,
-        operands: &Operands,
-        hits: &mut Hits,
-    ) {
-        let hashes = &operands.hashes;
-        let mut add = |key| self.keys.each(key, |rule| hits.add(rule));
-        let length = usize::from(probe.length);
-        let text = match scalar {
-            Some(Scalar::String(text)) => text.as_bytes(),
-            Some(Scalar::Null | Scalar::Bool(_) | Scalar::Number(_)) | None => b"",
-        };
-        match probe.kind {
-            Kind::Present => add(hashes.of_part(probe, b"")),
-            Kind::Exact => {
-                if let Some(scalar) = scalar {
-                    add(hashes.of_scalar(probe, scalar));
-                }
-            }
-            Kind::Prefix => {
-                if let Some(part) = text.get(..length) {
-                    add(hashes.of_part(probe, part));
-                }
-            }
-            Kind::Suffix => {
-                let from = text.len().checked_sub(length);
-                if let Some(part) = from.and_then(|from| text.get(from..)) {
-                    add(hashes.of_part(probe, part));
-                }
-            }
-            Kind::Contains => {
-                for part in text.windows(length.max(1)) {
-                    add(hashes.of_part(probe, part));
-                }
-            }
-            Kind::V4 | Kind::V6 => {
-                let text = std::str::from_utf8(text).ok();
-                let address = text.and_then(address);
-                let key = address.and_then(|address| hashes.of_address(probe, address));
-                key.into_iter().for_each(add);
-            }
+            self.spans.each(value, number, |rule| hits.add(rule));
         }
     }
 
@@ -235,11 +205,8 @@ impl Bucket {
         let beside = match lookup {
             None => 0,
             Some(Lookup::Key(_, key)) => self.keys.count(key),
-            Some(Lookup::Range(value, ..)) => {
-                let ranges = self.ranges.iter().find(|(other, _)| *other == value);
-                // Most of the others are elsewhere.
-                ranges.map_or(0, |(_, ranges)| ranges.len() / 64)
-            }
+            // Most of the others are elsewhere.
+            Some(Lookup::Range(value, ..)) => self.spans.count(value) / 64,
         };
         let beside = u64::try_from(beside).unwrap_or(u64::MAX);
         let cost = need.key.share().saturating_mul(beside.saturating_add(1));
@@ -280,18 +247,46 @@ impl Bucket {
             }
         }
     }
+}
 
-    /// Changes the ranges of a value; those of values without any are dropped.
-    fn with_ranges(&mut self, value: Value, change: impl FnOnce(&mut Ranges)) {
-        match self.ranges.iter_mut().find(|(other, _)| *other == value) {
-            Some((_, ranges)) => change(ranges),
-            None => {
-                let mut ranges = Ranges::default();
-                change(&mut ranges);
-                self.ranges.push((value, ranges));
+/// Says what one value is looked up by in one way.
+fn ask(probe: Probe, scalar: Option<Scalar<'_>>, operands: &Operands, hits: &mut Hits) {
+    let hashes = &operands.hashes;
+    let mut add = |key| hits.keys.push(key);
+    let length = usize::from(probe.length);
+    let text = match scalar {
+        Some(Scalar::String(text)) => text.as_bytes(),
+        Some(Scalar::Null | Scalar::Bool(_) | Scalar::Number(_)) | None => b"",
+    };
+    match probe.kind {
+        Kind::Present => add(hashes.of_part(probe, b"")),
+        Kind::Exact => {
+            if let Some(scalar) = scalar {
+                add(hashes.of_scalar(probe, scalar));
             }
         }
-        self.ranges.retain(|(_, ranges)| ranges.len() > 0);
+        Kind::Prefix => {
+            if let Some(part) = text.get(..length) {
+                add(hashes.of_part(probe, part));
+            }
+        }
+        Kind::Suffix => {
+            let from = text.len().checked_sub(length);
+            if let Some(part) = from.and_then(|from| text.get(from..)) {
+                add(hashes.of_part(probe, part));
+            }
+        }
+        Kind::Contains => {
+            for part in text.windows(length.max(1)) {
+                add(hashes.of_part(probe, part));
+            }
+        }
+        Kind::V4 | Kind::V6 => {
+            let text = std::str::from_utf8(text).ok();
+            let address = text.and_then(address);
+            let key = address.and_then(|address| hashes.of_address(probe, address));
+            key.into_iter().for_each(add);
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
-use schemas::filter::Filters;
+use schemas::filter::{Filters, Text};
 
 use super::bucket::Bucket;
 
@@ -17,8 +17,15 @@ const PREFIX_BYTES_MAX: usize = 64;
 /// The buckets that are not empty.
 #[derive(Debug, Default)]
 pub(super) struct Buckets {
-    by_type: HashMap<Box<str>, Bucket, RandomState>,
-    by_prefix: HashMap<Box<str>, Bucket, RandomState>,
+    by_type: HashMap<Text, Bucket, RandomState>,
+    /// Few tenants have any.
+    wider: Option<Box<Wider>>,
+}
+
+/// Those of more than one type.
+#[derive(Debug, Default)]
+struct Wider {
+    by_prefix: HashMap<Text, Bucket, RandomState>,
     /// How long the prefixes are, each with how many there are of it.
     prefix_lengths: Vec<(usize, usize)>,
     any_type: Bucket,
@@ -49,42 +56,57 @@ impl Buckets {
     /// Those that events of this type come to.
     #[inline]
     pub(super) fn of<'a>(&'a self, ty: &'a str) -> impl Iterator<Item = &'a Bucket> {
-        let prefixes = self.prefix_lengths.iter();
-        let prefixes =
-            prefixes.filter_map(move |(length, _)| self.by_prefix.get(ty.get(..*length)?));
-        let any = (!self.any_type.is_empty()).then_some(&self.any_type);
-        let typed = self.by_type.get(ty);
-        typed.into_iter().chain(prefixes).chain(any)
+        let wider = self.wider.iter().flat_map(|wider| wider.of(ty));
+        self.by_type.get(ty.as_bytes()).into_iter().chain(wider)
     }
 
     /// Changes the bucket of a home, which is made where there is none, and dropped where nothing
     /// is left in it.
     pub(super) fn change<T>(&mut self, home: &Home, change: impl FnOnce(&mut Bucket) -> T) -> T {
-        match home {
-            Home::Any => change(&mut self.any_type),
-            Home::Type(ty) => change_in(&mut self.by_type, ty, change).0,
-            Home::Prefix(prefix) => {
-                let before = self.by_prefix.len();
-                let (answer, after) = change_in(&mut self.by_prefix, prefix, change);
-                if after > before {
-                    count_up(&mut self.prefix_lengths, prefix.len());
-                }
-                if after < before {
-                    count_down(&mut self.prefix_lengths, prefix.len());
-                }
-                answer
-            }
+        if let Home::Type(ty) = home {
+            return change_in(&mut self.by_type, ty, change).0;
         }
+        let wider = self.wider.get_or_insert_default();
+        let answer = wider.change(home, change);
+        if wider.by_prefix.is_empty() && wider.any_type.is_empty() {
+            self.wider = None;
+        }
+        answer
+    }
+}
+
+impl Wider {
+    fn of<'a>(&'a self, ty: &'a str) -> impl Iterator<Item = &'a Bucket> {
+        let prefix = |(length, _): &(usize, usize)| ty.as_bytes().get(..*length);
+        let prefixes = self.prefix_lengths.iter().filter_map(prefix);
+        let prefixes = prefixes.filter_map(|prefix| self.by_prefix.get(prefix));
+        let any = (!self.any_type.is_empty()).then_some(&self.any_type);
+        prefixes.chain(any)
+    }
+
+    fn change<T>(&mut self, home: &Home, change: impl FnOnce(&mut Bucket) -> T) -> T {
+        let (Home::Prefix(prefix) | Home::Type(prefix)) = home else {
+            return change(&mut self.any_type);
+        };
+        let before = self.by_prefix.len();
+        let (answer, after) = change_in(&mut self.by_prefix, prefix, change);
+        if after > before {
+            count_up(&mut self.prefix_lengths, prefix.len());
+        }
+        if after < before {
+            count_down(&mut self.prefix_lengths, prefix.len());
+        }
+        answer
     }
 }
 
 /// Changes a bucket; says how many there are then.
 fn change_in<T>(
-    buckets: &mut HashMap<Box<str>, Bucket, RandomState>,
+    buckets: &mut HashMap<Text, Bucket, RandomState>,
     name: &str,
     change: impl FnOnce(&mut Bucket) -> T,
 ) -> (T, usize) {
-    let (answer, is_empty) = match buckets.get_mut(name) {
+    let (answer, is_empty) = match buckets.get_mut(name.as_bytes()) {
         Some(bucket) => (change(bucket), bucket.is_empty()),
         None => {
             let bucket = buckets.entry(name.into()).or_default();
@@ -92,7 +114,7 @@ fn change_in<T>(
         }
     };
     if is_empty {
-        buckets.remove(name);
+        buckets.remove(name.as_bytes());
     }
     (answer, buckets.len())
 }

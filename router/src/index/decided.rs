@@ -11,7 +11,7 @@ use schemas::event::{AttributeName, Event};
 use schemas::filter::{Decisive, Text};
 
 use super::entries::Place;
-use super::rules::Places;
+use super::lists::{List, Lists};
 
 /// Places of subscriptions, by what decides about them.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub(super) struct Decided {
 #[derive(Debug)]
 struct Table {
     attribute: AttributeName,
-    texts: HashMap<Text, Places, RandomState>,
+    texts: HashMap<Text, List, RandomState>,
 }
 
 impl Decided {
@@ -35,7 +35,7 @@ impl Decided {
     }
 
     /// Lists a place, once.
-    pub(super) fn insert(&mut self, decisive: &Decisive<'_>, place: Place) {
+    pub(super) fn insert(&mut self, decisive: &Decisive<'_>, place: Place, lists: &mut Lists) {
         match decisive {
             Decisive::Nothing => self.every.push(place),
             Decisive::Text(attribute, texts) => {
@@ -49,16 +49,15 @@ impl Decided {
                     return;
                 };
                 for text in texts {
-                    let none = || Places::Several(Vec::new());
-                    let list = table.texts.entry(Text::from(*text)).or_insert_with(none);
-                    list.add(place);
+                    let list = table.texts.entry(Text::from(*text)).or_default();
+                    list.add(place, lists);
                 }
             }
         }
     }
 
     /// Takes a place back from where it is listed.
-    pub(super) fn remove(&mut self, decisive: &Decisive<'_>, place: Place) {
+    pub(super) fn remove(&mut self, decisive: &Decisive<'_>, place: Place, lists: &mut Lists) {
         match decisive {
             Decisive::Nothing => {
                 let at = self.every.iter().position(|other| *other == place);
@@ -73,8 +72,8 @@ impl Decided {
                 };
                 for text in texts {
                     if let Some(places) = table.get_mut(text.as_bytes()) {
-                        places.remove(place);
-                        if places.as_slice().is_empty() {
+                        places.remove(place, lists);
+                        if places.is_empty() {
                             table.remove(text.as_bytes());
                         }
                     }
@@ -89,12 +88,12 @@ impl Decided {
     /// Adds the places of those who want `event`. Whoever is listed once is added once: an
     /// attribute has one text.
     #[inline]
-    pub(super) fn find(&self, event: &Event, places: &mut Vec<Place>) {
+    pub(super) fn find(&self, event: &Event, lists: &Lists, places: &mut Vec<Place>) {
         places.extend_from_slice(&self.every);
         for table in &self.tables {
             let text = event.get(&table.attribute);
             if let Some(wanting) = text.and_then(|text| table.texts.get(text.as_bytes())) {
-                places.extend_from_slice(wanting.as_slice());
+                places.extend_from_slice(wanting.of(lists));
             }
         }
     }

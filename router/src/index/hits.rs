@@ -18,12 +18,15 @@ pub(super) struct Scratch {
 /// Rules that may want an event.
 #[derive(Debug, Default)]
 pub(super) struct Hits {
-    rules: Vec<RuleId>,
+    pub(super) rules: Vec<RuleId>,
+    /// What is still to be looked up in the bucket at hand.
+    pub(super) keys: Vec<u64>,
 }
 
 impl Hits {
     pub(super) fn clear(&mut self) {
         self.rules.clear();
+        self.keys.clear();
     }
 
     #[inline]

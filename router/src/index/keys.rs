@@ -1,12 +1,15 @@
 //! Owns lists of rules by hash.
 //!
 //! It must never forget a rule; it may name one that only shares its hash, so whoever asks looks
-//! at the rule itself. The surprise: few keys are a list, which is one line of memory to search.
+//! at the rule itself. The surprise: few keys are a list, which is one line of memory to search,
+//! and of which half a hash is kept.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use foldhash::fast::RandomState;
+
+use super::lists::{List, Lists};
 
 /// The number of a rule in its tenant's index.
 pub(super) type RuleId = u32;
@@ -17,50 +20,83 @@ const FEW: usize = 24;
 /// Rules by the hash of what they are found by.
 #[derive(Debug)]
 pub(super) enum Keys {
-    Few(Vec<(u64, RuleId)>),
-    Many(HashMap<u64, Posting, RandomState>),
+    Few(Few),
+    Many(HashMap<u32, List, RandomState>),
 }
 
-/// The rules of one key.
-#[derive(Debug)]
-pub(super) enum Posting {
-    One(RuleId),
-    Several(Vec<RuleId>),
+/// A list, and which keys may be in it.
+#[derive(Debug, Default)]
+pub(super) struct Few {
+    /// A bit for each key, told by its lowest bits: most that are asked for have none.
+    bits: u64,
+    list: Vec<(u32, RuleId)>,
 }
 
 impl Default for Keys {
     fn default() -> Self {
-        Self::Few(Vec::new())
+        Self::Few(Few::default())
     }
 }
 
+impl Few {
+    fn push(&mut self, key: u32, rule: RuleId) {
+        self.bits |= bit(key);
+        self.list.push((key, rule));
+    }
+
+    fn remove(&mut self, key: u32, rule: RuleId) {
+        let place = self.list.iter().position(|item| *item == (key, rule));
+        place.map(|place| self.list.swap_remove(place));
+        let bits = self.list.iter().map(|(key, _)| bit(*key));
+        self.bits = bits.fold(0, |all, bit| all | bit);
+    }
+
+    /// The rules of a key.
+    #[inline]
+    fn of(&self, key: u32) -> impl Iterator<Item = RuleId> {
+        let may_be = self.bits & bit(key) != 0;
+        let list = may_be.then_some(&self.list).into_iter().flatten();
+        list.filter(move |(other, _)| *other == key)
+            .map(|(_, rule)| *rule)
+    }
+}
+
+#[inline]
+fn bit(key: u32) -> u64 {
+    1 << (key & 63)
+}
+
 impl Keys {
-    pub(super) fn insert(&mut self, key: u64, rule: RuleId) {
-        if let Self::Few(list) = self
-            && list.len() >= FEW
+    pub(super) fn insert(&mut self, key: u64, rule: RuleId, lists: &mut Lists) {
+        if let Self::Few(few) = self
+            && few.list.len() >= FEW
         {
-            let mut map = HashMap::default();
-            list.drain(..)
-                .for_each(|(key, rule)| post(&mut map, key, rule));
+            let mut map: HashMap<u32, List, RandomState> = HashMap::default();
+            few.list
+                .drain(..)
+                .for_each(|(key, rule)| map.entry(key).or_default().add(rule, lists));
             *self = Self::Many(map);
         }
+        let key = half(key);
         match self {
-            Self::Few(list) => list.push((key, rule)),
-            Self::Many(map) => post(map, key, rule),
+            Self::Few(few) => few.push(key, rule),
+            Self::Many(map) => map.entry(key).or_default().add(rule, lists),
         }
     }
 
-    pub(super) fn remove(&mut self, key: u64, rule: RuleId) {
+    pub(super) fn remove(&mut self, key: u64, rule: RuleId, lists: &mut Lists) {
+        let key = half(key);
         match self {
-            Self::Few(list) => {
-                let place = list.iter().position(|item| *item == (key, rule));
-                place.map(|place| list.swap_remove(place));
-            }
+            Self::Few(few) => few.remove(key, rule),
             Self::Many(map) => {
-                if let Entry::Occupied(mut posting) = map.entry(key)
-                    && posting.get_mut().is_empty_without(rule)
-                {
-                    posting.remove();
+                if let Entry::Occupied(mut rules) = map.entry(key) {
+                    rules.get_mut().remove(rule, lists);
+                    if rules.get().is_empty() {
+                        rules.remove();
+                    }
+                }
+                if map.is_empty() {
+                    *self = Self::default();
                 }
             }
         }
@@ -68,56 +104,31 @@ impl Keys {
 
     /// How many rules a key has.
     pub(super) fn count(&self, key: u64) -> usize {
-        let mut count = 0;
-        self.each(key, |_| count += 1);
-        count
+        let key = half(key);
+        match self {
+            Self::Few(few) => few.of(key).count(),
+            Self::Many(map) => map.get(&key).map_or(0, |rules| rules.len()),
+        }
     }
 
     /// Calls `visit` with each rule of a key.
     #[inline]
-    pub(super) fn each(&self, key: u64, mut visit: impl FnMut(RuleId)) {
+    pub(super) fn each(&self, key: u64, lists: &Lists, visit: impl FnMut(RuleId)) {
+        let key = half(key);
         match self {
-            Self::Few(list) => {
-                for (other, rule) in list {
-                    if *other == key {
-                        visit(*rule);
-                    }
+            Self::Few(few) => few.of(key).for_each(visit),
+            Self::Many(map) => {
+                if let Some(rules) = map.get(&key) {
+                    rules.of(lists).iter().copied().for_each(visit);
                 }
             }
-            Self::Many(map) => match map.get(&key) {
-                None => {}
-                Some(Posting::One(rule)) => visit(*rule),
-                Some(Posting::Several(rules)) => rules.iter().copied().for_each(visit),
-            },
         }
     }
 }
 
-fn post(map: &mut HashMap<u64, Posting, RandomState>, key: u64, rule: RuleId) {
-    match map.entry(key) {
-        Entry::Vacant(vacant) => {
-            vacant.insert(Posting::One(rule));
-        }
-        Entry::Occupied(mut occupied) => match occupied.get_mut() {
-            Posting::Several(rules) => rules.push(rule),
-            Posting::One(first) => {
-                let several = vec![*first, rule];
-                occupied.insert(Posting::Several(several));
-            }
-        },
-    }
-}
-
-impl Posting {
-    /// Takes the rule away; says whether nothing is left.
-    fn is_empty_without(&mut self, rule: RuleId) -> bool {
-        match self {
-            Self::One(only) => *only == rule,
-            Self::Several(rules) => {
-                let place = rules.iter().position(|other| *other == rule);
-                place.map(|place| rules.swap_remove(place));
-                rules.is_empty()
-            }
-        }
-    }
+/// What is kept of a hash: enough, since rules that only share it are looked at and left out.
+#[inline]
+fn half(key: u64) -> u32 {
+    // Of 64 bits, 32 are left.
+    u32::try_from(key >> 32).unwrap_or(u32::MAX)
 }

@@ -12,6 +12,7 @@ mod entries;
 mod hits;
 mod keys;
 mod layouts;
+mod lists;
 mod operands;
 mod ranges;
 mod rules;
@@ -21,6 +22,7 @@ use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 use schemas::event::Event;
+use schemas::filter::Text;
 use schemas::ids::{SubscriptionId, TenantId};
 use schemas::records::{ControlKey, ControlObject};
 use schemas::resources::{Subscription, SubscriptionState};
@@ -29,19 +31,19 @@ pub use entries::{Entries, Entry, Place};
 pub use tenant::TenantIndex;
 
 use hits::Scratch;
-use layouts::Layouts;
+use tenant::Shared;
 
 /// Every active subscription, as far as `control` has been applied.
 #[derive(Debug, Default)]
 pub struct Index {
-    tenants: HashMap<Box<str>, TenantIndex, RandomState>,
+    tenants: HashMap<Text, TenantIndex, RandomState>,
     /// A deletion names the subscription alone.
     homes: HashMap<SubscriptionId, TenantId, RandomState>,
     /// Those with a start.
     gated: HashSet<SubscriptionId, RandomState>,
     control_offset: i64,
     partitions: Option<u32>,
-    layouts: Layouts,
+    shared: Shared,
     scratch: Scratch,
 }
 
@@ -134,15 +136,15 @@ impl Index {
     /// One tenant's part, as it is now.
     #[must_use]
     pub fn tenant(&self, tenant: &str) -> Option<&TenantIndex> {
-        self.tenants.get(tenant)
+        self.tenants.get(tenant.as_bytes())
     }
 
     /// The subscriptions that want `event`: those of its tenant whose filters pass. `None` where
     /// nobody of its tenant has any.
     pub fn matches(&mut self, event: &Event) -> Option<Matches<'_>> {
         let tenant = event.tenant()?;
-        let tenant = self.tenants.get_mut(tenant)?;
-        let places = tenant.matches(event, &mut self.layouts, &mut self.scratch);
+        let tenant = self.tenants.get_mut(tenant.as_bytes())?;
+        let places = tenant.matches(event, &mut self.shared, &mut self.scratch);
         let entries = tenant.entries();
         Some(Matches { entries, places })
     }
@@ -163,7 +165,7 @@ impl Index {
                 if entry.gated {
                     self.gated.insert(subscription.id);
                 }
-                tenant.insert(entry, &subscription.filters, &mut self.layouts);
+                tenant.insert(entry, &subscription.filters, &mut self.shared);
                 self.homes
                     .insert(subscription.id, subscription.tenant.clone());
             }
@@ -175,12 +177,12 @@ impl Index {
         let Some(home) = self.homes.remove(&id) else {
             return;
         };
-        let Some(tenant) = self.tenants.get_mut(home.as_str()) else {
+        let Some(tenant) = self.tenants.get_mut(home.as_str().as_bytes()) else {
             return;
         };
-        tenant.remove(id, &mut self.layouts);
+        tenant.remove(id, &mut self.shared);
         if tenant.is_empty() {
-            self.tenants.remove(home.as_str());
+            self.tenants.remove(home.as_str().as_bytes());
         }
     }
 }

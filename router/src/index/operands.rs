@@ -1,9 +1,10 @@
-//! Owns the numbers of the attributes that a tenant's subscriptions look at, and the hashes of what
-//! a value may be, an attribute's or one in data.
+//! Owns the numbers of the attributes that anybody's subscriptions look at, and the hashes of what a
+//! value may be, an attribute's or one in data.
 //!
-//! It must never give one number to two values in use. The surprise: a hash is all that is kept of
-//! a text, since what is found by it is looked at again.
+//! It must never give one number to two values in use. The surprise: they are the same for all
+//! tenants, so that what is read for an event of one is near when the next tenant's comes.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::IpAddr;
 
@@ -48,10 +49,13 @@ pub(super) struct Probe {
     pub(super) length: u8,
 }
 
-/// The attributes that one tenant's subscriptions look at.
+/// The attributes that subscriptions look at.
 #[derive(Debug, Default)]
 pub(super) struct Operands {
     names: Vec<Name>,
+    values: HashMap<AttributeName, Value, RandomState>,
+    free: Vec<Value>,
+    /// A hash is all that is kept of a text here: what is found by it is looked at again.
     pub(super) hashes: Hashes,
 }
 
@@ -70,11 +74,7 @@ impl Operands {
     pub(super) fn value(&self, operand: Operand<'_>, slots: &[Slot]) -> Option<Value> {
         match operand {
             Operand::Path(path) => slots.get(usize::from(path)).map(|slot| slot | PATH),
-            Operand::Attribute(name) => {
-                let in_use = |known: &Name| known.uses > 0 && known.name == *name;
-                let place = self.names.iter().position(in_use)?;
-                Value::try_from(place).ok()
-            }
+            Operand::Attribute(name) => self.values.get(name).copied(),
         }
     }
 
@@ -83,25 +83,24 @@ impl Operands {
         let Operand::Attribute(name) = operand else {
             return self.value(operand, slots);
         };
-        let place = self
-            .value(operand, slots)
-            .and_then(|value| usize::try_from(value).ok());
-        let free = || self.names.iter().position(|known| known.uses == 0);
-        let place = place.or_else(free).unwrap_or(self.names.len());
-        match self.names.get_mut(place) {
-            Some(known) if known.uses > 0 => known.uses += 1,
-            Some(unused) => {
-                *unused = Name {
-                    name: name.clone(),
-                    uses: 1,
-                };
+        if let Some(value) = self.values.get(name) {
+            if let Some(known) = self.names.get_mut(usize::try_from(*value).ok()?) {
+                known.uses += 1;
             }
-            None => self.names.push(Name {
-                name: name.clone(),
-                uses: 1,
-            }),
+            return Some(*value);
         }
-        Value::try_from(place).ok()
+        let (name, uses) = (name.clone(), 1);
+        let value = match self.free.pop() {
+            Some(value) => value,
+            None => Value::try_from(self.names.len()).ok()?,
+        };
+        self.values.insert(name.clone(), value);
+        let name = Name { name, uses };
+        match self.names.get_mut(usize::try_from(value).ok()?) {
+            Some(unused) => *unused = name,
+            None => self.names.push(name),
+        }
+        Some(value)
     }
 
     /// Takes a use of the value back.
@@ -109,9 +108,16 @@ impl Operands {
         let Operand::Attribute(name) = operand else {
             return;
         };
-        let in_use = |known: &&mut Name| known.uses > 0 && known.name == *name;
-        if let Some(known) = self.names.iter_mut().find(in_use) {
+        let Some(value) = self.values.get(name).copied() else {
+            return;
+        };
+        let place = usize::try_from(value).ok();
+        if let Some(known) = place.and_then(|place| self.names.get_mut(place)) {
             known.uses -= 1;
+            if known.uses == 0 {
+                self.values.remove(name);
+                self.free.push(value);
+            }
         }
     }
 

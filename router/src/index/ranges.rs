@@ -4,9 +4,19 @@
 //! as wide as they are, so that a wide one is not in the way of finding many narrow ones.
 
 use super::keys::RuleId;
+use super::operands::Value;
 
 /// Ranges of one piece of a sorted list.
 const PIECE: usize = 64;
+/// So many of all values together are one list.
+const FEW: usize = 16;
+
+/// Ranges of several values, each with its rule.
+#[derive(Debug)]
+pub(super) enum Spans {
+    Few(Vec<(Value, Range)>),
+    Many(Vec<(Value, Ranges)>),
+}
 
 /// Ranges of numbers, each with its rule.
 #[derive(Debug, Default)]
@@ -40,8 +50,9 @@ struct Piece {
     ranges: Vec<Range>,
 }
 
+/// A range of numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Range {
+pub(super) struct Range {
     low: f64,
     high: f64,
     rule: RuleId,
@@ -84,6 +95,115 @@ impl Class {
             Self::Below => -number,
         }
     }
+}
+
+impl Range {
+    fn holds(&self, number: f64) -> bool {
+        self.low <= number && number <= self.high
+    }
+}
+
+impl Default for Spans {
+    fn default() -> Self {
+        Self::Few(Vec::new())
+    }
+}
+
+impl Spans {
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Few(few) => few.is_empty(),
+            Self::Many(many) => many.is_empty(),
+        }
+    }
+
+    /// Adds the range between two numbers, neither of which is NaN.
+    pub(super) fn insert(&mut self, value: Value, (low, high): (f64, f64), rule: RuleId) {
+        if let Self::Few(few) = self
+            && few.len() >= FEW
+        {
+            let mut many = Vec::new();
+            for (value, range) in few.drain(..) {
+                let Range { low, high, rule } = range;
+                change(&mut many, value, |ranges| ranges.insert(low, high, rule));
+            }
+            *self = Self::Many(many);
+        }
+        match self {
+            Self::Few(few) => few.push((value, Range { low, high, rule })),
+            Self::Many(many) => change(many, value, |ranges| ranges.insert(low, high, rule)),
+        }
+    }
+
+    pub(super) fn remove(&mut self, value: Value, (low, high): (f64, f64), rule: RuleId) {
+        match self {
+            Self::Few(few) => {
+                let item = (value, Range { low, high, rule });
+                let place = few.iter().position(|other| *other == item);
+                place.map(|place| few.swap_remove(place));
+            }
+            Self::Many(many) => {
+                change(many, value, |ranges| ranges.remove(low, high, rule));
+                if many.is_empty() {
+                    *self = Self::default();
+                }
+            }
+        }
+    }
+
+    /// How many ranges of a value there are.
+    pub(super) fn count(&self, value: Value) -> usize {
+        match self {
+            Self::Few(few) => few.iter().filter(|(other, _)| *other == value).count(),
+            Self::Many(many) => find(many, value).map_or(0, Ranges::len),
+        }
+    }
+
+    /// Whether a value has any.
+    #[inline]
+    pub(super) fn has(&self, value: Value) -> bool {
+        match self {
+            Self::Few(few) => few.iter().any(|(other, _)| *other == value),
+            Self::Many(many) => find(many, value).is_some(),
+        }
+    }
+
+    /// Calls `visit` with the rule of each range of a value that holds `number`, which is not NaN.
+    pub(super) fn each(&self, value: Value, number: f64, mut visit: impl FnMut(RuleId)) {
+        match self {
+            Self::Few(few) => {
+                for (other, range) in few {
+                    if *other == value && range.holds(number) {
+                        visit(range.rule);
+                    }
+                }
+            }
+            Self::Many(many) => {
+                if let Some(ranges) = find(many, value) {
+                    ranges.each(number, visit);
+                }
+            }
+        }
+    }
+}
+
+fn find(many: &[(Value, Ranges)], value: Value) -> Option<&Ranges> {
+    let found = many.iter().find(|(other, _)| *other == value);
+    found.map(|(_, ranges)| ranges)
+}
+
+/// Changes the ranges of a value, which are made where there are none, and dropped where none is
+/// left.
+fn change(many: &mut Vec<(Value, Ranges)>, value: Value, change: impl FnOnce(&mut Ranges)) {
+    match many.iter_mut().find(|(other, _)| *other == value) {
+        Some((_, ranges)) => change(ranges),
+        None => {
+            let mut ranges = Ranges::default();
+            change(&mut ranges);
+            many.push((value, ranges));
+        }
+    }
+    many.retain(|(_, ranges)| ranges.len() > 0);
 }
 
 impl Ranges {
@@ -187,7 +307,7 @@ impl Sorted {
                 continue;
             }
             for range in &piece.ranges {
-                if range.low <= number && number <= range.high {
+                if range.holds(number) {
                     visit(range.rule);
                 }
             }

@@ -10,7 +10,8 @@ use schemas::filter::{Brief, Filters, Slot, Subject};
 use super::bucket::Choice;
 use super::entries::Place;
 use super::keys::{Keys, RuleId};
-use super::operands::Operands;
+use super::lists::{List, Lists};
+use super::tenant::Shared;
 
 /// Rules that are fetched together; more would push each other out again.
 const TOGETHER: usize = 64;
@@ -22,18 +23,11 @@ pub(super) struct Rule {
     /// The slots of the paths that they look at.
     pub(super) slots: Box<[Slot]>,
     /// The subscriptions that have them.
-    pub(super) places: Places,
+    places: List,
     /// Where it is listed, in the order of its types.
     pub(super) choices: Box<[Choice]>,
     /// Which of the filters ask for more than the type.
     beside_types: u64,
-}
-
-/// Places of subscriptions: mostly one, which needs no memory elsewhere.
-#[derive(Debug)]
-pub(super) enum Places {
-    One([Place; 1]),
-    Several(Vec<Place>),
 }
 
 /// What is looked at of a rule first, and mostly alone: one line of memory.
@@ -64,7 +58,7 @@ impl Rule {
             beside_types: filters.beside_types(),
             filters,
             slots,
-            places: Places::Several(Vec::new()),
+            places: List::default(),
             choices: Box::default(),
         }
     }
@@ -81,48 +75,6 @@ impl Default for Line {
         Self {
             only: SEVERAL,
             brief: Brief::default(),
-        }
-    }
-}
-
-impl Line {
-    /// Of a rule of which only is known who has it.
-    fn of(places: &Places) -> Self {
-        let only = match places.as_slice() {
-            [only] => *only,
-            _ => SEVERAL,
-        };
-        Self {
-            only,
-            ..Self::default()
-        }
-    }
-}
-
-impl Places {
-    pub(super) fn as_slice(&self) -> &[Place] {
-        match self {
-            Self::One(one) => one,
-            Self::Several(several) => several,
-        }
-    }
-
-    pub(super) fn add(&mut self, place: Place) {
-        match self {
-            Self::Several(several) if several.is_empty() => *self = Self::One([place]),
-            Self::Several(several) => several.push(place),
-            Self::One([first]) => *self = Self::Several(vec![*first, place]),
-        }
-    }
-
-    pub(super) fn remove(&mut self, place: Place) {
-        match self {
-            Self::One([only]) if *only == place => *self = Self::Several(Vec::new()),
-            Self::One(_) => {}
-            Self::Several(several) => {
-                let at = several.iter().position(|other| *other == place);
-                at.map(|at| several.swap_remove(at));
-            }
         }
     }
 }
@@ -144,6 +96,7 @@ impl Rules {
         &self,
         id: RuleId,
         subject: &mut Subject<'_>,
+        lists: &Lists,
         places: &mut Vec<Place>,
     ) {
         let Some(line) = self.line(id) else {
@@ -156,7 +109,7 @@ impl Rules {
             && let Some(rule) = self.get(id)
             && (known == Some(true) || rule.passes(subject))
         {
-            places.extend_from_slice(rule.places.as_slice());
+            places.extend_from_slice(rule.places.of(lists));
         }
     }
 
@@ -172,7 +125,7 @@ impl Rules {
         };
         let line = Line {
             brief: rule.filters.brief(&rule.slots),
-            ..Line::of(&rule.places)
+            only: rule.places.only().unwrap_or(SEVERAL),
         };
         if at >= self.lines.len() {
             self.lines.resize(at + 1, Line::default());
@@ -183,26 +136,25 @@ impl Rules {
     }
 
     /// Adds a subscription to a rule.
-    pub(super) fn add(&mut self, id: RuleId, place: Place) {
-        self.change(id, |places| places.add(place));
+    pub(super) fn add(&mut self, id: RuleId, place: Place, lists: &mut Lists) {
+        self.change(id, |places| places.add(place, lists));
     }
 
     /// Takes a subscription away from a rule; says whether it was the last.
-    pub(super) fn take(&mut self, id: RuleId, place: Place) -> bool {
-        self.change(id, |places| places.remove(place))
+    pub(super) fn take(&mut self, id: RuleId, place: Place, lists: &mut Lists) -> bool {
+        self.change(id, |places| places.remove(place, lists))
     }
 
     /// Changes who has a rule; says whether nobody has it then.
-    fn change(&mut self, id: RuleId, change: impl FnOnce(&mut Places)) -> bool {
+    fn change(&mut self, id: RuleId, change: impl FnOnce(&mut List)) -> bool {
         let Some(rule) = self.get_mut(id) else {
             return false;
         };
         change(&mut rule.places);
-        let Line { only, .. } = Line::of(&rule.places);
-        let is_last = rule.places.as_slice().is_empty();
+        let (only, is_last) = (rule.places.only(), rule.places.is_empty());
         let at = usize::try_from(id).ok();
         if let Some(line) = at.and_then(|at| self.lines.get_mut(at)) {
-            line.only = only;
+            line.only = only.unwrap_or(SEVERAL);
         }
         is_last
     }
@@ -216,9 +168,10 @@ impl Rules {
     }
 
     /// The rule with these filters.
-    pub(super) fn find(&self, filters: &Filters, operands: &Operands) -> Option<RuleId> {
+    pub(super) fn find(&self, filters: &Filters, shared: &Shared) -> Option<RuleId> {
         let mut found = None;
-        self.by_hash.each(operands.hashes.of(filters), |id| {
+        let hash = shared.operands.hashes.of(filters);
+        self.by_hash.each(hash, &shared.lists, |id| {
             if self.get(id).is_some_and(|rule| rule.filters == *filters) {
                 found = Some(id);
             }
@@ -226,10 +179,11 @@ impl Rules {
         found
     }
 
-    pub(super) fn insert(&mut self, rule: Rule, operands: &Operands) -> Option<RuleId> {
+    pub(super) fn insert(&mut self, rule: Rule, shared: &mut Shared) -> Option<RuleId> {
         let free = self.free.pop();
         let id = free.or_else(|| RuleId::try_from(self.rules.len()).ok())?;
-        self.by_hash.insert(operands.hashes.of(&rule.filters), id);
+        let hash = shared.operands.hashes.of(&rule.filters);
+        self.by_hash.insert(hash, id, &mut shared.lists);
         let place = usize::try_from(id).ok();
         match place.and_then(|place| self.rules.get_mut(place)) {
             Some(slot) => *slot = Some(rule),
@@ -238,10 +192,11 @@ impl Rules {
         Some(id)
     }
 
-    pub(super) fn remove(&mut self, id: RuleId, operands: &Operands) -> Option<Rule> {
+    pub(super) fn remove(&mut self, id: RuleId, shared: &mut Shared) -> Option<Rule> {
         let slot = self.rules.get_mut(usize::try_from(id).ok()?)?;
         let rule = slot.take()?;
-        self.by_hash.remove(operands.hashes.of(&rule.filters), id);
+        let hash = shared.operands.hashes.of(&rule.filters);
+        self.by_hash.remove(hash, id, &mut shared.lists);
         self.free.push(id);
         Some(rule)
     }

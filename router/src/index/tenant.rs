@@ -16,6 +16,7 @@ use super::entries::{Entries, Entry, Place};
 use super::hits::Scratch;
 use super::keys::RuleId;
 use super::layouts::{Layouts, Looks};
+use super::lists::Lists;
 use super::operands::Operands;
 use super::rules::{Rule, Rules};
 
@@ -26,12 +27,25 @@ const LISTS_MAX: usize = 16;
 #[derive(Debug, Default)]
 pub struct TenantIndex {
     entries: Entries,
-    places: HashMap<SubscriptionId, (Place, RuleId), RandomState>,
-    free: Vec<Place>,
-    operands: Operands,
     looks: Looks,
     rules: Rules,
     buckets: Buckets,
+    places: Box<Places>,
+}
+
+/// Where each subscription is, which no event asks.
+#[derive(Debug, Default)]
+struct Places {
+    taken: HashMap<SubscriptionId, (Place, RuleId), RandomState>,
+    free: Vec<Place>,
+}
+
+/// What the indexes of all tenants share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pub(super) layouts: Layouts,
+    pub(super) operands: Operands,
+    pub(super) lists: Lists,
 }
 
 /// What decides about these filters in each of their homes, where they need not be looked at.
@@ -48,13 +62,13 @@ impl TenantIndex {
     /// How many subscriptions there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.places.taken.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.places.taken.is_empty()
     }
 
     /// The entries as they are now; a clone stays so.
@@ -68,7 +82,7 @@ impl TenantIndex {
     pub(super) fn matches<'a>(
         &mut self,
         event: &Event,
-        layouts: &mut Layouts,
+        shared: &mut Shared,
         scratch: &'a mut Scratch,
     ) -> &'a [Place] {
         let Scratch {
@@ -78,57 +92,61 @@ impl TenantIndex {
         } = scratch;
         places.clear();
         hits.clear();
-        let mut subject = Subject::new(event, self.looks.paths(layouts), found);
+        let mut subject = Subject::new(event, self.looks.paths(&mut shared.layouts), found);
         for bucket in self.buckets.of(event.ty()) {
-            bucket.decided.find(event, places);
-            bucket.find(&mut subject, &self.operands, hits);
+            bucket.decided.find(event, &shared.lists, places);
+            bucket.find(&mut subject, shared, hits);
         }
         let hits = hits.sorted();
         self.rules.touch(hits);
         for id in hits {
-            self.rules.find_passed(*id, &mut subject, places);
+            self.rules
+                .find_passed(*id, &mut subject, &shared.lists, places);
         }
         places
     }
 
-    pub(super) fn insert(&mut self, entry: Entry, filters: &Filters, layouts: &mut Layouts) {
+    pub(super) fn insert(&mut self, entry: Entry, filters: &Filters, shared: &mut Shared) {
         let Some(place) = self
+            .places
             .free
             .pop()
-            .or_else(|| Place::try_from(self.places.len()).ok())
+            .or_else(|| Place::try_from(self.places.taken.len()).ok())
         else {
             // Four thousand million subscriptions of one tenant: memory ends before.
             return;
         };
         let homes = homes(filters);
         let decisive = decisive(filters, &homes);
-        let known = self.rules.find(filters, &self.operands);
-        let id = known.or_else(|| self.add_rule(filters, layouts));
+        let known = self.rules.find(filters, shared);
+        let id = known.or_else(|| self.add_rule(filters, shared));
         let Some(id) = id else {
-            self.free.push(place);
+            self.places.free.push(place);
             return;
         };
         if known.is_none() && decisive.is_none() {
-            self.list(id, &homes);
+            self.list(id, &homes, shared);
         }
-        self.rules.add(id, place);
+        self.rules.add(id, place, &mut shared.lists);
         if let Some(decisive) = decisive {
             for home in &homes {
-                self.buckets
-                    .change(home, |bucket| bucket.decided.insert(&decisive, place));
+                let lists = &mut shared.lists;
+                self.buckets.change(home, |bucket| {
+                    bucket.decided.insert(&decisive, place, lists)
+                });
             }
         }
-        self.places.insert(entry.subscription, (place, id));
+        self.places.taken.insert(entry.subscription, (place, id));
         self.entries.set(place, Some(entry));
     }
 
-    pub(super) fn remove(&mut self, id: SubscriptionId, layouts: &mut Layouts) {
-        let Some((place, rule)) = self.places.remove(&id) else {
+    pub(super) fn remove(&mut self, id: SubscriptionId, shared: &mut Shared) {
+        let Some((place, rule)) = self.places.taken.remove(&id) else {
             return;
         };
         self.entries.set(place, None);
-        self.free.push(place);
-        let is_last = self.rules.take(rule, place);
+        self.places.free.push(place);
+        let is_last = self.rules.take(rule, place, &mut shared.lists);
         let Some(known) = self.rules.get(rule) else {
             return;
         };
@@ -136,26 +154,28 @@ impl TenantIndex {
         match decisive(&known.filters, &homes) {
             Some(decisive) => {
                 for home in &homes {
-                    self.buckets
-                        .change(home, |bucket| bucket.decided.remove(&decisive, place));
+                    let lists = &mut shared.lists;
+                    self.buckets.change(home, |bucket| {
+                        bucket.decided.remove(&decisive, place, lists)
+                    });
                 }
             }
-            None if is_last => self.unlist(rule, &homes),
+            None if is_last => self.unlist(rule, &homes, shared),
             None => {}
         }
-        if is_last && let Some(rule) = self.rules.remove(rule, &self.operands) {
-            self.looks.release(&rule.slots, layouts);
+        if is_last && let Some(rule) = self.rules.remove(rule, shared) {
+            self.looks.release(&rule.slots, &mut shared.layouts);
         }
     }
 
-    fn add_rule(&mut self, filters: &Filters, layouts: &mut Layouts) -> Option<RuleId> {
-        let slots = self.looks.retain(&filters.pointers(), layouts);
+    fn add_rule(&mut self, filters: &Filters, shared: &mut Shared) -> Option<RuleId> {
+        let slots = self.looks.retain(&filters.pointers(), &mut shared.layouts);
         let rule = Rule::of(filters.clone(), slots);
-        self.rules.insert(rule, &self.operands)
+        self.rules.insert(rule, shared)
     }
 
     /// Lists a rule by its conditions.
-    fn list(&mut self, id: RuleId, homes: &[Home]) {
+    fn list(&mut self, id: RuleId, homes: &[Home], shared: &mut Shared) {
         let Some(rule) = self.rules.get_mut(id) else {
             return;
         };
@@ -168,10 +188,9 @@ impl TenantIndex {
                 slots: &rule.slots,
                 is_typed: matches!(home, Home::Type(_)),
             };
-            let operands = &mut self.operands;
             choices.push(
                 self.buckets
-                    .change(home, |bucket| bucket.insert(listed, operands)),
+                    .change(home, |bucket| bucket.insert(listed, shared)),
             );
         }
         drop(alternatives);
@@ -179,7 +198,7 @@ impl TenantIndex {
         self.rules.write_line(id);
     }
 
-    fn unlist(&mut self, id: RuleId, homes: &[Home]) {
+    fn unlist(&mut self, id: RuleId, homes: &[Home], shared: &mut Shared) {
         let Some(rule) = self.rules.get(id) else {
             return;
         };
@@ -191,9 +210,8 @@ impl TenantIndex {
                 slots: &rule.slots,
                 is_typed: matches!(home, Home::Type(_)),
             };
-            let operands = &mut self.operands;
             self.buckets
-                .change(home, |bucket| bucket.remove(listed, *choice, operands));
+                .change(home, |bucket| bucket.remove(listed, *choice, shared));
         }
     }
 }

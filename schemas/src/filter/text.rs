@@ -9,9 +9,9 @@ use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
 /// The longest text that lies in the filter.
-const SHORT: usize = 22;
+const SHORT: usize = 30;
 
-/// A text that does not change, in 24 bytes where it is short. In maps its bytes stand for it.
+/// A text that does not change, in 32 bytes where it is short. In maps its bytes stand for it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Text(Kept);
 
@@ -98,7 +98,7 @@ mod tests {
             assert_eq!(matches!(kept.0, Kept::Short(..)), text.len() <= SHORT);
         }
         assert_ne!(Text::from("a"), Text::from("a\0"));
-        assert_eq!(size_of::<Text>(), 24);
+        assert_eq!(size_of::<Text>(), 32);
         let set = std::collections::HashSet::from([Text::from("a"), Text::from(&*"x".repeat(40))]);
         assert!(set.contains(&b"a"[..]) && set.contains("x".repeat(40).as_bytes()));
     }
