@@ -46,6 +46,10 @@ pub(crate) enum Bug {
     CommitPastOpen,
     /// Attempts are started whatever the group has acknowledged.
     LeaseUnchecked,
+    /// A transaction is opened though the lease is over.
+    LeaseNotAsked,
+    /// A transaction is opened, and positions are committed, while news of the membership waits.
+    NewsUnheard,
     /// A new owner reads from the committed position, and knows no marks from below it.
     MarksForgotten,
     /// Nothing is recognised as a repeat.

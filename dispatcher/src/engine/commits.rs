@@ -53,7 +53,7 @@ impl<T: Transport> Engine<T> {
         if self.commit.is_some() || now < self.timers.commit_at {
             return;
         }
-        if !self.parts.membership.is_empty() {
+        if !self.has_heard_all() {
             // What is lost is not to be committed under a place that was given anew (rule 5); it is
             // told of at once.
             return;

@@ -14,6 +14,7 @@ mod reports;
 mod rules;
 mod tests;
 mod transforming;
+mod waking;
 mod wire;
 mod world;
 

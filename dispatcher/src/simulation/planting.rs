@@ -14,6 +14,7 @@ use super::World;
 use super::limits::held;
 use super::rules::slow_control;
 use super::tests::{calm, paused, retried_on_schedule};
+use super::waking::woken_with_much_to_say;
 use super::world::{Behaviour, PARTITIONS};
 use crate::consumer_group;
 use crate::planted::{self, Bug};
@@ -267,13 +268,15 @@ fn told_to_wait(seed: u64) {
 }
 
 /// Which world is to find which bug.
-const PLANTED: [(Bug, fn(u64)); 18] = [
+const PLANTED: [(Bug, fn(u64)); 20] = [
     (Bug::HopWithoutTransaction, dies_while_transactions_fail),
     (Bug::CompletedBeforeDead, dies_while_transactions_fail),
     (Bug::NoReopenAfterAbort, dies_while_transactions_fail),
     (Bug::LateCommitAfterRevoke, hands_over),
     (Bug::CommitPastOpen, dies_in_flight),
     (Bug::LeaseUnchecked, stopped_with_retries),
+    (Bug::LeaseNotAsked, woken_with_much_to_say),
+    (Bug::NewsUnheard, woken_with_much_to_say),
     (Bug::MarksForgotten, repeated_after_a_hand_over),
     (Bug::MarksUnread, repeated_after_a_hand_over),
     (Bug::MarksKeptShort, repeated_minutes_later),

@@ -407,11 +407,14 @@ impl Keeper {
                 ),
             },
             Change::Lost(partitions) => {
-                let done = listed(&partitions).and_then(|list| remove(&self.consumer, &list));
-                warn_unless(done, "lose");
+                // Told first: only what is given back lets librdkafka join again, so whoever sees the
+                // next place in the group has the message of this loss waiting for him.
+                let list = listed(&partitions);
                 if !partitions.is_empty() {
                     self.tell(Membership::Lost(partitions));
                 }
+                let done = list.and_then(|list| remove(&self.consumer, &list));
+                warn_unless(done, "lose");
             }
         }
     }

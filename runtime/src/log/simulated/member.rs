@@ -106,9 +106,11 @@ impl Member for SimulatedMember {
     }
 
     fn group_metadata(&self) -> Result<GroupMetadata, Error> {
-        self.shared
-            .with(|world| world.proof(self.seat))
-            .map(GroupMetadata::new)
+        let proof = self.shared.with(|world| {
+            world.place_is_asked(self.seat);
+            world.proof(self.seat)
+        });
+        proof.map(GroupMetadata::new)
     }
 
     fn session_timeout(&self) -> Duration {

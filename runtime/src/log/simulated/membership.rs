@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::super::{
-    Class, Error, MemberOptions, Membership, Partition, Position, Revocation, TopicName,
-};
+use super::super::{Class, Error, MemberOptions, Membership, Partition, Position, TopicName};
 use super::assignment::{Holding, plan};
 use super::faults::Operation;
+use super::news::{Change, Untold};
 use super::positions::Positions;
 use super::world::{Lane, Life, World};
 
@@ -53,27 +52,38 @@ enum Phase {
 
 /// A member as its process holds it.
 #[derive(Debug)]
-struct Seat {
+pub(super) struct Seat {
     group: String,
     topics: Vec<TopicName>,
     instance: String,
-    life: Life,
-    sender: mpsc::UnboundedSender<Membership>,
-    member: u64,
-    // What the process knows.
-    generation: u32,
-    told: BTreeSet<Partition>,
+    pub(super) life: Life,
+    pub(super) sender: mpsc::UnboundedSender<Membership>,
+    pub(super) member: u64,
+    // What the process knows, and what was kept from it.
+    pub(super) place: Place,
+    pub(super) told: BTreeSet<Partition>,
+    pub(super) untold: Option<Untold>,
     // What the log knows.
     owned: BTreeSet<Partition>,
     revoking: BTreeSet<Partition>,
+    // Whether it was thrown out for its process's silence.
+    pub(super) was_silent: bool,
+}
+
+/// Where a process says to be in its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It has no place: the log takes a transaction's positions all the same, but no plain commit.
+    Nowhere,
+    /// As this member of this generation.
+    At { member: u64, generation: u32 },
 }
 
 /// What a transaction or a commit shows for its membership.
 #[derive(Debug, Clone)]
 pub(super) struct Proof {
     pub(super) group: String,
-    member: u64,
-    generation: u32,
+    place: Place,
 }
 
 fn not_a_member(group: &str) -> Error {
@@ -111,23 +121,35 @@ impl World {
             life,
             sender,
             member: 0,
-            generation: 0,
+            place: Place::Nowhere,
             told: BTreeSet::new(),
+            untold: None,
             owned: BTreeSet::new(),
             revoking: BTreeSet::new(),
+            was_silent: false,
         };
         self.groups.seats.insert(seat, state);
         self.sit(seat);
         seat
     }
 
+    pub(super) fn seat_mut(&mut self, seat: u64) -> Option<&mut Seat> {
+        self.groups.seats.get_mut(&seat)
+    }
+
     /// Enters the group under a new member id.
-    fn sit(&mut self, seat: u64) {
+    pub(super) fn sit(&mut self, seat: u64) {
         let member = self.next_id();
         let Some(state) = self.groups.seats.get_mut(&seat) else {
             return;
         };
         state.member = member;
+        if state.untold.is_none() {
+            state.place = Place::At {
+                member,
+                generation: 0,
+            };
+        }
         let (group, instance) = (state.group.clone(), state.instance.clone());
         self.group_mut(&group).members.insert(member, seat);
         self.note(format!("{instance} joins {group} as member {member}"));
@@ -197,10 +219,13 @@ impl World {
     }
 
     fn expel(&mut self, seat: u64, why: &str) {
+        let life = self.groups.seats.get(&seat).map(|state| state.life);
+        let is_running = life.is_some_and(|life| self.is_running(life));
         let Some(state) = self.groups.seats.get_mut(&seat) else {
             return;
         };
         let (group, member, life) = (state.group.clone(), state.member, state.life);
+        state.was_silent = !is_running;
         state.owned.clear();
         state.revoking.clear();
         if self.group_mut(&group).members.remove(&member).is_none() {
@@ -215,21 +240,6 @@ impl World {
                 world.learn(seat, member)
             });
         });
-    }
-
-    /// A member finds out that it was thrown out, and joins again.
-    fn learn(&mut self, seat: u64, member: u64) {
-        let Some(state) = self.groups.seats.get_mut(&seat) else {
-            return;
-        };
-        if state.member != member {
-            return;
-        }
-        let lost: Vec<_> = std::mem::take(&mut state.told).into_iter().collect();
-        if !lost.is_empty() {
-            drop(state.sender.send(Membership::Lost(lost)));
-        }
-        self.sit(seat);
     }
 
     fn is_member(&self, group: &str, member: u64) -> bool {
@@ -363,54 +373,18 @@ impl World {
                 world.revocation_overdue(seat, member, &taken)
             });
         }
-        self.reply(life, Lane::Membership(seat), Duration::ZERO, move |world| {
-            world.told(seat, (member, generation), given, taken);
-        });
-    }
-
-    /// The process hears of an assignment.
-    fn told(
-        &mut self,
-        seat: u64,
-        (member, generation): (u64, u32),
-        given: BTreeSet<Partition>,
-        taken: BTreeSet<Partition>,
-    ) {
-        let Some(state) = self.groups.seats.get_mut(&seat) else {
-            return;
+        let change = Change {
+            member,
+            generation,
+            given,
+            taken,
         };
-        if state.member != member {
-            return;
-        }
-        state.generation = generation;
-        state.told.extend(given.iter().cloned());
-        if !given.is_empty() {
-            drop(
-                state
-                    .sender
-                    .send(Membership::Assigned(given.into_iter().collect())),
-            );
-        }
-        if taken.is_empty() {
-            return;
-        }
-        let (life, me) = (state.life, self.me.clone());
-        let (revocation, acknowledged) = Revocation::new(taken.iter().cloned().collect());
-        drop(state.sender.send(Membership::Revoked(revocation)));
-        self.spawn(async move {
-            // The sender is only ever dropped.
-            drop(acknowledged.await);
-            let Some(shared) = me.upgrade() else { return };
-            shared.with(|world| {
-                let delay = world.draw(|latencies| latencies.commit);
-                world.submit(life, Lane::Commit(seat), delay, move |world| {
-                    world.given_up(seat, member, &taken);
-                });
-            });
+        self.reply(life, Lane::Membership(seat), Duration::ZERO, move |world| {
+            world.told(seat, change);
         });
     }
 
-    fn given_up(&mut self, seat: u64, member: u64, taken: &BTreeSet<Partition>) {
+    pub(super) fn given_up(&mut self, seat: u64, member: u64, taken: &BTreeSet<Partition>) {
         let Some(state) = self.groups.seats.get_mut(&seat) else {
             return;
         };
@@ -444,19 +418,31 @@ impl World {
             .ok_or_else(|| not_a_member("closed membership"))?;
         Ok(Proof {
             group: state.group.clone(),
-            member: state.member,
-            generation: state.generation,
+            place: state.place,
         })
     }
 
+    /// Whether the positions of a transaction are taken now: where no place is named, nothing is
+    /// checked.
+    pub(super) fn check_proof_of_transaction(&self, proof: &Proof) -> Result<(), Error> {
+        match proof.place {
+            Place::Nowhere => Ok(()),
+            Place::At { .. } => self.check_proof(proof),
+        }
+    }
+
     /// Whether a commit under this membership is taken now.
-    pub(super) fn check_proof(&self, proof: &Proof) -> Result<(), Error> {
-        if !self.is_member(&proof.group, proof.member) {
+    fn check_proof(&self, proof: &Proof) -> Result<(), Error> {
+        let (member, generation) = match proof.place {
+            Place::At { member, generation } => (member, generation),
+            Place::Nowhere => return Err(not_a_member(&proof.group)),
+        };
+        if !self.is_member(&proof.group, member) {
             return Err(not_a_member(&proof.group));
         }
         let current = self
             .group(&proof.group)
-            .is_some_and(|it| it.generation == proof.generation && it.phase != Phase::Syncing);
+            .is_some_and(|it| it.generation == generation && it.phase != Phase::Syncing);
         if current {
             Ok(())
         } else {
@@ -498,13 +484,9 @@ impl World {
             return Err(fault.error(&proof.group));
         }
         if let Err(refused) = self.check_proof(&proof) {
-            self.note(format!(
-                "commit of member {} refused: {refused}",
-                proof.member
-            ));
-            if refused.class() == Class::Fenced {
+            self.note(format!("commit at {:?} refused: {refused}", proof.place));
+            if let (Class::Fenced, Place::At { member, .. }) = (refused.class(), proof.place) {
                 // It talks to the log, so it learns at once.
-                let member = proof.member;
                 self.reply(life, Lane::Alone, Duration::ZERO, move |world| {
                     world.learn(seat, member);
                 });

@@ -9,6 +9,7 @@ mod assignment;
 mod faults;
 mod member;
 mod membership;
+mod news;
 mod options;
 mod partition;
 mod positions;
@@ -39,7 +40,7 @@ use super::{
 use crate::clock::Clock;
 
 pub use self::faults::{Fault, Faults, Operation};
-pub use self::options::{Latencies, Latency, SimulationOptions};
+pub use self::options::{Latencies, Latency, LossTold, SimulationOptions};
 pub use self::partition::{Content, Entry};
 pub use self::trace::Trace;
 

@@ -30,6 +30,8 @@ pub struct SimulationOptions {
     /// Whether a member's plain commits wait behind its own request to join, as they do in Kafka's
     /// classic protocol, which sends both on one connection.
     pub joins_hold_commits: bool,
+    /// When a member that was thrown out is told what it lost.
+    pub loss_told: LossTold,
     /// How long after a write a compacted topic is compacted; `None` only on demand.
     pub compaction_delay: Option<Duration>,
     /// How long compaction keeps tombstones.
@@ -52,6 +54,7 @@ impl Default for SimulationOptions {
             transaction_sweep: Duration::from_secs(1),
             static_members: false,
             joins_hold_commits: false,
+            loss_told: LossTold::AtOnce,
             compaction_delay: None,
             tombstones_kept: Duration::from_secs(24 * 3600),
             trace_lines: 20_000,
@@ -71,15 +74,35 @@ impl SimulationOptions {
         ]
         .into_iter()
         .flat_map(|operation| Fault::ALL.map(|fault| (operation, fault, 0.01)));
+        let late = Latency::between(Duration::from_millis(1), Duration::from_millis(300));
+        let loss_told = match seed % 3 {
+            0 => LossTold::AtOnce,
+            1 => LossTold::Late(late),
+            _ => LossTold::AfterJoining(late),
+        };
         Self {
             seed,
             latencies: Latencies::busy(),
             probabilities: fails.collect(),
             joins_hold_commits: seed.is_multiple_of(2),
+            loss_told,
             compaction_delay: Some(Duration::from_secs(5)),
             ..Self::default()
         }
     }
+}
+
+/// When a member that was thrown out is told what it lost.
+#[derive(Debug, Clone, Copy)]
+pub enum LossTold {
+    /// When its client first hears of it, and before that joins again.
+    AtOnce,
+    /// So much later; only then its client joins again. Until then, where its process was silent, its
+    /// place in the group is none: the log refuses a plain commit, and asks a transaction for nothing.
+    Late(Latency),
+    /// So much later than its client has its next place in the group, or when the process asks for its
+    /// place: the loss is on its way to the process, which is busy.
+    AfterJoining(Latency),
 }
 
 /// How long things take. A request and its reply are drawn apart, so acknowledgements of different

@@ -376,7 +376,8 @@ impl World {
         };
         let proof = proof.clone();
         self.check_positions(&positions).map_err(aborted)?;
-        self.check_proof(&proof).map_err(NotCommitted::NotMember)?;
+        self.check_proof_of_transaction(&proof)
+            .map_err(NotCommitted::NotMember)?;
         if self.is_fenced(number) {
             let message = "a newer producer of this id exists";
             return Err(NotCommitted::Fenced(Error::new(Class::Fenced, id, message)));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::super::Class;
-use super::super::{Fault, Operation};
+use super::super::{Fault, LossTold, Operation};
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -255,4 +255,64 @@ async fn no_partition_ever_has_two_owners() {
         assert_eq!(all, distinct.len(), "{held:?}");
     }
     assert!(held.iter().all(|owned| owned.len() == 4), "{held:?}");
+}
+
+/// One of two members is stopped for longer than a session and woken, when the other owns all.
+async fn woken(loss_told: LossTold) -> (SimulatedLog, TopicName, [Joined; 2]) {
+    let options = SimulationOptions {
+        loss_told,
+        ..SimulationOptions::default()
+    };
+    let (log, topic) = simulation(options, 1).await;
+    let (first, mut of_first) = join(&log, "one", &topic).await;
+    assigned(&mut of_first).await;
+    log.stop("one");
+    let (second, mut of_second) = join(&log, "two", &topic).await;
+    assert_eq!(assigned(&mut of_second).await.len(), 1, "after the session");
+    log.wake("one");
+    (log, topic, [(first, of_first), (second, of_second)])
+}
+
+/// What the log says to a transaction of positions under the place that `member` has now.
+async fn transact(log: &SimulatedLog, member: &dyn Member, place: &Partition) -> bool {
+    let mut producer = transactions(&log.process("one"), "id").await;
+    let transaction = Transaction {
+        records: vec![],
+        positions: vec![position(place, 7)],
+        group: Some(member.group_metadata().unwrap()),
+    };
+    producer.commit(transaction).await.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_told_late_leaves_a_member_without_a_place_that_transactions_are_asked_for() {
+    let (log, topic, [one, _two]) = woken(LossTold::Late(latency(5))).await;
+    let (place, (first, mut of_first)) = (topic.partition(0), one);
+    let refused = first.commit(vec![position(&place, 3)]).await.unwrap_err();
+    assert_eq!(refused.class(), Class::Fenced);
+    assert!(transact(&log, &*first, &place).await);
+    assert_eq!(log.committed(GROUP)[&place].offset, 7);
+    let refused = first.commit(vec![position(&place, 3)]).await.unwrap_err();
+    assert_eq!(refused.class(), Class::Fenced, "a plain commit is checked");
+    assert!(is_stuck(seconds(4), of_first.recv()).await, "not told yet");
+    let told = next(&mut of_first).await;
+    assert!(matches!(&told, Membership::Lost(lost) if *lost == [place]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_told_after_joining_waits_for_whoever_asks_for_his_place() {
+    for asks in [true, false] {
+        let (log, topic, [one, _two]) = woken(LossTold::AfterJoining(latency(5))).await;
+        let (place, (first, mut of_first)) = (topic.partition(0), one);
+        assert!(is_stuck(seconds(2), of_first.recv()).await, "not told yet");
+        if asks {
+            assert!(transact(&log, &*first, &place).await, "its place is new");
+            let told = of_first.try_recv();
+            assert!(matches!(told, Ok(Membership::Lost(lost)) if lost == [place]));
+        } else {
+            let told = next(&mut of_first).await;
+            assert!(matches!(told, Membership::Lost(lost) if lost == [place.clone()]));
+            assert_eq!(log.committed(GROUP).len(), 0);
+        }
+    }
 }
