@@ -6,6 +6,9 @@
 /// How deep objects and arrays may be nested.
 pub(crate) const DEPTH_MAX: usize = 127;
 
+/// What is behind so many ordinary letters of a string is likely to be many more.
+const LONG: usize = 32;
+
 /// The first place at or behind `at` that is not white space.
 #[inline]
 pub(crate) fn blank(bytes: &[u8], mut at: usize) -> usize {
@@ -20,6 +23,7 @@ pub(crate) fn blank(bytes: &[u8], mut at: usize) -> usize {
 pub(crate) fn string(bytes: &[u8], mut at: usize) -> Option<(usize, bool)> {
     let mut escaped = false;
     loop {
+        let long = at + LONG;
         while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
             let special = special(u64::from_le_bytes(*chunk));
             if special != 0 {
@@ -28,6 +32,9 @@ pub(crate) fn string(bytes: &[u8], mut at: usize) -> Option<(usize, bool)> {
                 break;
             }
             at += 8;
+            if at == long {
+                at = plain(bytes, at);
+            }
         }
         match *bytes.get(at)? {
             b'"' => return Some((at + 1, escaped)),
@@ -39,6 +46,20 @@ pub(crate) fn string(bytes: &[u8], mut at: usize) -> Option<(usize, bool)> {
             _ => at += 1,
         }
     }
+}
+
+/// A place behind `at` before which nothing ends a run of ordinary letters: long texts are passed in
+/// pieces that the processor compares at once.
+#[inline(never)]
+fn plain(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<32>) {
+        let ends = |byte: &u8| (*byte == b'"') | (*byte == b'\\') | (*byte < 0x20);
+        if chunk.iter().fold(false, |any, byte| any | ends(byte)) {
+            break;
+        }
+        at += 32;
+    }
+    at
 }
 
 /// The high bit of each byte that ends a run of ordinary letters: a quote, a backslash, a control

@@ -159,19 +159,23 @@ impl Reader<'_> {
     /// Where the member named by the text in `span` leads.
     #[inline]
     fn child(&self, place: Place, span: (usize, usize), escaped: bool) -> Option<Node> {
-        let raw = self.text.get(span.0..span.1)?;
-        if !escaped {
-            return self.named(place, raw);
+        if escaped {
+            return self.named(place, self.text.get(span.0..span.1)?);
         }
-        let mut name = String::new();
-        lex::unescape(raw, &mut name)?;
-        self.named(place, &name)
+        let child = self.paths.child_at(place.node, self.bytes, span)?;
+        if !place.is_through {
+            return Some(child);
+        }
+        let name = self.text.get(span.0..span.1)?;
+        (!paths::is_index(name)).then_some(child)
     }
 
-    #[inline]
-    fn named(&self, place: Place, name: &str) -> Option<Node> {
-        let child = self.paths.child(place.node, name)?;
-        (!place.is_through || !paths::is_index(name)).then_some(child)
+    /// As [`Reader::child`], of a name with escapes.
+    fn named(&self, place: Place, raw: &str) -> Option<Node> {
+        let mut name = String::new();
+        lex::unescape(raw, &mut name)?;
+        let child = self.paths.child(place.node, &name)?;
+        (!place.is_through || !paths::is_index(&name)).then_some(child)
     }
 
     fn array(&mut self, at: usize, place: Place, depth: usize) -> Option<usize> {

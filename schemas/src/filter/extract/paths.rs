@@ -27,15 +27,62 @@ pub struct Paths {
     slots: usize,
 }
 
+/// More steps than this from one place are a map.
+const FEW: usize = 8;
+
 /// Where a step leads.
 #[derive(Debug, Clone, Default)]
 struct Step {
-    children: HashMap<Box<str>, Node, RandomState>,
-    /// A bit for each length that a child's name has: most members of an object have none of them.
-    lengths: u64,
+    /// The first few children.
+    few: Vec<Child>,
+    /// The others.
+    many: HashMap<Box<str>, Node, RandomState>,
+    /// A bit for each name of a child, see [`Head::bit`]: most members of an object have none.
+    bits: u64,
     /// How many children are indexes of arrays.
     indexes: usize,
     slot: Option<Slot>,
+}
+
+/// A step from a place.
+#[derive(Debug, Clone)]
+struct Child {
+    head: Head,
+    name: Box<str>,
+    node: Node,
+}
+
+/// A name's length and its first bytes: all of a short name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Head {
+    length: usize,
+    word: u64,
+}
+
+impl Head {
+    /// Of the name between two places in a text.
+    #[inline]
+    fn of(text: &[u8], (start, end): (usize, usize)) -> Self {
+        let length = end.saturating_sub(start);
+        let behind = text.get(start..).unwrap_or_default();
+        let word = behind.first_chunk().map_or_else(
+            || {
+                let few = behind.iter().rev();
+                few.fold(0, |word, byte| (word << 8) | u64::from(*byte))
+            },
+            |bytes| u64::from_le_bytes(*bytes),
+        );
+        let word = match length {
+            0..8 => word & ((1 << (8 * length)) - 1),
+            8.. => word,
+        };
+        Self { length, word }
+    }
+
+    #[inline]
+    fn bit(self) -> u64 {
+        1_u64.rotate_left(u32::try_from((self.word ^ (self.word >> 11)) & 63).unwrap_or(0))
+    }
 }
 
 impl Default for Paths {
@@ -72,9 +119,15 @@ impl Paths {
         let child = Node::try_from(self.nodes.len()).unwrap_or(Node::MAX);
         self.nodes.push(Step::default());
         if let Some(step) = self.step_mut(node) {
-            step.lengths |= length_bit(&name);
+            let head = Head::of(name.as_bytes(), (0, name.len()));
+            step.bits |= head.bit();
             step.indexes += usize::from(is_index(&name));
-            step.children.insert(name.into(), child);
+            let (name, node) = (name.into(), child);
+            if step.few.len() < FEW {
+                step.few.push(Child { head, name, node });
+            } else {
+                step.many.insert(name, node);
+            }
         }
         child
     }
@@ -103,13 +156,24 @@ impl Paths {
     }
 
     /// Where the step called `name` leads from here.
-    #[inline]
     pub(super) fn child(&self, node: Node, name: &str) -> Option<Node> {
+        self.child_at(node, name.as_bytes(), (0, name.len()))
+    }
+
+    /// Where the step leads from here whose name is between two places in a text.
+    #[inline]
+    pub(super) fn child_at(&self, node: Node, text: &[u8], span: (usize, usize)) -> Option<Node> {
         let step = self.step(node)?;
-        if step.lengths & length_bit(name) == 0 {
+        let head = Head::of(text, span);
+        if step.bits & head.bit() == 0 {
             return None;
         }
-        step.children.get(name).copied()
+        let name = text.get(span.0..span.1)?;
+        let is_name = |child: &&Child| {
+            child.head == head && (head.length <= 8 || child.name.as_bytes() == name)
+        };
+        let few = step.few.iter().find(is_name).map(|child| child.node);
+        few.or_else(|| step.many_named(name))
     }
 
     /// Whether an element of an array has a step of its own here.
@@ -119,13 +183,19 @@ impl Paths {
 
     /// Whether an array's elements are looked into as if each were in its place.
     pub(super) fn looks_through(&self, node: Node) -> bool {
-        self.step(node)
-            .is_some_and(|step| step.slot.is_some() || step.children.len() > step.indexes)
+        self.step(node).is_some_and(|step| {
+            step.slot.is_some() || step.few.len() + step.many.len() > step.indexes
+        })
     }
 }
 
-fn length_bit(name: &str) -> u64 {
-    1 << name.len().min(63)
+impl Step {
+    fn many_named(&self, name: &[u8]) -> Option<Node> {
+        if self.many.is_empty() {
+            return None;
+        }
+        self.many.get(std::str::from_utf8(name).ok()?).copied()
+    }
 }
 
 /// Whether a step selects an element of an array (RFC 6901 §4).

@@ -188,6 +188,72 @@ fn what_would_take_long_is_not_looked_into() {
     );
 }
 
+#[test]
+fn names_are_told_apart_however_many_and_long_they_are() {
+    let names = [
+        "",
+        "a",
+        "b",
+        "aa",
+        "abcdefg",
+        "abcdefgh",
+        "abcdefghi",
+        "abcdefghj",
+        "é",
+        "total",
+        "lines",
+        "status",
+        "warehouse",
+        "abcdefghijklmnop",
+        "abcdefghijklmnoq",
+        "i",
+        "h",
+    ];
+    let others = [
+        "c",
+        "ab",
+        "abcdefgg",
+        "abcdefghk",
+        "abcdefghijklmnor",
+        "abcdefghijklmno",
+        "è",
+    ];
+    let member = |name: &&str| format!("\"{name}\":\"{name}!\"");
+    let members: Vec<String> = names.iter().chain(&others).map(member).collect();
+    let text = format!("{{{}}}", members.join(","));
+    let pointers: Vec<String> = names.iter().map(|name| format!("/{name}")).collect();
+    let mut found = Found::default();
+    for count in 1..=pointers.len() {
+        let some: Vec<&str> = pointers.iter().take(count).map(String::as_str).collect();
+        check(&text, &some, &mut found);
+        // The last name of all is near the end of the text.
+        let some: Vec<&str> = pointers
+            .iter()
+            .rev()
+            .take(count)
+            .map(String::as_str)
+            .collect();
+        check(r#"{"abcdefghi":1,"h":[]}"#, &some, &mut found);
+    }
+}
+
+#[test]
+fn strings_end_where_they_do_however_long_they_are() {
+    let mut found = Found::default();
+    for special in ["\\\"", r"\n", r"\x", r"\", "\"", "\u{1}", "é", "x"] {
+        for before in 0..110 {
+            let (before, behind) = ("é".repeat(before % 3) + &"x".repeat(before), "y".repeat(40));
+            let text = format!("[\"{before}{special}{behind}\"]");
+            let expected = serde_json::from_str::<IgnoredAny>(&text).is_ok();
+            assert_eq!(
+                extract(&Paths::default(), &text, &mut found),
+                expected,
+                "{text}"
+            );
+        }
+    }
+}
+
 /// JSON with members that come twice, and escapes.
 fn json() -> impl Strategy<Value = String> {
     let scalar = prop::sample::select(vec![
