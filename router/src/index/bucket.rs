@@ -9,23 +9,31 @@
 use schemas::event::Context;
 use schemas::filter::{Alternative, Key, Need, Operand, Scalar, Slot, Subject, address};
 
+use smallvec::SmallVec;
+
 use super::decided::Decided;
 use super::hits::Hits;
-use super::keys::{Keys, RuleId};
+use super::keys::{Keys, LineId};
 use super::lists::Lists;
-use super::operands::{Kind, Lookup, Operands, PATH, Probe, Value, windows};
+use super::operands::{Hashes, Kind, Lookup, Operands, PATH, Probe, Value, windows};
 use super::ranges::Spans;
 use super::tenant::Shared;
 
-/// Rules of one type, of types that begin alike, or of any.
+/// So many ways to look values up lie in the bucket itself.
+const PROBES: usize = 12;
+/// So many keys of an event are looked up together: a long text has more.
+const KEYS_MAX: usize = 64;
+
+/// Rules of one type, of types that begin alike, or of any. What there is of a bucket of few rules
+/// lies in one piece of memory.
 #[derive(Debug, Default)]
 pub(super) struct Bucket {
     /// How values are looked up, sorted, each with how many conditions ask for it.
-    probes: Vec<(Probe, u32)>,
+    probes: SmallVec<[(Probe, u32); PROBES]>,
     keys: Keys,
     spans: Spans,
     /// Rules of which nothing is known.
-    always: Vec<RuleId>,
+    always: Vec<LineId>,
     rules: usize,
     /// Subscriptions of rules that are not listed here, since they need not be looked at.
     pub(super) decided: Decided,
@@ -43,7 +51,7 @@ pub(super) struct Choice {
 /// A rule as a bucket sees it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Listed<'a> {
-    pub(super) rule: RuleId,
+    pub(super) line: LineId,
     pub(super) alternatives: &'a [Alternative<'a>],
     pub(super) slots: &'a [Slot],
     /// Every event that comes here has a type that the rule asks for.
@@ -63,7 +71,7 @@ impl Bucket {
         } = shared;
         let choice = self.choose(listed, operands);
         let Some(needs) = needs(listed, choice) else {
-            self.always.push(listed.rule);
+            self.always.push(listed.line);
             return choice;
         };
         for need in needs {
@@ -71,10 +79,10 @@ impl Bucket {
                 match operands.lookup(value, need, choice.window) {
                     Lookup::Key(probe, key) => {
                         self.retain(probe);
-                        self.keys.insert(key, listed.rule, lists);
+                        self.keys.insert(key, listed.line, lists);
                     }
                     Lookup::Range(value, low, high) => {
-                        self.spans.insert(value, (low, high), listed.rule);
+                        self.spans.insert(value, (low, high), listed.line);
                     }
                 }
             }
@@ -89,7 +97,7 @@ impl Bucket {
             operands, lists, ..
         } = shared;
         let Some(needs) = needs(listed, choice) else {
-            let place = self.always.iter().position(|rule| *rule == listed.rule);
+            let place = self.always.iter().position(|rule| *rule == listed.line);
             place.map(|place| self.always.swap_remove(place));
             return;
         };
@@ -98,10 +106,10 @@ impl Bucket {
                 match operands.lookup(value, need, choice.window) {
                     Lookup::Key(probe, key) => {
                         self.release(probe);
-                        self.keys.remove(key, listed.rule, lists);
+                        self.keys.remove(key, listed.line, lists);
                     }
                     Lookup::Range(value, low, high) => {
-                        self.spans.remove(value, (low, high), listed.rule);
+                        self.spans.remove(value, (low, high), listed.line);
                     }
                 }
                 operands.release(need.operand);
@@ -111,6 +119,9 @@ impl Bucket {
 
     /// Adds the rules that `subject` may pass.
     pub(super) fn find(&self, subject: &mut Subject<'_>, shared: &Shared, hits: &mut Hits) {
+        if self.rules == 0 {
+            return;
+        }
         let operands = &shared.operands;
         self.always.iter().for_each(|rule| hits.add(*rule));
         let paths = self.probes.partition_point(|(probe, _)| probe.value < PATH);
@@ -125,22 +136,32 @@ impl Bucket {
             };
             known = Some((probe.value, text));
             if let Some(text) = text {
-                ask(*probe, Some(Scalar::String(text)), operands, hits);
+                self.ask(*probe, Some(Scalar::String(text)), shared, hits);
             }
         }
         if !paths.is_empty() || !self.spans.is_empty() {
             for (slot, scalar) in subject.found() {
-                self.find_value(paths, (slot | PATH, scalar), operands, hits);
+                self.find_value(paths, (slot | PATH, scalar), shared, hits);
             }
         }
         self.find_keys(&shared.lists, hits);
     }
 
-    /// Looks up all keys at once: none waits for what another finds.
+    /// Looks one value up in one way, or soon.
+    fn ask(&self, probe: Probe, scalar: Option<Scalar<'_>>, shared: &Shared, hits: &mut Hits) {
+        keys_of(probe, scalar, &shared.operands.hashes, |key| {
+            hits.keys.push(key);
+            if hits.keys.len() >= KEYS_MAX {
+                self.find_keys(&shared.lists, hits);
+            }
+        });
+    }
+
+    /// Looks up keys together: none waits for what another finds.
     fn find_keys(&self, lists: &Lists, hits: &mut Hits) {
-        let Hits { rules, keys } = hits;
+        let Hits { lines, keys } = hits;
         for key in keys.drain(..) {
-            self.keys.each(key, lists, |rule| rules.push(rule));
+            self.keys.each(key, lists, |line| lines.push(line));
         }
     }
 
@@ -148,13 +169,13 @@ impl Bucket {
         &self,
         paths: &[(Probe, u32)],
         (value, scalar): (Value, Option<Scalar<'_>>),
-        operands: &Operands,
+        shared: &Shared,
         hits: &mut Hits,
     ) {
         let first = paths.partition_point(|(probe, _)| probe.value < value);
         let same = paths.iter().skip(first);
         for (probe, _) in same.take_while(|(probe, _)| probe.value == value) {
-            ask(*probe, scalar, operands, hits);
+            self.ask(*probe, scalar, shared, hits);
         }
         if let Some(Scalar::Number(text)) = scalar
             && self.spans.has(value)
@@ -249,10 +270,9 @@ impl Bucket {
     }
 }
 
-/// Says what one value is looked up by in one way.
-fn ask(probe: Probe, scalar: Option<Scalar<'_>>, operands: &Operands, hits: &mut Hits) {
-    let hashes = &operands.hashes;
-    let mut add = |key| hits.keys.push(key);
+/// Calls `add` with each key that one value has in one way.
+#[inline]
+fn keys_of(probe: Probe, scalar: Option<Scalar<'_>>, hashes: &Hashes, mut add: impl FnMut(u64)) {
     let length = usize::from(probe.length);
     let text = match scalar {
         Some(Scalar::String(text)) => text.as_bytes(),

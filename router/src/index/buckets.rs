@@ -4,12 +4,10 @@
 //! The surprise: what begins alike is told apart by the lengths of the prefixes in use, and so
 //! looked up as the type itself is.
 
-use std::collections::HashMap;
-
-use foldhash::fast::RandomState;
-use schemas::filter::{Filters, Text};
+use schemas::filter::Filters;
 
 use super::bucket::Bucket;
+use super::texts::Texts;
 
 /// Types are told apart by so many bytes of what they begin with.
 const PREFIX_BYTES_MAX: usize = 64;
@@ -17,7 +15,7 @@ const PREFIX_BYTES_MAX: usize = 64;
 /// The buckets that are not empty.
 #[derive(Debug, Default)]
 pub(super) struct Buckets {
-    by_type: HashMap<Text, Bucket, RandomState>,
+    by_type: Texts<Bucket>,
     /// Few tenants have any.
     wider: Option<Box<Wider>>,
 }
@@ -25,7 +23,7 @@ pub(super) struct Buckets {
 /// Those of more than one type.
 #[derive(Debug, Default)]
 struct Wider {
-    by_prefix: HashMap<Text, Bucket, RandomState>,
+    by_prefix: Texts<Bucket>,
     /// How long the prefixes are, each with how many there are of it.
     prefix_lengths: Vec<(usize, usize)>,
     any_type: Bucket,
@@ -102,19 +100,14 @@ impl Wider {
 
 /// Changes a bucket; says how many there are then.
 fn change_in<T>(
-    buckets: &mut HashMap<Text, Bucket, RandomState>,
+    buckets: &mut Texts<Bucket>,
     name: &str,
     change: impl FnOnce(&mut Bucket) -> T,
 ) -> (T, usize) {
-    let (answer, is_empty) = match buckets.get_mut(name.as_bytes()) {
-        Some(bucket) => (change(bucket), bucket.is_empty()),
-        None => {
-            let bucket = buckets.entry(name.into()).or_default();
-            (change(bucket), bucket.is_empty())
-        }
-    };
-    if is_empty {
-        buckets.remove(name.as_bytes());
+    let bucket = buckets.get_or_default(name);
+    let answer = change(bucket);
+    if bucket.is_empty() {
+        buckets.remove(name);
     }
     (answer, buckets.len())
 }

@@ -4,14 +4,13 @@
 //! It must never list filters that ask for anything else, since nobody looks at them again. The
 //! surprise: texts are kept here and compared, so that a shared hash names nobody wrongly.
 
-use std::collections::HashMap;
-
-use foldhash::fast::RandomState;
 use schemas::event::{AttributeName, Event};
-use schemas::filter::{Decisive, Text};
+use schemas::filter::Decisive;
+use smallvec::SmallVec;
 
 use super::entries::Place;
 use super::lists::{List, Lists};
+use super::texts::Texts;
 
 /// Places of subscriptions, by what decides about them.
 #[derive(Debug, Default)]
@@ -19,14 +18,14 @@ pub(super) struct Decided {
     /// Those who want every event that comes here.
     every: Vec<Place>,
     /// By attribute, in the order of their names.
-    tables: Vec<Table>,
+    tables: SmallVec<[Table; 1]>,
 }
 
 /// Places by the text of one attribute.
 #[derive(Debug)]
 struct Table {
     attribute: AttributeName,
-    texts: HashMap<Text, List, RandomState>,
+    texts: Texts<List>,
 }
 
 impl Decided {
@@ -41,7 +40,7 @@ impl Decided {
             Decisive::Text(attribute, texts) => {
                 let at = self.find_table(attribute).unwrap_or_else(|at| {
                     let attribute = AttributeName::clone(attribute);
-                    let texts = HashMap::default();
+                    let texts = Texts::default();
                     self.tables.insert(at, Table { attribute, texts });
                     at
                 });
@@ -49,7 +48,7 @@ impl Decided {
                     return;
                 };
                 for text in texts {
-                    let list = table.texts.entry(Text::from(*text)).or_default();
+                    let list = table.texts.get_or_default(text);
                     list.add(place, lists);
                 }
             }
@@ -71,11 +70,10 @@ impl Decided {
                     return;
                 };
                 for text in texts {
-                    if let Some(places) = table.get_mut(text.as_bytes()) {
-                        places.remove(place, lists);
-                        if places.is_empty() {
-                            table.remove(text.as_bytes());
-                        }
+                    let places = table.get_or_default(text);
+                    places.remove(place, lists);
+                    if places.is_empty() {
+                        table.remove(text);
                     }
                 }
                 if table.is_empty() {

@@ -5,7 +5,7 @@
 use schemas::filter::Found;
 
 use super::entries::Place;
-use super::keys::RuleId;
+use super::keys::LineId;
 
 /// Memory for matching, one event after another.
 #[derive(Debug, Default)]
@@ -18,28 +18,28 @@ pub(super) struct Scratch {
 /// Rules that may want an event.
 #[derive(Debug, Default)]
 pub(super) struct Hits {
-    pub(super) rules: Vec<RuleId>,
+    pub(super) lines: Vec<LineId>,
     /// What is still to be looked up in the bucket at hand.
     pub(super) keys: Vec<u64>,
 }
 
 impl Hits {
     pub(super) fn clear(&mut self) {
-        self.rules.clear();
+        self.lines.clear();
         self.keys.clear();
     }
 
     #[inline]
-    pub(super) fn add(&mut self, rule: RuleId) {
-        self.rules.push(rule);
+    pub(super) fn add(&mut self, line: LineId) {
+        self.lines.push(line);
     }
 
     /// Each once, in the order in which they lie in memory.
-    pub(super) fn sorted(&mut self) -> &[RuleId] {
-        if self.rules.len() > 1 {
-            self.rules.sort_unstable();
-            self.rules.dedup();
+    pub(super) fn sorted(&mut self) -> &[LineId] {
+        if self.lines.len() > 1 {
+            self.lines.sort_unstable();
+            self.lines.dedup();
         }
-        &self.rules
+        &self.lines
     }
 }

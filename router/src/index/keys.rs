@@ -8,14 +8,20 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use foldhash::fast::RandomState;
+use smallvec::SmallVec;
 
 use super::lists::{List, Lists};
 
 /// The number of a rule in its tenant's index.
 pub(super) type RuleId = u32;
 
+/// The number of the line of a rule that is listed.
+pub(super) type LineId = u32;
+
 /// More keys than this are a map.
 const FEW: usize = 24;
+/// So many lie beside what else is read of their bucket.
+const NEAR: usize = 12;
 
 /// Rules by the hash of what they are found by.
 #[derive(Debug)]
@@ -29,7 +35,7 @@ pub(super) enum Keys {
 pub(super) struct Few {
     /// A bit for each key, told by its lowest bits: most that are asked for have none.
     bits: u64,
-    list: Vec<(u32, RuleId)>,
+    list: SmallVec<[(u32, RuleId); NEAR]>,
 }
 
 impl Default for Keys {
@@ -55,8 +61,9 @@ impl Few {
     #[inline]
     fn of(&self, key: u32) -> impl Iterator<Item = RuleId> {
         let may_be = self.bits & bit(key) != 0;
-        let list = may_be.then_some(&self.list).into_iter().flatten();
-        list.filter(move |(other, _)| *other == key)
+        let list = if may_be { &*self.list } else { &[] };
+        list.iter()
+            .filter(move |(other, _)| *other == key)
             .map(|(_, rule)| *rule)
     }
 }

@@ -12,11 +12,13 @@ mod entries;
 mod hits;
 mod keys;
 mod layouts;
+mod lines;
 mod lists;
 mod operands;
 mod ranges;
 mod rules;
 mod tenant;
+mod texts;
 
 use std::collections::{HashMap, HashSet};
 

@@ -3,18 +3,22 @@
 //! It must never miss a range; ends belong to it. The surprise: ranges are sorted among those about
 //! as wide as they are, so that a wide one is not in the way of finding many narrow ones.
 
-use super::keys::RuleId;
+use smallvec::SmallVec;
+
+use super::keys::LineId;
 use super::operands::Value;
 
 /// Ranges of one piece of a sorted list.
 const PIECE: usize = 64;
 /// So many of all values together are one list.
 const FEW: usize = 16;
+/// So many lie beside what else is read of their bucket.
+const NEAR: usize = 2;
 
 /// Ranges of several values, each with its rule.
 #[derive(Debug)]
 pub(super) enum Spans {
-    Few(Vec<(Value, Range)>),
+    Few(SmallVec<[(Value, Range); NEAR]>),
     Many(Vec<(Value, Ranges)>),
 }
 
@@ -55,7 +59,7 @@ struct Piece {
 pub(super) struct Range {
     low: f64,
     high: f64,
-    rule: RuleId,
+    rule: LineId,
 }
 
 impl Class {
@@ -78,7 +82,7 @@ impl Class {
         }
     }
 
-    fn range(self, low: f64, high: f64, rule: RuleId) -> Range {
+    fn range(self, low: f64, high: f64, rule: LineId) -> Range {
         match self {
             Self::Above | Self::Wide(_) => Range { low, high, rule },
             Self::Below => Range {
@@ -105,7 +109,7 @@ impl Range {
 
 impl Default for Spans {
     fn default() -> Self {
-        Self::Few(Vec::new())
+        Self::Few(SmallVec::new())
     }
 }
 
@@ -118,7 +122,7 @@ impl Spans {
     }
 
     /// Adds the range between two numbers, neither of which is NaN.
-    pub(super) fn insert(&mut self, value: Value, (low, high): (f64, f64), rule: RuleId) {
+    pub(super) fn insert(&mut self, value: Value, (low, high): (f64, f64), rule: LineId) {
         if let Self::Few(few) = self
             && few.len() >= FEW
         {
@@ -135,7 +139,7 @@ impl Spans {
         }
     }
 
-    pub(super) fn remove(&mut self, value: Value, (low, high): (f64, f64), rule: RuleId) {
+    pub(super) fn remove(&mut self, value: Value, (low, high): (f64, f64), rule: LineId) {
         match self {
             Self::Few(few) => {
                 let item = (value, Range { low, high, rule });
@@ -169,7 +173,7 @@ impl Spans {
     }
 
     /// Calls `visit` with the rule of each range of a value that holds `number`, which is not NaN.
-    pub(super) fn each(&self, value: Value, number: f64, mut visit: impl FnMut(RuleId)) {
+    pub(super) fn each(&self, value: Value, number: f64, mut visit: impl FnMut(LineId)) {
         match self {
             Self::Few(few) => {
                 for (other, range) in few {
@@ -212,7 +216,7 @@ impl Ranges {
     }
 
     /// Adds the range from `low` to `high`, neither of which is NaN.
-    pub(super) fn insert(&mut self, low: f64, high: f64, rule: RuleId) {
+    pub(super) fn insert(&mut self, low: f64, high: f64, rule: LineId) {
         let class = Class::of(low, high);
         let known = self.classes.iter().position(|(other, _)| *other == class);
         let place = known.unwrap_or_else(|| {
@@ -225,7 +229,7 @@ impl Ranges {
         }
     }
 
-    pub(super) fn remove(&mut self, low: f64, high: f64, rule: RuleId) {
+    pub(super) fn remove(&mut self, low: f64, high: f64, rule: LineId) {
         let class = Class::of(low, high);
         let Some(place) = self.classes.iter().position(|(other, _)| *other == class) else {
             return;
@@ -242,7 +246,7 @@ impl Ranges {
     }
 
     /// Calls `visit` with the rule of each range that holds `number`, which is not NaN.
-    pub(super) fn each(&self, number: f64, mut visit: impl FnMut(RuleId)) {
+    pub(super) fn each(&self, number: f64, mut visit: impl FnMut(LineId)) {
         for (class, sorted) in &self.classes {
             sorted.each(class.point(number), class.span(), &mut visit);
         }
@@ -297,7 +301,7 @@ impl Sorted {
         false
     }
 
-    fn each(&self, number: f64, span: f64, visit: &mut impl FnMut(RuleId)) {
+    fn each(&self, number: f64, span: f64, visit: &mut impl FnMut(LineId)) {
         let from = self.first(number - span);
         for piece in self.pieces.iter().skip(from) {
             if piece.low > number {
@@ -358,7 +362,7 @@ mod tests {
             numbers in prop::collection::vec(end(), 1..20),
         ) {
             let mut indexed = Ranges::default();
-            let mut naive: Vec<(f64, f64, RuleId)> = Vec::new();
+            let mut naive: Vec<(f64, f64, LineId)> = Vec::new();
             for (rule, (low, high)) in (0..).zip(ranges) {
                 indexed.insert(low, high, rule);
                 naive.push((low, high, rule));
@@ -373,7 +377,7 @@ mod tests {
             for number in numbers.into_iter().chain([f64::INFINITY, f64::NEG_INFINITY]) {
                 let mut found = Vec::new();
                 indexed.each(number, |rule| found.push(rule));
-                let holds = |(low, high, _): &&(f64, f64, RuleId)| *low <= number && number <= *high;
+                let holds = |(low, high, _): &&(f64, f64, LineId)| *low <= number && number <= *high;
                 let expected: BTreeSet<_> = naive.iter().filter(holds).map(|range| range.2).collect();
                 prop_assert_eq!(found.len(), expected.len());
                 prop_assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), expected);

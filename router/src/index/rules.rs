@@ -3,18 +3,14 @@
 //!
 //! It must never take two filters for one because they share a hash.
 
-use std::hint::black_box;
-
-use schemas::filter::{Brief, Filters, Slot, Subject};
+use schemas::filter::{Filters, Slot, Subject};
 
 use super::bucket::Choice;
 use super::entries::Place;
-use super::keys::{Keys, RuleId};
-use super::lists::{List, Lists};
+use super::keys::{Keys, LineId, RuleId};
+use super::lines::Lines;
+use super::lists::List;
 use super::tenant::Shared;
-
-/// Rules that are fetched together; more would push each other out again.
-const TOGETHER: usize = 64;
 
 /// Filters, and who has them.
 #[derive(Debug)]
@@ -24,30 +20,18 @@ pub(super) struct Rule {
     pub(super) slots: Box<[Slot]>,
     /// The subscriptions that have them.
     places: List,
+    /// Where it is found, if it is listed.
+    pub(super) line: Option<LineId>,
     /// Where it is listed, in the order of its types.
     pub(super) choices: Box<[Choice]>,
     /// Which of the filters ask for more than the type.
     beside_types: u64,
 }
 
-/// What is looked at of a rule first, and mostly alone: one line of memory.
-#[derive(Debug, Clone, Copy)]
-#[repr(align(64))]
-struct Line {
-    /// The subscription that has it; [`SEVERAL`] where it is not one.
-    only: Place,
-    brief: Brief,
-}
-
-/// No place, or several.
-const SEVERAL: Place = Place::MAX;
-
 /// The rules of one tenant.
 #[derive(Debug, Default)]
 pub(super) struct Rules {
     rules: Vec<Option<Rule>>,
-    /// By the same numbers, as far as they are listed.
-    lines: Vec<Line>,
     free: Vec<RuleId>,
     by_hash: Keys,
 }
@@ -59,6 +43,7 @@ impl Rule {
             filters,
             slots,
             places: List::default(),
+            line: None,
             choices: Box::default(),
         }
     }
@@ -70,93 +55,67 @@ impl Rule {
     }
 }
 
-impl Default for Line {
-    fn default() -> Self {
-        Self {
-            only: SEVERAL,
-            brief: Brief::default(),
-        }
-    }
-}
-
 impl Rules {
-    /// Reads what looking at these rules will read first. Each of them is far from the others in
-    /// memory, and one after another would be waited for; here nothing depends on an answer, so the
-    /// processor fetches several at once.
-    pub(super) fn touch(&self, ids: &[RuleId]) {
-        if ids.len() > 1 {
-            let lines = ids.iter().take(TOGETHER).filter_map(|id| self.line(*id));
-            black_box(lines.fold(0, |all, line| all ^ line.only));
-        }
-    }
-
-    /// Adds the subscriptions of a rule if the event passes, which is of a type that it asks for.
+    /// Adds the subscriptions of the rule of a line if the event passes, which is of a type that it
+    /// asks for.
     #[inline]
     pub(super) fn find_passed(
         &self,
-        id: RuleId,
+        id: LineId,
         subject: &mut Subject<'_>,
-        lists: &Lists,
+        shared: &Shared,
         places: &mut Vec<Place>,
     ) {
-        let Some(line) = self.line(id) else {
+        let Some(line) = shared.lines.get(id) else {
             return;
         };
         let known = line.brief.passes(subject);
-        if known == Some(true) && line.only != SEVERAL {
-            places.push(line.only);
-        } else if known != Some(false)
-            && let Some(rule) = self.get(id)
+        if known == Some(false) {
+            return;
+        }
+        if let (Some(true), Some(only)) = (known, line.only()) {
+            places.push(only);
+            return;
+        }
+        let rule = shared.lines.rule(id).and_then(|rule| self.get(rule));
+        if let Some(rule) = rule
             && (known == Some(true) || rule.passes(subject))
         {
-            places.extend_from_slice(rule.places.of(lists));
+            places.extend_from_slice(rule.places.of(&shared.lists));
         }
     }
 
-    #[inline]
-    fn line(&self, id: RuleId) -> Option<&Line> {
-        self.lines.get(usize::try_from(id).ok()?)
-    }
-
-    /// Writes the line of a rule that is listed, as it is now.
-    pub(super) fn write_line(&mut self, id: RuleId) {
-        let Some((rule, at)) = self.get(id).zip(usize::try_from(id).ok()) else {
-            return;
-        };
-        let line = Line {
-            brief: rule.filters.brief(&rule.slots),
-            only: rule.places.only().unwrap_or(SEVERAL),
-        };
-        if at >= self.lines.len() {
-            self.lines.resize(at + 1, Line::default());
+    /// Gives a rule a line, if it has none.
+    pub(super) fn write_line(&mut self, id: RuleId, lines: &mut Lines) -> Option<LineId> {
+        let rule = self.get_mut(id)?;
+        if rule.line.is_none() {
+            rule.line = lines.take(id, rule.filters.brief(&rule.slots));
         }
-        if let Some(known) = self.lines.get_mut(at) {
-            *known = line;
-        }
+        rule.line
     }
 
     /// Adds a subscription to a rule.
-    pub(super) fn add(&mut self, id: RuleId, place: Place, lists: &mut Lists) {
-        self.change(id, |places| places.add(place, lists));
+    pub(super) fn add(&mut self, id: RuleId, place: Place, shared: &mut Shared) {
+        let Shared { lists, lines, .. } = shared;
+        self.change(id, lines, |places| places.add(place, lists));
     }
 
     /// Takes a subscription away from a rule; says whether it was the last.
-    pub(super) fn take(&mut self, id: RuleId, place: Place, lists: &mut Lists) -> bool {
-        self.change(id, |places| places.remove(place, lists))
+    pub(super) fn take(&mut self, id: RuleId, place: Place, shared: &mut Shared) -> bool {
+        let Shared { lists, lines, .. } = shared;
+        self.change(id, lines, |places| places.remove(place, lists))
     }
 
     /// Changes who has a rule; says whether nobody has it then.
-    fn change(&mut self, id: RuleId, change: impl FnOnce(&mut List)) -> bool {
+    fn change(&mut self, id: RuleId, lines: &mut Lines, change: impl FnOnce(&mut List)) -> bool {
         let Some(rule) = self.get_mut(id) else {
             return false;
         };
         change(&mut rule.places);
-        let (only, is_last) = (rule.places.only(), rule.places.is_empty());
-        let at = usize::try_from(id).ok();
-        if let Some(line) = at.and_then(|at| self.lines.get_mut(at)) {
-            line.only = only.unwrap_or(SEVERAL);
+        if let Some(line) = rule.line {
+            lines.set_places(line, rule.places);
         }
-        is_last
+        rule.places.is_empty()
     }
 
     pub(super) fn get(&self, id: RuleId) -> Option<&Rule> {
@@ -197,6 +156,9 @@ impl Rules {
         let rule = slot.take()?;
         let hash = shared.operands.hashes.of(&rule.filters);
         self.by_hash.remove(hash, id, &mut shared.lists);
+        if let Some(line) = rule.line {
+            shared.lines.give_back(line);
+        }
         self.free.push(id);
         Some(rule)
     }

@@ -16,6 +16,7 @@ use super::entries::{Entries, Entry, Place};
 use super::hits::Scratch;
 use super::keys::RuleId;
 use super::layouts::{Layouts, Looks};
+use super::lines::Lines;
 use super::lists::Lists;
 use super::operands::Operands;
 use super::rules::{Rule, Rules};
@@ -46,6 +47,7 @@ pub(super) struct Shared {
     pub(super) layouts: Layouts,
     pub(super) operands: Operands,
     pub(super) lists: Lists,
+    pub(super) lines: Lines,
 }
 
 /// What decides about these filters in each of their homes, where they need not be looked at.
@@ -98,10 +100,9 @@ impl TenantIndex {
             bucket.find(&mut subject, shared, hits);
         }
         let hits = hits.sorted();
-        self.rules.touch(hits);
+        shared.lines.touch(hits);
         for id in hits {
-            self.rules
-                .find_passed(*id, &mut subject, &shared.lists, places);
+            self.rules.find_passed(*id, &mut subject, shared, places);
         }
         places
     }
@@ -127,7 +128,7 @@ impl TenantIndex {
         if known.is_none() && decisive.is_none() {
             self.list(id, &homes, shared);
         }
-        self.rules.add(id, place, &mut shared.lists);
+        self.rules.add(id, place, shared);
         if let Some(decisive) = decisive {
             for home in &homes {
                 let lists = &mut shared.lists;
@@ -146,7 +147,7 @@ impl TenantIndex {
         };
         self.entries.set(place, None);
         self.places.free.push(place);
-        let is_last = self.rules.take(rule, place, &mut shared.lists);
+        let is_last = self.rules.take(rule, place, shared);
         let Some(known) = self.rules.get(rule) else {
             return;
         };
@@ -176,14 +177,15 @@ impl TenantIndex {
 
     /// Lists a rule by its conditions.
     fn list(&mut self, id: RuleId, homes: &[Home], shared: &mut Shared) {
-        let Some(rule) = self.rules.get_mut(id) else {
+        let line = self.rules.write_line(id, &mut shared.lines);
+        let Some((rule, line)) = self.rules.get_mut(id).zip(line) else {
             return;
         };
         let alternatives = rule.filters.alternatives();
         let mut choices = Vec::with_capacity(homes.len());
         for home in homes {
             let listed = Listed {
-                rule: id,
+                line,
                 alternatives: &alternatives,
                 slots: &rule.slots,
                 is_typed: matches!(home, Home::Type(_)),
@@ -195,17 +197,19 @@ impl TenantIndex {
         }
         drop(alternatives);
         rule.choices = choices.into();
-        self.rules.write_line(id);
     }
 
     fn unlist(&mut self, id: RuleId, homes: &[Home], shared: &mut Shared) {
         let Some(rule) = self.rules.get(id) else {
             return;
         };
+        let Some(line) = rule.line else {
+            return;
+        };
         let alternatives = rule.filters.alternatives();
         for (home, choice) in homes.iter().zip(&rule.choices) {
             let listed = Listed {
-                rule: id,
+                line,
                 alternatives: &alternatives,
                 slots: &rule.slots,
                 is_typed: matches!(home, Home::Type(_)),

@@ -352,3 +352,17 @@ fn no_filter_and_no_event_make_the_index_panic() {
             }
         });
 }
+
+#[test]
+fn what_is_in_a_long_text_is_found_wherever_it_is() {
+    let mut index = Index::new();
+    let filters = r#"[{"anabranch-glob":{"subject":"*needle-1*"}}]"#;
+    put(&mut index, &subscription(1, "acme", filters));
+    for before in [0, 1, 55, 56, 57, 63, 64, 65, 128, 5_000] {
+        let hay = |text: &str| "x".repeat(before) + text + &"y".repeat(100);
+        let wanted = event("acme", "a", &hay("needle-1"));
+        assert_eq!(found(&mut index, &wanted), BTreeSet::from([1]), "{before}");
+        let other = event("acme", "a", &hay("needle-2"));
+        assert_eq!(found(&mut index, &other), BTreeSet::new(), "{before}");
+    }
+}
