@@ -345,6 +345,12 @@ fn operator_key(data_dir: &Path) -> anyhow::Result<SecretString> {
     })?)
 }
 
+/// Names the provider of cryptography that clients look for, whoever makes them.
+pub(crate) fn provide_cryptography() {
+    // Refused only where another part of the process came first, with the same provider.
+    drop(rustls::crypto::ring::default_provider().install_default());
+}
+
 fn client(tls: bool) -> anyhow::Result<Client> {
     let builder = Client::builder()
         .no_proxy()
@@ -354,9 +360,7 @@ fn client(tls: bool) -> anyhow::Result<Client> {
         .tcp_nodelay(true);
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
     let builder = if tls {
-        // Refused only where another part of the process came first, with the same provider.
-        rustls::crypto::CryptoProvider::install_default(rustls::crypto::ring::default_provider())
-            .ok();
+        provide_cryptography();
         builder
     } else {
         // No certificates are read: a bare container has none, and none are needed here.

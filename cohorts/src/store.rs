@@ -267,8 +267,20 @@ fn relative<'a>(root: &str, path: &'a str) -> &'a str {
 
 #[cfg(feature = "s3")]
 fn open_s3(place: &str, rest: &str, handle: Handle) -> Result<Store, Error> {
+    let builder = object_store::aws::AmazonS3Builder::from_env();
+    build_s3(builder, (place, rest), handle)
+}
+
+#[cfg(feature = "s3")]
+fn build_s3(
+    builder: object_store::aws::AmazonS3Builder,
+    (place, rest): (&str, &str),
+    handle: Handle,
+) -> Result<Store, Error> {
+    // The client looks for the process's provider of cryptography; another may have named one.
+    drop(rustls::crypto::ring::default_provider().install_default());
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    let objects = object_store::aws::AmazonS3Builder::from_env()
+    let objects = builder
         .with_bucket_name(bucket)
         .build()
         .map_err(|source| Error::Store {
@@ -288,4 +300,38 @@ fn open_s3(place: &str, _: &str, _: Handle) -> Result<Store, Error> {
     Err(Error::Input(format!(
         "`{place}`: this build has no object store but local folders"
     )))
+}
+
+#[cfg(all(test, feature = "s3"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_bucket_that_cannot_be_reached_is_an_error_that_names_the_object() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let builder = object_store::aws::AmazonS3Builder::new()
+            .with_endpoint(format!("http://{address}"))
+            .with_allow_http(true)
+            .with_credentials(Arc::new(object_store::StaticCredentialProvider::new(
+                object_store::aws::AwsCredential {
+                    key_id: "key".to_owned(),
+                    secret_key: "secret".to_owned(),
+                    token: None,
+                },
+            )))
+            .with_retry(object_store::RetryConfig {
+                max_retries: 0,
+                ..Default::default()
+            });
+        let place = ("s3://bucket/own", "bucket/own");
+        let store = build_s3(builder, place, Handle::current()).unwrap();
+        let reading = tokio::task::spawn_blocking(move || store.get("some/object"));
+        let error = reading.await.unwrap().unwrap_err();
+        let Error::Store { object, .. } = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(object, "own/some/object");
+    }
 }

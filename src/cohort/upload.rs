@@ -209,6 +209,7 @@ async fn fetch(url: &Url) -> anyhow::Result<Input> {
         let place = url.origin().ascii_serialization();
         format!("`{url}` cannot be read from an object store ({place}); `-` takes any other stream")
     };
+    crate::api::provide_cryptography();
     let (store, path) = object_store::parse_url_opts(url, std::env::vars()).with_context(unread)?;
     let object = store.get(&path).await.with_context(unread)?;
     Ok(Input {
