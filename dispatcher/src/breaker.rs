@@ -108,8 +108,8 @@ pub(crate) struct Breaker {
     /// The wait before the last probe.
     interval: Duration,
     closed_at: Option<Instant>,
-    /// When an attempt last ended.
-    ended_at: Option<Instant>,
+    /// When an attempt last ended, unix milliseconds.
+    ended_at: Option<i64>,
     failing_since: Option<i64>,
 }
 
@@ -214,8 +214,9 @@ impl Breaker {
 
     /// An attempt has ended.
     pub(crate) fn ended(&mut self, end: End) -> Option<Change> {
-        let before = self.ended_at.replace(end.now);
-        if before.is_some_and(|before| end.now >= before + GAP_MAX) {
+        let before = self.ended_at.replace(end.wall);
+        let gap = before.map_or(0, |before| end.wall.saturating_sub(before));
+        if gap >= runtime::clock::millis(GAP_MAX) {
             self.failing_since = None;
         }
         match end.health {
@@ -358,6 +359,7 @@ impl Breaker {
             probe_at,
             interval_ms: u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX),
             failing_since: self.failing_since,
+            ended_at: self.ended_at,
         }
     }
 
@@ -376,6 +378,7 @@ impl Breaker {
             state,
             interval: Duration::from_millis(saved.interval_ms).clamp(PROBE_FIRST, PROBE_MAX),
             failing_since: saved.failing_since,
+            ended_at: saved.ended_at,
             ..Self::new(now)
         }
     }

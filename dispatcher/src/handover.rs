@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 
 use hashbrown::{HashMap, HashSet};
 use runtime::log::{Assignment, Bounds, Committed};
-use schemas::records::{DisabledProgress, EnabledProgress, LaneProgress, ProgressKey, Spent};
+use schemas::records::{
+    DisabledProgress, EnabledProgress, LaneProgress, ProbationProgress, ProgressKey, Spent,
+};
 use schemas::resources::Quota;
 use tokio::time::Instant;
 
@@ -34,6 +36,17 @@ pub(crate) struct Handover {
     freed: BTreeSet<Key>,
     /// Whether one of them waits for it.
     urgent: bool,
+}
+
+/// What was left of endpoints.
+#[derive(Debug, Default)]
+pub(crate) struct Marks {
+    /// Those that were given up.
+    pub(crate) disabled: Vec<DisabledProgress>,
+    /// Those that came back.
+    pub(crate) enabled: Vec<EnabledProgress>,
+    /// Those that wait for a probe.
+    pub(crate) probation: Vec<ProbationProgress>,
 }
 
 /// The reading of `progress` up to the mark of this take-over.
@@ -91,13 +104,15 @@ impl Handover {
         self.taken_at = now;
     }
 
-    /// The endpoints that were given up and those that came back, in lanes that have not been made
-    /// yet.
-    pub(crate) fn marks(&self) -> (Vec<DisabledProgress>, Vec<EnabledProgress>) {
-        let left = self.left.values();
-        let disabled = left.clone().flat_map(|left| &left.disabled);
-        let enabled = left.flat_map(|left| &left.enabled);
-        (disabled.copied().collect(), enabled.copied().collect())
+    /// What was left of the endpoints of lanes that have not been made yet.
+    pub(crate) fn marks(&self) -> Marks {
+        let mut marks = Marks::default();
+        for left in self.left.values() {
+            marks.disabled.extend(&left.disabled);
+            marks.enabled.extend(&left.enabled);
+            marks.probation.extend(&left.probation);
+        }
+        marks
     }
 
     /// Keeps what is true still of the marks that were left.
@@ -106,6 +121,8 @@ impl Handover {
             left.disabled
                 .retain(|mark| is_current((mark.endpoint, mark.updated_at)));
             left.enabled
+                .retain(|mark| is_current((mark.endpoint, mark.updated_at)));
+            left.probation
                 .retain(|mark| is_current((mark.endpoint, mark.updated_at)));
         }
     }
@@ -221,6 +238,7 @@ fn is_over(record: &LaneProgress, taken: i64, wall: i64) -> bool {
         && record.breaker.is_none()
         && record.disabled.is_empty()
         && record.enabled.is_empty()
+        && record.probation.is_empty()
         && windows
 }
 

@@ -14,7 +14,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use schemas::ids::EndpointId;
-use schemas::records::{DisabledProgress, EnabledProgress};
+use schemas::records::{DisabledProgress, EnabledProgress, ProbationProgress};
 use schemas::resources::RateWindow;
 use tokio::time::Instant;
 
@@ -119,6 +119,8 @@ pub(crate) struct Lane {
     disabled: Vec<DisabledProgress>,
     /// Disabled endpoints that came back by themselves.
     enabled: Vec<EnabledProgress>,
+    /// Disabled endpoints that were probed in vain.
+    probation: Vec<ProbationProgress>,
     /// Bytes that the lane may send in this round.
     credit: usize,
     anchor: Anchor,
@@ -157,6 +159,7 @@ impl Lane {
             breaker: Breaker::new(now),
             disabled: Vec::new(),
             enabled: Vec::new(),
+            probation: Vec::new(),
             credit: 0,
             anchor: Anchor::new(now, 0),
             limiter: Limiter::new(Anchor::new(now, 0)),
@@ -523,6 +526,7 @@ impl Lane {
             && self.breaker.is_new()
             && self.disabled.is_empty()
             && self.enabled.is_empty()
+            && self.probation.is_empty()
             && self.limiter.is_whole(now)
     }
 

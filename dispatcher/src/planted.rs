@@ -18,6 +18,8 @@ pub(crate) enum Bug {
     DisabledUntold,
     /// An endpoint works again, and its next owner is not told.
     EnabledUnmarked,
+    /// A new owner lets disabled endpoints wait as if they had not been probed yet.
+    ProbationForgotten,
     /// What a window has spent is forgotten when the endpoint's limits are changed.
     SpentForgotten,
     /// Marks are forgotten as soon as they are looked through.

@@ -105,6 +105,29 @@ impl<N: PartialEq> Probation<N> {
         self.back.insert(id, updated_at);
     }
 
+    /// When the next probe may go at the earliest, and the wait before it.
+    pub(crate) fn next(&self, (id, updated_at): Version) -> Option<(Instant, Duration)> {
+        let waiting = self.waiting.get(&id)?;
+        (waiting.updated_at == updated_at).then_some((waiting.not_before, waiting.interval))
+    }
+
+    /// A predecessor let the endpoint wait so long: never longer than one of this process would.
+    pub(crate) fn resume(
+        &mut self,
+        (id, updated_at): Version,
+        (not_before, interval): (Instant, Duration),
+        now: Instant,
+    ) {
+        let interval = interval.clamp(PROBE_FIRST, PROBE_MAX);
+        let waiting = Waiting {
+            updated_at,
+            not_before: not_before.min(now + interval),
+            interval,
+            probe: None,
+        };
+        self.waiting.insert(id, waiting);
+    }
+
     /// Whether the endpoint has come back, and nothing has changed it since.
     pub(crate) fn is_back(&self, (id, updated_at): Version) -> bool {
         self.back.get(&id) == Some(&updated_at)
@@ -148,6 +171,32 @@ mod tests {
             assert!(!probation.is_probe(ENDPOINT, &delivery), "attempted once");
         }
         assert_eq!(waited, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    }
+
+    #[test]
+    fn a_successor_lets_it_wait_as_long_and_no_longer_than_it_would_itself() {
+        let start = Instant::now();
+        let mut before = Probation::new();
+        before.begin(ENDPOINT, 0, start);
+        assert!(before.begin(ENDPOINT, 1, start + PROBE_FIRST));
+        before.ended(ENDPOINT, Probed::Failed, start + PROBE_FIRST);
+        assert_eq!(before.next((ENDPOINT.0, 6)), None);
+        let next = before.next(ENDPOINT).unwrap();
+        assert_eq!(next, (start + PROBE_FIRST * 3, PROBE_FIRST * 2));
+        let mut after = Probation::new();
+        after.resume(ENDPOINT, next, start + PROBE_FIRST * 2);
+        assert_eq!(after.next(ENDPOINT), Some(next));
+        assert!(!after.begin(ENDPOINT, 2, start + PROBE_FIRST * 2));
+        assert!(after.begin(ENDPOINT, 2, start + PROBE_FIRST * 3));
+        after.ended(ENDPOINT, Probed::Failed, start + PROBE_FIRST * 3);
+        assert_eq!(after.next(ENDPOINT).unwrap().1, PROBE_FIRST * 4);
+        // As by a clock that was wrong.
+        let far = start + Duration::from_hours(1_000);
+        after.resume(ENDPOINT, (far, Duration::from_hours(1_000)), start);
+        assert_eq!(after.next(ENDPOINT), Some((start + PROBE_MAX, PROBE_MAX)));
+        // One that is changed begins anew.
+        assert!(!after.begin((ENDPOINT.0, 6), 3, start));
+        assert!(after.begin((ENDPOINT.0, 6), 3, start + PROBE_FIRST));
     }
 
     #[test]

@@ -252,6 +252,7 @@ fn a_successor_goes_on_where_it_was() {
             probe_at: Some(3_007),
             interval_ms: 2_000,
             failing_since: Some(7),
+            ended_at: Some(1_007),
         }
     );
     let instant_at = |wall: i64| base + ms(u64::try_from(wall).unwrap());
@@ -276,6 +277,28 @@ fn a_successor_goes_on_where_it_was() {
     assert!(bounded.unwrap() <= next.now + PROBE_MAX * 2);
     let new = Breaker::restore(BreakerProgress::default(), next.now, instant_at);
     assert!(new.is_new());
+}
+
+#[test]
+fn a_gap_in_failing_is_one_for_a_successor_too() {
+    // rule 5
+    let after = Some(Duration::from_hours(120));
+    let check = |gap: u64, ended_at: fn(Option<i64>) -> Option<i64>, overdue: bool| {
+        let mut rig = Rig::new();
+        rig.attempt(Health::Answered);
+        rig.now += Duration::from_hours(100);
+        rig.breaker.ended_at = Some(rig.wall());
+        let mut saved = rig.breaker.save(|_| 0);
+        saved.ended_at = ended_at(saved.ended_at);
+        rig.now += Duration::from_hours(gap);
+        rig.breaker = Breaker::restore(saved, rig.now, |_| unreachable!("it is closed"));
+        rig.attempt(Health::Answered);
+        assert_eq!(rig.breaker.is_overdue(rig.wall(), after), overdue, "{gap}");
+    };
+    check(47, |at| at, true);
+    check(48, |at| at, false);
+    // A record from before that was written says nothing of gaps.
+    check(48, |_| None, true);
 }
 
 fn health() -> impl Strategy<Value = Health> {

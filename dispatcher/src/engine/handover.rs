@@ -225,9 +225,10 @@ impl<T: Transport> Engine<T> {
             return;
         };
         owned.handover.begin(now, wall);
-        let (disabled, enabled) = owned.handover.marks();
-        self.inherit_given_up(disabled);
-        self.inherit_enabled(enabled);
+        let marks = owned.handover.marks();
+        self.inherit_given_up(marks.disabled);
+        self.inherit_enabled(marks.enabled);
+        self.inherit_probation(marks.probation);
         for (index, (committed, bounds)) in reading.found.into_iter().enumerate() {
             self.resume(tenure, index, committed, bounds);
         }

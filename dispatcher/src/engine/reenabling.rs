@@ -5,7 +5,9 @@
 //! It must never probe an endpoint that answered 410 (WH-12). The surprise: control decides, and
 //! follows the mark; until it has, deliveries are attempted here as if it had.
 
-use schemas::records::EnabledProgress;
+use std::time::Duration;
+
+use schemas::records::{EnabledProgress, ProbationProgress};
 use schemas::resources::EndpointState;
 use serde_json::json;
 use tracing::info;
@@ -90,8 +92,30 @@ impl<T: Transport> Engine<T> {
         };
         let now = self.now();
         self.probation.ended(version(target), probed, now);
-        if probed == Probed::Served {
-            self.enable(tenure, unit, target);
+        match probed {
+            Probed::Served => self.enable(tenure, unit, target),
+            Probed::Failed => self.put_off(tenure, target),
+            Probed::Unknown => {}
+        }
+    }
+
+    /// Lets a successor know how long the endpoint waits for its next probe (rule 5).
+    fn put_off(&mut self, tenure: Tenure, target: &Target) {
+        let Some((not_before, interval)) = self.probation.next(version(target)) else {
+            return;
+        };
+        let mark = ProbationProgress {
+            endpoint: target.id,
+            updated_at: target.updated_at,
+            not_before: self.parts.clock.wall_at(not_before),
+            interval_ms: u64::try_from(interval.as_millis()).unwrap_or(u64::MAX),
+        };
+        let Some(owned) = self.tenant_of(tenure) else {
+            return;
+        };
+        if let Some(lane) = owned.lanes.get_mut(&target.quota) {
+            lane.put_off(mark);
+            owned.handover.mark(&target.quota, true);
         }
     }
 
@@ -122,6 +146,20 @@ impl<T: Transport> Engine<T> {
     pub(super) fn inherit_enabled(&mut self, marks: Vec<EnabledProgress>) {
         for mark in marks {
             self.probation.inherit((mark.endpoint, mark.updated_at));
+        }
+    }
+
+    /// How long a predecessor let disabled endpoints wait.
+    pub(super) fn inherit_probation(&mut self, marks: Vec<ProbationProgress>) {
+        let now = self.now();
+        for mark in marks {
+            if planted::is(Bug::ProbationForgotten) {
+                continue;
+            }
+            let not_before = self.parts.clock.instant_at(mark.not_before);
+            let interval = Duration::from_millis(mark.interval_ms);
+            let version = (mark.endpoint, mark.updated_at);
+            self.probation.resume(version, (not_before, interval), now);
         }
     }
 }

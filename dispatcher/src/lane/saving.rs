@@ -1,12 +1,14 @@
 //! Owns what of a lane outlives its owner: the hold, `next_free`, what the long windows have spent
-//! and reserved, and which of its endpoints were given up or came back.
+//! and reserved, and which of its endpoints were given up, wait for a probe or came back.
 //!
 //! It never writes: the engine's transactions do. The surprise: a hold shorter than a second is not
 //! worth a write of its own, but goes with every other, the last of its owner among them.
 
 use std::time::Duration;
 
-use schemas::records::{DisabledProgress, EnabledProgress, LaneProgress, WindowProgress};
+use schemas::records::{
+    DisabledProgress, EnabledProgress, LaneProgress, ProbationProgress, WindowProgress,
+};
 use schemas::resources::{Quota, RateWindow};
 use tokio::time::Instant;
 
@@ -52,6 +54,7 @@ impl Lane {
         }
         self.disabled = left.disabled;
         self.enabled = left.enabled;
+        self.probation = left.probation;
         if let Some(breaker) = left.breaker {
             self.breaker = Breaker::restore(breaker, at, |wall| anchor.instant(wall));
         }
@@ -74,22 +77,34 @@ impl Lane {
     /// One of its endpoints that was disabled has come back.
     pub(crate) fn enable(&mut self, mark: EnabledProgress) {
         self.enabled.retain(|other| other.endpoint != mark.endpoint);
+        self.probation
+            .retain(|other| other.endpoint != mark.endpoint);
         self.enabled.push(mark);
+    }
+
+    /// One of its endpoints that are disabled waits for its next probe.
+    pub(crate) fn put_off(&mut self, mark: ProbationProgress) {
+        self.probation
+            .retain(|other| other.endpoint != mark.endpoint);
+        self.probation.push(mark);
     }
 
     /// Keeps the marks that are true still; says whether one was not. An endpoint that was given up
     /// and then changed begins anew.
     pub(crate) fn keep_marks(&mut self, is_current: impl Fn(Version) -> bool) -> bool {
-        let (disabled, enabled) = (self.disabled.len(), self.enabled.len());
+        let others = self.enabled.len() + self.probation.len();
+        let disabled = self.disabled.len();
         self.disabled
             .retain(|mark| is_current((mark.endpoint, mark.updated_at)));
         self.enabled
+            .retain(|mark| is_current((mark.endpoint, mark.updated_at)));
+        self.probation
             .retain(|mark| is_current((mark.endpoint, mark.updated_at)));
         let is_new = self.disabled.len() < disabled;
         if is_new {
             self.breaker = Breaker::new(self.last_used);
         }
-        is_new || self.enabled.len() < enabled
+        is_new || self.enabled.len() + self.probation.len() < others
     }
 
     /// Whether what it has reserved is spent, or soon will be.
@@ -118,6 +133,7 @@ impl Lane {
             .map(|next_free| self.anchor.unix_ms(next_free));
         record.disabled.clone_from(&self.disabled);
         record.enabled.clone_from(&self.enabled);
+        record.probation.clone_from(&self.probation);
         record.breaker =
             (!self.breaker.is_new()).then(|| self.breaker.save(|at| self.anchor.unix_ms(at)));
         record

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use runtime::log::StoredRecord;
 use schemas::records::{DeadReason, LaneProgress};
-use schemas::resources::{Disabled, DisabledReason, EndpointState};
+use schemas::resources::EndpointState;
 use tokio::time::Instant;
 
 use super::World;
@@ -16,12 +16,12 @@ use crate::planted::{self, Bug};
 
 const MINUTES: Duration = Duration::from_secs(600);
 
-fn secs(seconds: u64) -> Duration {
+pub(super) fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
 /// The operational events: the last part of each one's type, and its data.
-fn all_told(world: &World) -> Vec<(String, serde_json::Value)> {
+pub(super) fn all_told(world: &World) -> Vec<(String, serde_json::Value)> {
     let events = (0..PARTITIONS).flat_map(|number| {
         let partition = world.topics.events.partition(number);
         world.log.records(&partition)
@@ -47,7 +47,7 @@ fn told(world: &World) -> Vec<serde_json::Value> {
 }
 
 /// How many attempts were started between these.
-fn attempts(world: &World, from: Instant, until: Instant) -> usize {
+pub(super) fn attempts(world: &World, from: Instant, until: Instant) -> usize {
     let seen = world.seen();
     let within = seen
         .iter()
@@ -133,7 +133,7 @@ fn a_gone_endpoint_is_told_of_once_and_never_attempted_again_by_anybody() {
 }
 
 /// Whether the scenario fails with this bug.
-fn is_found(bug: Bug, scenario: fn()) -> bool {
+pub(super) fn is_found(bug: Bug, scenario: fn()) -> bool {
     planted::plant(Some(bug));
     let found = catch_unwind(AssertUnwindSafe(scenario)).is_err();
     planted::plant(None);
@@ -145,7 +145,6 @@ fn planted_bugs_of_health_are_found() {
     assert!(is_found(Bug::BreakerNeverCloses, down_for_two_minutes));
     assert!(is_found(Bug::AttemptsWhileOpen, down_for_two_minutes));
     assert!(is_found(Bug::DisabledUntold, gone));
-    assert!(is_found(Bug::EnabledUnmarked, comes_back));
 }
 
 #[test]
@@ -181,7 +180,7 @@ fn an_endpoint_that_fails_for_longer_than_it_may_is_disabled_and_told_of() {
 }
 
 /// What the last owner left of the lane of the endpoint's quota.
-fn left(world: &World, index: usize) -> Option<LaneProgress> {
+pub(super) fn left(world: &World, index: usize) -> Option<LaneProgress> {
     let endpoint = &world.endpoints[index].0;
     let partition = endpoint.placement.partition();
     let records = world
@@ -193,100 +192,6 @@ fn left(world: &World, index: usize) -> Option<LaneProgress> {
     let of_lane = |record: &StoredRecord| record.key.as_deref() == Some(key.as_bytes());
     let last = records.into_iter().rfind(of_lane)?;
     Some(LaneProgress::decode(&last.value?).unwrap())
-}
-
-/// Makes an endpoint that fails and is disabled for it, as control would.
-async fn disabled(world: &mut World, reenable: bool, reason: DisabledReason) -> usize {
-    let failing = Behaviour::Fails(500, None, usize::MAX);
-    let index = world.endpoint(failing).await;
-    world
-        .change(index, |endpoint| {
-            endpoint.reenable = reenable;
-            endpoint.state = EndpointState::Disabled;
-            endpoint.disabled = Some(Disabled { reason, at: 1 });
-        })
-        .await;
-    index
-}
-
-fn comes_back() {
-    paused(async {
-        let mut world = World::new(calm()).await;
-        let index = disabled(&mut world, true, DisabledReason::Failing).await;
-        world.start("d1");
-        let began = Instant::now();
-        let mut ids = Vec::new();
-        for _ in 0..60 {
-            ids.extend(world.publish(&[index], false).await);
-            tokio::time::sleep(secs(60)).await;
-        }
-        // After 1, 2, 4, 8, 16 and 32 minutes, and each once.
-        let probes = attempts(&world, began, Instant::now());
-        assert!((4..=6).contains(&probes), "{probes} probes in an hour");
-        assert!(world.ended(&ids), "what is not the probe is buried");
-        let dead = world.dead();
-        let disabled = DeadReason::EndpointDisabled;
-        assert!(ids.iter().all(|id| dead[id].reason == disabled));
-        world.behave(index, Behaviour::Healthy(1, 5));
-        let began = Instant::now();
-        let mut probed = Vec::new();
-        while all_told(&world).is_empty() {
-            probed.extend(world.publish(&[index], false).await);
-            tokio::time::sleep(secs(60)).await;
-            assert!(began.elapsed() <= secs(3_720), "not found working");
-        }
-        // Control has not followed yet, and the owner changes: what comes is delivered.
-        world.crash("d1");
-        world.start("d2");
-        let ids = world.publish_many(&[index], 5).await;
-        world
-            .until("delivered", MINUTES, |world| world.ended(&ids))
-            .await;
-        assert!(ids.iter().all(|id| world.delivered(id) == 1));
-        let told = all_told(&world);
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert_eq!(told[0].0, "enabled");
-        let id = world.endpoints[index].0.id;
-        assert_eq!(told[0].1["endpoint"], id.to_string());
-        let mark = left(&world, index).unwrap().enabled[0];
-        let changed_at = world.endpoints[index].0.updated_at;
-        assert_eq!((mark.endpoint, mark.updated_at), (id, changed_at));
-        // Control follows: nothing is left of it.
-        world
-            .change(index, |endpoint| {
-                endpoint.state = EndpointState::Active;
-                endpoint.disabled = None;
-            })
-            .await;
-        tokio::time::sleep(secs(30)).await;
-        assert_eq!(left(&world, index), None);
-    });
-}
-
-#[test]
-fn a_disabled_endpoint_is_probed_seldom_and_comes_back_by_itself() {
-    // design: retries; rules 5, 16 and 19
-    comes_back();
-}
-
-#[test]
-fn nobody_is_probed_who_does_not_want_it_or_said_that_it_is_gone() {
-    paused(async {
-        let mut world = World::new(calm()).await;
-        let unwilling = disabled(&mut world, false, DisabledReason::Failing).await;
-        let gone = disabled(&mut world, true, DisabledReason::Gone).await;
-        // Says so when it is probed.
-        let going = disabled(&mut world, true, DisabledReason::Failing).await;
-        world.behave(going, Behaviour::Fails(410, None, usize::MAX));
-        world.start("d1");
-        let mut ids = Vec::new();
-        for _ in 0..60 {
-            ids.extend(world.publish(&[unwilling, gone, going], false).await);
-            tokio::time::sleep(secs(60)).await;
-        }
-        assert_eq!(world.seen().len(), 1, "one probe, of the last");
-        assert!(world.ended(&ids));
-    });
 }
 
 #[test]

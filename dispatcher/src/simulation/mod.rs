@@ -10,6 +10,7 @@ mod health;
 mod limits;
 mod ordering;
 mod planting;
+mod probing;
 mod reports;
 mod rules;
 mod tests;

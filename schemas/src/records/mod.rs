@@ -27,7 +27,7 @@ pub use delivery::{AttemptState, DeliveryRecord, MAX_TARGETS, Origin, Target};
 pub use members::{MemberCount, MemberCountKey};
 pub use progress::{
     BreakerProgress, DisabledProgress, EnabledProgress, LaneProgress, OrderProgress, OwnerProgress,
-    ProgressKey, Spent, WindowProgress,
+    ProbationProgress, ProgressKey, Spent, WindowProgress,
 };
 pub use redrive::{RedriveProgress, Span};
 pub use result::{ItemOutcome, ItemResult, ResultRecord, ResultVerdict};

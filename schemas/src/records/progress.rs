@@ -81,6 +81,9 @@ pub struct BreakerProgress {
     /// Since when nothing was delivered though it was tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_since: Option<i64>,
+    /// When an attempt last ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<i64>,
 }
 
 /// That an endpoint of the lane was disabled, until it is changed.
@@ -105,6 +108,19 @@ pub struct EnabledProgress {
     pub updated_at: i64,
     /// When.
     pub at: i64,
+}
+
+/// How long a disabled endpoint of the lane waits for its next probe, until it is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbationProgress {
+    /// Which.
+    pub endpoint: EndpointId,
+    /// The change of the endpoint that it is true of.
+    pub updated_at: i64,
+    /// No probe before.
+    pub not_before: i64,
+    /// The wait before that probe.
+    pub interval_ms: u64,
 }
 
 /// A lane's state as its owner left it; `null` when it equals a new lane's.
@@ -134,6 +150,9 @@ pub struct LaneProgress {
     /// Endpoints of it that were disabled and work again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub enabled: Vec<EnabledProgress>,
+    /// Endpoints of it that are disabled and were probed in vain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probation: Vec<ProbationProgress>,
 }
 
 /// A key whose head waits: all behind it wait too (rule 12); `null` when it is free.
@@ -248,6 +267,7 @@ impl LaneProgress {
             breaker: None,
             disabled: Vec::new(),
             enabled: Vec::new(),
+            probation: Vec::new(),
         }
     }
 
@@ -311,6 +331,7 @@ mod tests {
                 probe_at: Some(1_795_331_760_000),
                 interval_ms: 120_000,
                 failing_since: Some(1_795_331_000_000),
+                ended_at: None,
             }),
             disabled: vec![DisabledProgress {
                 endpoint: EndpointId::from_bits(0x0197_0000_0000_7000_8000_0000_0000_0001),
@@ -322,10 +343,30 @@ mod tests {
         }
     }
 
+    fn probed() -> LaneProgress {
+        let endpoint = EndpointId::from_bits(0x0197_0000_0000_7000_8000_0000_0000_0001);
+        LaneProgress {
+            breaker: Some(BreakerProgress {
+                failing_since: Some(1_795_331_000_000),
+                ended_at: Some(1_795_331_600_000),
+                ..BreakerProgress::default()
+            }),
+            probation: vec![ProbationProgress {
+                endpoint,
+                updated_at: 1_795_330_000_000,
+                not_before: 1_795_331_840_000,
+                interval_ms: 240_000,
+            }],
+            ..LaneProgress::new(quota(), 1_795_331_700_000)
+        }
+    }
+
     #[test]
     fn records_of_version_1_are_read_for_ever() {
         let lane = include_bytes!("fixtures/lane-v1-full.json");
         assert_eq!(LaneProgress::decode(lane), Ok(full()));
+        let probed = include_bytes!("fixtures/lane-v1-probed.json");
+        assert_eq!(LaneProgress::decode(probed), Ok(self::probed()));
         let plain = include_bytes!("fixtures/lane-v1-plain.json");
         let new = LaneProgress::new(quota(), 1_795_331_700_000);
         assert!(new.is_new() && !full().is_new());
@@ -362,7 +403,9 @@ mod tests {
             }],
             ..full()
         };
-        assert_eq!(LaneProgress::decode(&lane.encode()), Ok(lane));
+        for lane in [lane, probed()] {
+            assert_eq!(LaneProgress::decode(&lane.encode()), Ok(lane));
+        }
         let later = br#"{"version":2,"quota":"a"}"#;
         assert_eq!(LaneProgress::decode(later), Err(Error::Version(2)));
     }
