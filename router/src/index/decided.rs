@@ -2,15 +2,15 @@
 //! lists of places by that text, copied as they are.
 //!
 //! It must never list filters that ask for anything else, since nobody looks at them again. The
-//! surprise: texts are kept here and compared, so that a shared hash names nobody wrongly.
+//! surprise: nothing is looked at again, so the texts themselves are compared, in `wanted`.
 
 use schemas::event::{AttributeName, Event};
 use schemas::filter::Decisive;
 use smallvec::SmallVec;
 
 use super::entries::Place;
-use super::lists::{List, Lists};
-use super::texts::Texts;
+use super::tenant::Shared;
+use super::wanted::TableId;
 
 /// Places of subscriptions, by what decides about them.
 #[derive(Debug, Default)]
@@ -25,7 +25,9 @@ pub(super) struct Decided {
 #[derive(Debug)]
 struct Table {
     attribute: AttributeName,
-    texts: Texts<List>,
+    id: TableId,
+    /// How many texts are listed.
+    texts: usize,
 }
 
 impl Decided {
@@ -34,29 +36,36 @@ impl Decided {
     }
 
     /// Lists a place, once.
-    pub(super) fn insert(&mut self, decisive: &Decisive<'_>, place: Place, lists: &mut Lists) {
+    pub(super) fn insert(&mut self, decisive: &Decisive<'_>, place: Place, shared: &mut Shared) {
+        let Shared { wanted, lists, .. } = shared;
         match decisive {
             Decisive::Nothing => self.every.push(place),
             Decisive::Text(attribute, texts) => {
                 let at = self.find_table(attribute).unwrap_or_else(|at| {
                     let attribute = AttributeName::clone(attribute);
-                    let texts = Texts::default();
-                    self.tables.insert(at, Table { attribute, texts });
+                    let (id, texts) = (wanted.take_table(), 0);
+                    let table = Table {
+                        attribute,
+                        id,
+                        texts,
+                    };
+                    self.tables.insert(at, table);
                     at
                 });
                 let Some(table) = self.tables.get_mut(at) else {
                     return;
                 };
                 for text in texts {
-                    let list = table.texts.get_or_default(text);
-                    list.add(place, lists);
+                    let is_new = wanted.add((table.id, text), place, lists);
+                    table.texts += usize::from(is_new);
                 }
             }
         }
     }
 
     /// Takes a place back from where it is listed.
-    pub(super) fn remove(&mut self, decisive: &Decisive<'_>, place: Place, lists: &mut Lists) {
+    pub(super) fn remove(&mut self, decisive: &Decisive<'_>, place: Place, shared: &mut Shared) {
+        let Shared { wanted, lists, .. } = shared;
         match decisive {
             Decisive::Nothing => {
                 let at = self.every.iter().position(|other| *other == place);
@@ -66,17 +75,15 @@ impl Decided {
                 let Ok(at) = self.find_table(attribute) else {
                     return;
                 };
-                let Some(Table { texts: table, .. }) = self.tables.get_mut(at) else {
+                let Some(table) = self.tables.get_mut(at) else {
                     return;
                 };
                 for text in texts {
-                    let places = table.get_or_default(text);
-                    places.remove(place, lists);
-                    if places.is_empty() {
-                        table.remove(text);
-                    }
+                    let is_gone = wanted.remove((table.id, text), place, lists);
+                    table.texts -= usize::from(is_gone);
                 }
-                if table.is_empty() {
+                if table.texts == 0 {
+                    wanted.give_back(table.id);
                     self.tables.remove(at);
                 }
             }
@@ -86,12 +93,13 @@ impl Decided {
     /// Adds the places of those who want `event`. Whoever is listed once is added once: an
     /// attribute has one text.
     #[inline]
-    pub(super) fn find(&self, event: &Event, lists: &Lists, places: &mut Vec<Place>) {
+    pub(super) fn find(&self, event: &Event, shared: &Shared, places: &mut Vec<Place>) {
         places.extend_from_slice(&self.every);
         for table in &self.tables {
             let text = event.get(&table.attribute);
-            if let Some(wanting) = text.and_then(|text| table.texts.get(text.as_bytes())) {
-                places.extend_from_slice(wanting.of(lists));
+            let wanting = text.and_then(|text| shared.wanted.get(table.id, text));
+            if let Some(wanting) = wanting {
+                places.extend_from_slice(wanting.of(&shared.lists));
             }
         }
     }

@@ -19,6 +19,7 @@ mod ranges;
 mod rules;
 mod tenant;
 mod texts;
+mod wanted;
 
 use std::collections::{HashMap, HashSet};
 

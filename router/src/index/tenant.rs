@@ -20,6 +20,7 @@ use super::lines::Lines;
 use super::lists::Lists;
 use super::operands::Operands;
 use super::rules::{Rule, Rules};
+use super::wanted::Wanted;
 
 /// Filters that would be listed by more texts of more types are looked at instead.
 const LISTS_MAX: usize = 16;
@@ -48,6 +49,7 @@ pub(super) struct Shared {
     pub(super) operands: Operands,
     pub(super) lists: Lists,
     pub(super) lines: Lines,
+    pub(super) wanted: Wanted,
 }
 
 /// What decides about these filters in each of their homes, where they need not be looked at.
@@ -96,7 +98,7 @@ impl TenantIndex {
         hits.clear();
         let mut subject = Subject::new(event, self.looks.paths(&mut shared.layouts), found);
         for bucket in self.buckets.of(event.ty()) {
-            bucket.decided.find(event, &shared.lists, places);
+            bucket.decided.find(event, shared, places);
             bucket.find(&mut subject, shared, hits);
         }
         let hits = hits.sorted();
@@ -131,9 +133,8 @@ impl TenantIndex {
         self.rules.add(id, place, shared);
         if let Some(decisive) = decisive {
             for home in &homes {
-                let lists = &mut shared.lists;
                 self.buckets.change(home, |bucket| {
-                    bucket.decided.insert(&decisive, place, lists)
+                    bucket.decided.insert(&decisive, place, shared)
                 });
             }
         }
@@ -155,9 +156,8 @@ impl TenantIndex {
         match decisive(&known.filters, &homes) {
             Some(decisive) => {
                 for home in &homes {
-                    let lists = &mut shared.lists;
                     self.buckets.change(home, |bucket| {
-                        bucket.decided.remove(&decisive, place, lists)
+                        bucket.decided.remove(&decisive, place, shared)
                     });
                 }
             }
