@@ -142,6 +142,7 @@ impl Looks {
     }
 
     /// The tree that finds them.
+    #[inline]
     pub(super) fn paths(&mut self, layouts: &mut Layouts) -> &Paths {
         let slots = &self.slots;
         self.paths.get_or_insert_with(|| layouts.tree(slots))

@@ -41,6 +41,7 @@ struct Sought<'a> {
 
 impl Hash for Sought<'_> {
     /// As [`Key`] is hashed.
+    #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.table.hash(state);
         self.text.hash(state);

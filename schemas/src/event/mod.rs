@@ -80,6 +80,7 @@ impl Event {
             .attribute("type", ty)
     }
 
+    #[inline]
     fn text(&self, span: Span) -> &str {
         self.attributes.table.get(span)
     }
@@ -216,6 +217,7 @@ impl Event {
 
     /// As [`Event::attribute`], for a name resolved before.
     #[must_use]
+    #[inline]
     pub fn get(&self, name: &AttributeName) -> Option<&str> {
         match name.context() {
             Some(context) => self.context_attribute(context),
@@ -231,6 +233,7 @@ impl Event {
         self.attributes.table.extension_text(name)
     }
 
+    #[inline]
     pub(crate) fn context_attribute(&self, context: Context) -> Option<&str> {
         match context {
             Context::SpecVersion => Some(SPEC_VERSION),
