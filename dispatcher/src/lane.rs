@@ -5,6 +5,7 @@
 
 mod gathering;
 mod guess;
+mod pacing;
 mod saving;
 mod transit;
 
@@ -25,6 +26,7 @@ use crate::served::Served;
 use crate::work::Delivery;
 
 use guess::Guess;
+use pacing::Pacing;
 use transit::Transit;
 
 /// Attempts that take this long on average are slow.
@@ -126,6 +128,7 @@ pub(crate) struct Lane {
     anchor: Anchor,
     limiter: Limiter,
     transit: Transit,
+    pacing: Pacing,
     /// Where windows that are stated first go on.
     inherited: saving::Inherited,
     hold_until: Option<Instant>,
@@ -164,6 +167,7 @@ impl Lane {
             anchor: Anchor::new(now, 0),
             limiter: Limiter::new(Anchor::new(now, 0)),
             transit: Transit::new(now),
+            pacing: Pacing::new(now),
             inherited: saving::Inherited::nothing(now),
             hold_until: None,
             next_free: now,
@@ -242,6 +246,13 @@ impl Lane {
             return Turn::Later;
         }
         let items = self.front().map_or(NonZeroU32::MIN, Delivery::count);
+        let is_bulk = self.front().is_some_and(Delivery::is_bulk);
+        let every = is_bulk.then(|| self.limiter.every(items)).flatten();
+        if every.is_some()
+            && let Some(at) = self.pacing.waits(now)
+        {
+            return Turn::Wait(at);
+        }
         match self.limiter.try_take(now, items) {
             Ok(()) => {}
             Err(Refusal::Until(earliest)) => return Turn::Wait(earliest),
@@ -252,6 +263,9 @@ impl Lane {
         };
         self.queued_bytes -= delivery.bytes().min(self.queued_bytes);
         self.credit = self.credit.saturating_sub(delivery.loaded.record_bytes());
+        if let Some(every) = every {
+            self.pacing.left(now, every);
+        }
         self.in_flight += 1;
         self.concurrency.started(self.in_flight);
         self.breaker.started(now);

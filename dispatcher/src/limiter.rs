@@ -183,6 +183,14 @@ impl Limiter {
         self.windows.iter().filter_map(of_items).min()
     }
 
+    /// In how much time there is one request of `items` on average, by the short windows; `None`
+    /// where there are none.
+    #[must_use]
+    pub fn every(&self, items: NonZeroU32) -> Option<Duration> {
+        let spacing = |window: &Window| window.every(window.units(items));
+        self.windows.iter().filter_map(spacing).max()
+    }
+
     /// Takes the turn of a request with `items` from all windows, or from none.
     ///
     /// # Errors

@@ -192,6 +192,11 @@ impl Delivery {
         std::iter::once(self).chain(&self.company)
     }
 
+    /// Whether it is a chunk of bulk work, which nobody waits for by itself.
+    pub(crate) fn is_bulk(&self) -> bool {
+        self.target.bulk.is_some()
+    }
+
     /// How many go in one request.
     pub(crate) fn count(&self) -> NonZeroU32 {
         let count = u32::try_from(self.company.len() + 1).unwrap_or(u32::MAX);

@@ -6,6 +6,7 @@
 //! its turn, and not always by the same time; what turns out to have been later counts later.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use schemas::records::{Spent, WindowProgress};
 use schemas::resources::{LimitUnit, RateWindow, WindowKind};
@@ -21,6 +22,8 @@ const MARGIN_MAX_NS: u64 = 100 * NS_PER_MS;
 const UNUSUAL_MAX_NS: u64 = 1_000 * NS_PER_MS;
 /// Of a longer window a usual request counts no later than of this one.
 const USUAL_PER_MAX_NS: u64 = 10_000 * NS_PER_MS;
+/// Of a window that is no longer, bulk work takes evenly.
+const EVEN_PER_MAX: Duration = Duration::from_secs(10);
 /// A block is one part in so many of a window.
 const BLOCKS: u64 = 100;
 
@@ -111,6 +114,14 @@ impl Window {
             LimitUnit::Requests => NonZeroU32::MIN,
             LimitUnit::Items => items,
         }
+    }
+
+    /// The time in which `units` come free on average, of a window whose requests may be asked to
+    /// come evenly: those of a longer one are its owner's to spend when they are needed.
+    pub(super) fn every(&self, units: NonZeroU32) -> Option<Duration> {
+        let per = Duration::from_millis(self.of.per_ms.get());
+        let each = per / self.of.count.get();
+        (per <= EVEN_PER_MAX).then(|| each.saturating_mul(units.get()))
     }
 
     /// Whether `units` are free, reserved or not, and from when on.
