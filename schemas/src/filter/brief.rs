@@ -24,7 +24,7 @@ const PATH: u8 = u8::MAX;
 
 /// Filters in brief.
 ///
-/// Conditions one after another: an [`Op`], an operand, the length of what follows, and that. A zero
+/// Conditions one after another: an operation, an operand, the length of what follows, and that. A zero
 /// is the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Brief([u8; BYTES]);
