@@ -13,6 +13,7 @@ mod owner;
 mod telemetry;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use runtime::admin::{ConnectionMetrics, Gate, ServerName, serve};
 use runtime::log::{self, ProducerOptions};
@@ -28,6 +29,10 @@ use crate::sync::{Hub, Live, Means, Pace, Results, Teller};
 pub(crate) use directory::Directory;
 pub use options::Options;
 pub(crate) use telemetry::Telemetry;
+
+/// Chunks wait this long for company: what runs for minutes need not hurry, and a request a chunk
+/// costs the brokers what they need for the events beside it.
+const LINGER: Duration = Duration::from_millis(5);
 
 /// Why the service could not start, or go on.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +110,7 @@ pub(crate) async fn open(
     tasks.spawn(TaskKind::LogReader, results.run());
     let producer = ProducerOptions {
         buffer_bytes: options.producer_bytes,
+        linger: LINGER,
         ..ProducerOptions::named("cohorts")
     };
     let producer = log.producer(producer).await?;

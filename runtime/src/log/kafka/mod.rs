@@ -10,6 +10,7 @@ mod commits;
 mod context;
 mod copy;
 mod errors;
+mod gate;
 mod list;
 mod member;
 mod options;

@@ -10,9 +10,13 @@ use rdkafka::ClientConfig;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use super::KafkaOptions;
+use super::gate::{BESIDE, Burst};
 use super::report::answer_as_results;
-use super::writer::{MAX_MESSAGE_BYTES, Writer};
+use super::writer::{Limits, MAX_MESSAGE_BYTES, Writer};
 use crate::log::{Acks, Error, Producer, ProducerOptions, Record};
+
+/// The most that one request carries of a partition (librdkafka's own default).
+const BATCH_BYTES: usize = 1_000_000;
 
 /// What a record costs in librdkafka and here beside its bytes.
 const RECORD_OVERHEAD: usize = 256;
@@ -34,7 +38,7 @@ impl KafkaProducer {
             .unwrap_or(most)
             .clamp(1, most);
         Ok(Self {
-            writer: Writer::open(&settings(kafka, options), &options.name)?,
+            writer: Writer::open(&settings(kafka, options), limits(options), &options.name)?,
             budget: Arc::new(Semaphore::new(budget_bytes as usize)),
             budget_bytes,
             single: options.single_record_batches,
@@ -120,6 +124,7 @@ fn settings(kafka: &KafkaOptions, options: &ProducerOptions) -> ClientConfig {
         format!("{}", options.linger.as_secs_f64() * 1_000.0),
     ));
     own.push(("message.timeout.ms", timeout.to_string()));
+    own.push(("batch.size", BATCH_BYTES.to_string()));
     if options.gapless {
         own.push(("enable.gapless.guarantee", "true".to_owned()));
     }
@@ -127,4 +132,15 @@ fn settings(kafka: &KafkaOptions, options: &ProducerOptions) -> ClientConfig {
         own.push(("batch.num.messages", "1".to_owned()));
     }
     kafka.client(&options.name, &own)
+}
+
+fn limits(options: &ProducerOptions) -> Limits {
+    let single = options.single_record_batches;
+    Limits {
+        burst: Burst {
+            bytes: BATCH_BYTES,
+            records: if single { BESIDE } else { usize::MAX },
+        },
+        timeout: options.delivery_timeout,
+    }
 }

@@ -17,14 +17,18 @@ use rdkafka::producer::Producer;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::gate::{BESIDE, Burst};
 use super::pulse::{self, Pulse, Silence, Watch};
 use super::report::Outcome;
-use super::writer::Writer;
+use super::writer::{Limits, Writer};
 use super::{KafkaOptions, errors, list, producer, wake};
 use crate::log::{
     Class, Error, NotCommitted, NotWritten, Position, Record, Transaction, TransactionOptions,
     Transactions,
 };
+
+/// A delay partition holds one batch in memory (design: "Delay topics").
+const BATCH_BYTES: usize = 64 << 10;
 
 /// One call to the coordinator; tried again until [`GIVE_UP`].
 const CALL: Duration = Duration::from_secs(5);
@@ -138,7 +142,14 @@ impl Engine {
             let subject = subject(&self.options.id);
             return Err(Error::new(Class::Unknown, subject, Silence::Stuck));
         }
-        let writer = Writer::open(&self.settings(single), &self.options.id)?;
+        let limits = Limits {
+            burst: Burst {
+                bytes: BATCH_BYTES,
+                records: if single { BESIDE } else { usize::MAX },
+            },
+            timeout: Some(record_timeout(self.options.timeout)),
+        };
+        let writer = Writer::open(&self.settings(single), limits, &self.options.id)?;
         let end = Instant::now() + 2 * GIVE_UP;
         until(&self.pulse, end, || writer.raw().init_transactions(CALL))
             .map_err(|error| errors::asking(subject(&self.options.id), &error))?;
@@ -157,8 +168,7 @@ impl Engine {
         own.push(("linger.ms", "0.2".to_owned()));
         // The coordinator asks to come again while the last markers are written (trap 5).
         own.push(("retry.backoff.ms", "5".to_owned()));
-        // A delay partition holds one batch in memory (design: "Delay topics").
-        own.push(("batch.size", "65536".to_owned()));
+        own.push(("batch.size", BATCH_BYTES.to_string()));
         if single {
             own.push(("batch.num.messages", "1".to_owned()));
         }
