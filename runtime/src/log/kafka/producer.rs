@@ -135,12 +135,16 @@ fn settings(kafka: &KafkaOptions, options: &ProducerOptions) -> ClientConfig {
 }
 
 fn limits(options: &ProducerOptions) -> Limits {
-    let single = options.single_record_batches;
-    Limits {
-        burst: Burst {
-            bytes: BATCH_BYTES,
-            records: if single { BESIDE } else { usize::MAX },
+    let burst = Burst {
+        bytes: BATCH_BYTES,
+        records: if options.single_record_batches {
+            BESIDE
+        } else {
+            usize::MAX
         },
+    };
+    Limits {
+        burst: (!options.linger.is_zero()).then_some(burst),
         timeout: options.delivery_timeout,
     }
 }

@@ -143,10 +143,10 @@ impl Engine {
             return Err(Error::new(Class::Unknown, subject, Silence::Stuck));
         }
         let limits = Limits {
-            burst: Burst {
+            burst: Some(Burst {
                 bytes: BATCH_BYTES,
                 records: if single { BESIDE } else { usize::MAX },
-            },
+            }),
             timeout: Some(record_timeout(self.options.timeout)),
         };
         let writer = Writer::open(&self.settings(single), limits, &self.options.id)?;

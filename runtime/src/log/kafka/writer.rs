@@ -2,8 +2,8 @@
 //! transactional producer both write through it.
 //!
 //! It must never drop a report, nor block a caller. The surprises: the thread outlives the handle
-//! until what was handed over is reported, for a while at most; and a record whose partition is
-//! named may wait in its partition's gate before librdkafka sees it.
+//! until what was handed over is reported, for a while at most; and where a linger makes batches, a
+//! record whose partition is named may wait in its partition's gate before librdkafka sees it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,8 +49,9 @@ pub(super) struct Writer {
 /// What its settings say of one request, and of how long a record is tried.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// One request's records.
-    pub(super) burst: Burst,
+    /// One request's records. `None` lets them pass the gates: without a linger the first of a
+    /// burst would be sent alone, and the rest behind it, which halves what a router writes.
+    pub(super) burst: Option<Burst>,
     /// `message.timeout.ms`, for which a record may wait here as well; `None` for ever.
     pub(super) timeout: Option<Duration>,
 }
@@ -96,11 +97,10 @@ impl Writer {
                 index,
                 entrance,
             };
-            let Some(number) = record.partition else {
+            let Some(entrance) = self.entrance(record) else {
                 produce(&self.producer, record, slot(None));
                 continue;
             };
-            let entrance = self.entrance(record, number);
             let waiting = Waiting {
                 record: record.clone(),
                 slot: slot(Some(Arc::clone(&entrance))),
@@ -114,17 +114,18 @@ impl Writer {
         reports.handed_over();
     }
 
-    fn entrance(&self, record: &Record, number: u32) -> Arc<Entrance> {
-        let partition = record.topic.partition(number);
+    fn entrance(&self, record: &Record) -> Option<Arc<Entrance>> {
+        let burst = self.limits.burst?;
+        let partition = record.topic.partition(record.partition?);
         let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
         let entrance = gates.entry(partition).or_insert_with(|| {
             Arc::new(Entrance {
-                gate: Gate::new(self.limits.burst),
+                gate: Gate::new(burst),
                 producer: Arc::downgrade(&self.producer),
                 timeout: self.limits.timeout,
             })
         });
-        Arc::clone(entrance)
+        Some(Arc::clone(entrance))
     }
 
     /// Gives up what is not acknowledged.
@@ -307,7 +308,11 @@ mod tests {
             ("message.timeout.ms", millis.to_string()),
         ];
         let config = KafkaOptions::new(brokers.bootstrap_servers()).client("w", &own);
-        Writer::open(&config, Limits { burst, timeout }, "w").unwrap()
+        let limits = Limits {
+            burst: Some(burst),
+            timeout,
+        };
+        Writer::open(&config, limits, "w").unwrap()
     }
 
     fn records(partition: u32, count: usize) -> Vec<Record> {

@@ -5,6 +5,7 @@
 //! the same for these events, and left out of no count.
 
 use std::collections::HashMap;
+use std::panic::catch_unwind;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -37,8 +38,18 @@ pub(crate) fn whole(event: &Event) -> String {
 pub(crate) struct Patterns(Quamina<u32>);
 
 impl Patterns {
-    /// `None` where it takes longer than `patience` or refuses a pattern.
+    /// `None` where it takes longer than `patience`, refuses a pattern, or panics.
     pub(crate) fn of(world: World, patience: Duration) -> Option<Self> {
+        let whole = || {
+            let patterns = Self::build(world, patience)?;
+            // The first event may be what shows that they are too many.
+            patterns.count(b"{}");
+            Some(patterns)
+        };
+        catch_unwind(whole).ok().flatten()
+    }
+
+    fn build(world: World, patience: Duration) -> Option<Self> {
         let start = Instant::now();
         let mut patterns = Quamina::new();
         for number in 0..world.subscriptions {
