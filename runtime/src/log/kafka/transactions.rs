@@ -17,7 +17,6 @@ use rdkafka::producer::Producer;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::gate::{BESIDE, Burst};
 use super::pulse::{self, Pulse, Silence, Watch};
 use super::report::Outcome;
 use super::writer::{Limits, Writer};
@@ -143,10 +142,8 @@ impl Engine {
             return Err(Error::new(Class::Unknown, subject, Silence::Stuck));
         }
         let limits = Limits {
-            burst: Some(Burst {
-                bytes: BATCH_BYTES,
-                records: if single { BESIDE } else { usize::MAX },
-            }),
+            // A hop's records for one partition are many requests, each at once behind the last.
+            burst: None,
             timeout: Some(record_timeout(self.options.timeout)),
         };
         let writer = Writer::open(&self.settings(single), limits, &self.options.id)?;
