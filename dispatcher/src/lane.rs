@@ -246,8 +246,11 @@ impl Lane {
             return Turn::Later;
         }
         let items = self.front().map_or(NonZeroU32::MIN, Delivery::count);
-        let is_bulk = self.front().is_some_and(Delivery::is_bulk);
-        let every = is_bulk.then(|| self.limiter.every(items)).flatten();
+        let is_paced = self.front().is_some_and(|front| {
+            let has_waited = now.saturating_duration_since(front.queued_at);
+            front.is_bulk() || has_waited >= pacing::BEHIND
+        });
+        let every = is_paced.then(|| self.limiter.every(items)).flatten();
         if every.is_some()
             && let Some(at) = self.pacing.waits(now)
         {

@@ -181,6 +181,30 @@ fn a_limit_is_waited_for_without_losing_a_turn() {
 }
 
 #[test]
+fn what_has_waited_leaves_evenly_and_uses_the_limit() {
+    let now = Instant::now();
+    let mut lane = lane(now, 100, 60);
+    let window = RateWindow {
+        kind: WindowKind::Sliding,
+        ..rate(10, 1_000).remove(0)
+    };
+    lane.configure(&[window], 100, now);
+    let mut left = Vec::new();
+    for after in 0..6_000 {
+        let at = now + ms(after);
+        while attempted(lane.turn(at)).is_some() {
+            done(&mut lane, ms(0), at);
+            left.push(after);
+        }
+    }
+    let behind: Vec<u64> = left.iter().copied().filter(|at| *at >= 3_000).collect();
+    assert!(behind.len() >= 29, "the limit is not used: {left:?}");
+    let together = |pair: &&[u64]| pair[1] - pair[0] < 80;
+    let bunched = behind.windows(2).filter(together).count();
+    assert!(bunched <= 3, "{left:?}");
+}
+
+#[test]
 fn a_turn_at_full_concurrency_spends_nothing_of_the_limit() {
     let now = Instant::now();
     let mut lane = lane(now, 1, 2);
